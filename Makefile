@@ -1,0 +1,44 @@
+# Two doors: `make test` sets everything up and runs the tests, `make check` is what CI runs.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGE := build/package
+
+.PHONY: setup test check format-check lint types package clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tagmill needs Python 3.11 or newer: make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+test: setup
+	$(BIN)/pytest
+
+check: format-check lint types test package
+
+format-check: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	mkdir -p build/ns && ln -sfn "$(CURDIR)" build/ns/tagmill
+	$(BIN)/mypy
+
+# The artefact, not the checkout: sdist, wheel from it, installed aside, tested from a folder without sources.
+package: setup
+	rm -rf build/lib $(PACKAGE) && mkdir -p $(PACKAGE)
+	$(BIN)/python -m build --no-isolation --outdir $(PACKAGE)/dist . > $(PACKAGE)/build.log 2>&1 || \
+		{ cat $(PACKAGE)/build.log; exit 1; }
+	$(BIN)/pip install --quiet --no-deps --target $(PACKAGE)/site $(PACKAGE)/dist/*.whl
+	cp -r tests $(PACKAGE)/tests
+	cd $(PACKAGE) && PYTHONPATH=site ../../$(BIN)/python -m pytest -c ../../pyproject.toml --rootdir . \
+		-o cache_dir=cache -m package tests
+
+clean:
+	rm -rf .venv .cache build dist runs *.egg-info

@@ -1,0 +1,299 @@
+"""Grounding DINO (arXiv 2303.05499) as a localizer: where in an image is each of its tags?
+
+The model reads one text of at most 256 tokens, "cat . fire truck .", and gives each of its queries
+a box and a score for each token. Here a tag is known by the place of its tokens in the text and
+never by a decoded string: a decoded label merges neighbours, is cut inside a word, or is empty.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tagmill.models import pretrained
+from tagmill.models.base import Boxes, Image
+from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.prompts import Text, build
+
+CLS, SEP, DOT, QUESTION = 101, 102, 1012, 1029
+"""Token ids that part a text into blocks; the model's code in transformers has them as numbers."""
+
+NEEDS = (
+    ("config.json",),
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("preprocessor_config.json", "processor_config.json"),
+    ("tokenizer.json", "vocab.txt"),
+)
+FAMILY = ("grounding-dino", "mm-grounding-dino")
+"""`model_type` of the checkpoints that work in this way; the second is MMDetection's version."""
+
+Job: TypeAlias = tuple[int, Text]
+"""The index of an image, and one of the texts that it is asked."""
+
+
+class GroundingDino:
+    """A Grounding DINO checkpoint in the format of transformers; fits `Localizer`.
+
+    `path`: a folder, or a hub name `owner/name` (with `revision`). `box_floor`: scores at or below
+    it are dropped; keep it low, verdicts have their own thresholds. `span`: how a tag's tokens make
+    its score, "max" or "mean". `nms_iou`: of two boxes of one tag that overlap more, the better
+    stays; 1 keeps all. `shortest` and `longest`: sides in pixels to which images are resized, by
+    default the checkpoint's (800 and 1333). `device`: "auto", "cpu", "cuda", "cuda:1", ...
+
+    Images are run together only if they have the same size after resizing, because padding changes
+    the scores. `pad_to` (64, 128) rounds both sides up to a multiple with masked pixels, so that
+    photos of many shapes share a few sizes and fill the batches; the scores differ from those of
+    `pad_to=1`. Either way an image's result depends on itself and its own prompt alone.
+
+    Raises ConfigError for options out of range and for a folder that lacks a file.
+    """
+
+    classes: Sequence[str] | None = None
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        box_floor: float = 0.05,
+        span: str = "max",
+        nms_iou: float = 0.5,
+        shortest: int | None = None,
+        longest: int | None = None,
+        pad_to: int = 1,
+    ) -> None:
+        pretrained.check_dtype(dtype)
+        if span not in ("max", "mean"):
+            raise ConfigError(f"span must be max or mean, got {span!r}")
+        if not 0 <= box_floor < 1 or not 0 < nms_iou <= 1:
+            raise ConfigError(
+                f"box_floor must be in [0, 1) and nms_iou in (0, 1], got {box_floor} and {nms_iou}"
+            )
+        if any(side is not None and side < 1 for side in (shortest, longest, pad_to)):
+            raise ConfigError("shortest, longest and pad_to must be at least 1")
+        self._device = device
+        self._options: dict[str, Any] = {
+            "dtype": dtype,
+            "box_floor": box_floor,
+            "span": span,
+            "nms_iou": nms_iou,
+            "shortest": shortest,
+            "longest": longest,
+            "pad_to": pad_to,
+        }
+        on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", path) and not Path(path).exists()
+        self._source = pretrained.Source(
+            path,
+            on_hub=bool(on_hub),
+            revision=revision,
+            needs=NEEDS,
+            fetch=("*.json", "*.txt", "*.safetensors"),
+        )
+        if not on_hub:
+            _check_family(Path(path))
+        self._fingerprint: str | None = None
+        self._model: Any = None
+
+    def fingerprint(self) -> str:
+        """Hash the checkpoint's files (of a hub name: the name and commit) and the options.
+
+        The device and the batch size are not part of it. A hub name that is not in the cache is
+        downloaded here; ConfigError if that fails.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = self._source.fingerprint(self._options)
+        return self._fingerprint
+
+    def load(self) -> None:
+        """Read processor and weights (safetensors only). Raises ConfigError if they do not fit."""
+        import torch
+        from safetensors import SafetensorError
+        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+        folder = self._source.folder()
+        _check_family(folder)
+        self._dtype = getattr(torch, self._options["dtype"])
+        try:
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+                folder,
+                dtype=self._dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ConfigError(f"cannot load Grounding DINO from {folder}: {error}") from error
+        if report["missing_keys"]:
+            # transformers fills what a file lacks with random numbers and goes on.
+            raise ConfigError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
+        self._tokenizer, self._processor = processor.tokenizer, processor.image_processor
+        _check_vocabulary(self._tokenizer, folder)
+        self._place = pretrained.resolve_device(self._device)
+        self._tokens: dict[str, list[int]] = {}
+        self._model = model.to(self._place).eval()
+
+    def predict(self, images: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
+        """Find the tags of each image's own prompt in it; see `Localizer`.
+
+        Boxes lie inside the image, have sides of at least one pixel, and are sorted by tag, falling
+        score and corners. A prompt over the model's text length is asked in several texts; at most
+        len(images) texts run at a time. An empty prompt costs nothing.
+
+        Raises ValueError for a tag without any token or with more than one text can hold,
+        FloatingPointError if the model answers with NaN (float16 can overflow), and DataError if
+        an image is so thin that it has fewer places than the model has queries (official sizes:
+        about 1:42).
+        """
+        import torch
+
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
+        jobs = [(i, text) for i, prompt in enumerate(prompts) for text in self._texts(prompt)]
+        found: list[list[Boxes]] = [[] for _ in images]
+        with torch.inference_mode():
+            inputs = {i: self._pixels(images[i]) for i in dict.fromkeys(i for i, _ in jobs)}
+            for batch in _batches(jobs, inputs, len(images)):
+                scores, boxes = self._run(batch, inputs)
+                for (i, text), score, box in zip(batch, scores, boxes, strict=True):
+                    found[i].append(self._boxes(text, score, box, images[i].shape))
+        return [_join(parts) for parts in found]
+
+    def _texts(self, prompt: Sequence[str]) -> list[Text]:
+        try:
+            return build(
+                [self._pieces(tag) for tag in prompt],
+                self._model.config.max_text_len,
+                start=CLS,
+                dot=DOT,
+                end=SEP,
+            )
+        except ValueError as error:
+            raise ValueError(f"prompt {list(prompt)}: {error}") from error
+
+    def _pieces(self, tag: str) -> list[int]:
+        """Tokenize one tag alone; tokens that would end its block ("st. bernard") are left out."""
+        if tag not in self._tokens:
+            ids = self._tokenizer(tag.lower(), add_special_tokens=False)["input_ids"]
+            self._tokens[tag] = [i for i in ids if i not in (CLS, SEP, DOT, QUESTION)]
+        return self._tokens[tag]
+
+    def _pixels(self, image: Image) -> Any:
+        """Resize and normalise one image; return it padded, and the mask of its own pixels."""
+        import torch
+
+        size = dict(self._processor.size)
+        size["shortest_edge"] = self._options["shortest"] or size["shortest_edge"]
+        size["longest_edge"] = self._options["longest"] or size["longest_edge"]
+        pixels = self._processor(
+            images=[image],
+            size=size,
+            do_pad=False,
+            return_tensors="pt",
+            input_data_format="channels_last",
+            device=self._place,
+        )["pixel_values"][0]
+        _, height, width = pixels.shape
+        below, right = -height % self._options["pad_to"], -width % self._options["pad_to"]
+        mask = torch.ones(height, width, dtype=torch.long, device=self._place)
+        pad = torch.nn.functional.pad
+        return pad(pixels, (0, right, 0, below)).to(self._dtype), pad(mask, (0, right, 0, below))
+
+    def _run(self, batch: Sequence[Job], inputs: dict[int, Any]) -> tuple[Any, Any]:
+        """Run texts on images of one size: scores (n, queries, tokens), boxes (n, queries, 4)."""
+        import torch
+
+        length = max(len(text.ids) for _, text in batch)
+        ids = torch.zeros(len(batch), length, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, (_, text) in enumerate(batch):
+            ids[row, : len(text.ids)] = torch.tensor(text.ids)
+            mask[row, : len(text.ids)] = 1
+        pixels = torch.stack([inputs[i][0] for i, _ in batch])
+        try:
+            output = self._model(
+                pixel_values=pixels,
+                pixel_mask=torch.stack([inputs[i][1] for i, _ in batch]),
+                input_ids=ids.to(self._place),
+                attention_mask=mask.to(self._place),
+                token_type_ids=torch.zeros_like(ids).to(self._place),
+            )
+        except RuntimeError as error:
+            if "selected index k out of range" not in str(error):
+                raise
+            size = "x".join(str(side) for side in pixels.shape[2:])
+            detail = f"image too thin: resized to {size} it has fewer places than queries"
+            raise DataError(Reason.MODEL_FAILED, detail) from error
+        scores, boxes = output.logits.float().sigmoid().cpu(), output.pred_boxes.float().cpu()
+        if scores.isnan().any() or boxes.isnan().any():
+            raise FloatingPointError(f"Grounding DINO gave NaN in {self._options['dtype']}")
+        return scores, boxes
+
+    def _boxes(self, text: Text, scores: Any, boxes: Any, shape: tuple[int, ...]) -> Boxes:
+        """Reduce the scores (queries, tokens) of one text to its tags; keep the good boxes."""
+        import torch
+        from torchvision.ops import (  # type: ignore[import-untyped]
+            batched_nms,
+            box_convert,
+        )
+
+        height, width, _ = shape
+        by_tag = torch.zeros(len(scores), len(text.tags)).scatter_reduce_(
+            1,
+            torch.tensor(text.owners).expand(len(scores), -1),
+            scores[:, text.positions],
+            "amax" if self._options["span"] == "max" else "mean",
+            include_self=False,
+        )
+        limits = torch.tensor([width, height, width, height])
+        corners = box_convert(boxes, "cxcywh", "xyxy").mul(limits).clamp(min=0).minimum(limits)
+        visible = ((corners[:, 2:] - corners[:, :2]) >= 1).all(dim=1)
+        query, tag = ((by_tag > self._options["box_floor"]) & visible[:, None]).nonzero().unbind(1)
+        # In double: batched_nms shifts the boxes of each tag far from those of the others.
+        scored = corners[query].double(), by_tag[query, tag].double()
+        best = batched_nms(*scored, tag, self._options["nms_iou"])
+        query, tag = query[best], tag[best]
+        return Boxes(
+            np.asarray(text.tags, dtype=np.int64)[tag.numpy()],
+            corners[query].numpy(),
+            by_tag[query, tag].numpy(),
+        )
+
+
+def _check_family(folder: Path) -> None:
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind not in FAMILY:
+        raise ConfigError(f"{folder} holds a model of type {kind!r}, not one of {FAMILY}")
+
+
+def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    ids = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"])
+    if ids != [CLS, SEP, DOT, QUESTION]:
+        raise ConfigError(
+            f"the tokenizer of {folder} has [CLS] [SEP] . ? at {ids}; Grounding DINO needs them at "
+            f"{[CLS, SEP, DOT, QUESTION]}, as bert-base-uncased has them"
+        )
+
+
+def _batches(jobs: Sequence[Job], inputs: dict[int, Any], limit: int) -> Iterator[list[Job]]:
+    """Group jobs by the processed size of their image, at most `limit` in a batch."""
+    by_size: dict[tuple[int, ...], list[Job]] = {}
+    for job in jobs:
+        by_size.setdefault(tuple(inputs[job[0]][0].shape), []).append(job)
+    for group in by_size.values():
+        for start in range(0, len(group), limit):
+            yield group[start : start + limit]
+
+
+def _join(parts: Sequence[Boxes]) -> Boxes:
+    """Put the boxes of one image's texts together: by tag, falling score, corners."""
+    tags = np.concatenate([np.zeros(0, np.int64), *(part.tags for part in parts)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
+    order = np.lexsort((*boxes.T[::-1], -scores, tags))
+    return Boxes(tags[order], boxes[order], scores[order])

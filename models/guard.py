@@ -1,0 +1,123 @@
+"""Calls a model in batches, so that a full memory or a bad image does not end the run.
+
+This is the one place of the engine that catches whatever a model raises. A stage calls every model,
+built-in or plug-in, through `predict`; the models themselves run the batch that they are given.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+from tagmill.tag_system.errors import ConfigError, DataError, Reason
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MEMORY_PHRASES = (
+    "out of memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "cublas_status_alloc_failed",
+)
+"""What libraries say, in lower case, in a RuntimeError that means: not enough memory."""
+
+
+def predict(
+    call: Callable[[list[Item]], Collection[Result]],
+    items: Sequence[Item],
+    batch_size: int,
+    *,
+    max_failures: int = 3,
+) -> list[Result | DataError]:
+    """Run `call` over the items in batches; return one result for each item, in order.
+
+    Out of memory halves the batch, for this and all later batches of this call. Any other exception
+    makes the items of its batch run one by one, and the item that still fails gets a
+    `DataError(MODEL_FAILED)` in place of its result; so does one that alone exceeds the memory. A
+    DataError that `call` raises for a single item is that item's result as it is: the model has
+    judged the item, and it is not counted as a failure.
+
+    Raises the last failure if more than `max_failures` items fail: that is a bug and not a bad
+    image. Raises ValueError if `call` returns another number of results than it got items, or if
+    `batch_size` is below 1. ConfigError passes through.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    results: list[Result | DataError] = []
+    waiting = deque(list(items[i : i + batch_size]) for i in range(0, len(items), batch_size))
+    limit, failures = batch_size, 0
+    while waiting:
+        batch = waiting.popleft()
+        if len(batch) > limit:
+            waiting.extendleft(reversed(_split(batch, limit)))
+            continue
+        answer, error = _attempt(call, batch)
+        if error is None:
+            results.extend(answer)
+        elif len(batch) > 1:
+            if is_out_of_memory(error):
+                limit = max(1, len(batch) // 2)
+                waiting.appendleft(batch)
+            else:
+                waiting.extendleft([item] for item in reversed(batch))
+        elif isinstance(error, DataError):
+            results.append(error)
+        else:
+            failures += 1
+            if failures > max_failures:
+                raise error
+            results.append(DataError(Reason.MODEL_FAILED, f"{type(error).__name__}: {error}"))
+    return results
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the error means that the device or the machine has too little memory.
+
+    Goes by class names and messages, so that no model library has to be installed or imported.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(phrase in text for phrase in MEMORY_PHRASES)
+
+
+def _split(batch: list[Item], size: int) -> list[list[Item]]:
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+
+def _attempt(
+    call: Callable[[list[Item]], Collection[Result]], batch: list[Item]
+) -> tuple[list[Result], Exception | None]:
+    """Call the model once; hand back what it returned or what it raised."""
+    try:
+        answer = call(batch)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001  a model may raise anything; see `predict`
+        if len(batch) > 1 or is_out_of_memory(error):
+            # The frames in a traceback hold the batch's tensors while the next call needs the room.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            _release_memory()
+        return [], error
+    if len(answer) != len(batch):
+        raise ValueError(
+            f"{_name(call)} returned {len(answer)} results for {len(batch)} items; "
+            "a model must return one for each"
+        )
+    return list(answer), None
+
+
+def _release_memory() -> None:
+    torch = sys.modules.get("torch")  # no CUDA memory can be held without it
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _name(call: Callable[..., object]) -> str:
+    owner = getattr(call, "__self__", None)
+    if owner is not None:
+        return f"{type(owner).__name__}.{getattr(call, '__name__', 'predict')}"
+    return str(getattr(call, "__qualname__", type(call).__name__))

@@ -1,0 +1,184 @@
+"""CLIP (arXiv 2103.00020) through open_clip as an embedder of images and names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tagmill.models.base import Floats, Image
+from tagmill.models.pretrained import Source, check_dtype, digest, resolve_device
+from tagmill.tag_system.errors import ConfigError
+
+LOCAL, HUB = "local-dir:", "hf-hub:"
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
+HUB_WEIGHTS = ("open_clip*.safetensors",)
+PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+RESIZE = {"pad": "longest", "squash": "squash", "crop": "shortest"}
+"""What open_clip calls each value of `fit`."""
+
+TEXTS_AT_ONCE = 256
+
+
+class OpenClip:
+    """A CLIP model that open_clip can read; fits `Embedder`.
+
+    `model`: "local-dir:FOLDER" or "hf-hub:OWNER/NAME" (with `revision`) for a folder with
+    open_clip_config.json, weights and tokenizer; else an architecture of open_clip such as
+    "ViT-B-32", and then `pretrained` is a weights file or one of open_clip's tags. Only a hub name
+    or a tag can lead to a download. Pickled weights are read with `weights_only=True`.
+
+    `fit`: how an image that is not square becomes so. "pad" (default) resizes the long side and
+    fills up with the mean colour: nothing is lost. "crop" resizes the short side and cuts the
+    middle out: what most CLIP models do, but a region of a train or a giraffe loses its ends.
+    "squash" changes the proportions. None does what the checkpoint's own config says. All other
+    steps (size, interpolation, normalisation) are the checkpoint's own.
+
+    `template`: the sentence around a name; one `{}`.
+
+    Raises ConfigError for options out of range and for files that are missing.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        pretrained: str | None = None,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        template: str = "a photo of a {}.",
+        fit: str | None = "pad",
+    ) -> None:
+        _check_options(dtype, template, fit)
+        self._name, self._weights, self._device = model, pretrained, device
+        self._dtype, self._template, self._fit = dtype, template, fit
+        self._source = _source(model, revision)
+        if self._source is None:
+            _check_weights(model, pretrained)
+        elif pretrained is not None:
+            raise ConfigError(f"model {model!r} brings its own weights: leave pretrained out")
+        self._fingerprint: str | None = None
+        self._vectors: dict[str, Floats] = {}
+        self._model: Any = None
+
+    def fingerprint(self) -> str:
+        """Hash the model's files (of a hub name: the name and commit) and the options.
+
+        Of one of open_clip's tags, its name. The device and the batch size are not part of it. A
+        hub name that is not in the cache is downloaded here; ConfigError if that fails.
+        """
+        if self._fingerprint is None:
+            options = {"dtype": self._dtype, "template": self._template, "fit": self._fit}
+            if self._source is not None:
+                self._fingerprint = self._source.fingerprint(options)
+            elif Path(str(self._weights)).is_file():
+                options["model"] = self._name
+                self._fingerprint = digest([Path(str(self._weights))], options)
+            else:
+                options["model"] = f"{self._name}/{self._weights}"
+                self._fingerprint = digest([], options)
+        return self._fingerprint
+
+    def load(self) -> None:
+        """Read weights, preprocessing and tokenizer. Raises ConfigError if that fails."""
+        import open_clip
+        from safetensors import SafetensorError
+
+        name = self._name if self._source is None else f"{LOCAL}{self._source.folder()}"
+        self._place = resolve_device(self._device)
+        precision = PRECISION[self._dtype]
+        try:
+            self._model = open_clip.create_model(
+                name,
+                pretrained=self._weights,
+                precision=precision,
+                device=self._place,
+                require_pretrained=True,
+            ).eval()
+            self._tokenize = open_clip.get_tokenizer(name)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            source = self._name if self._weights is None else f"{self._name} ({self._weights})"
+            raise ConfigError(f"cannot load CLIP model {source}: {error}") from error
+        self._input_dtype = open_clip.get_input_dtype(precision)
+        self._preprocess = self._transform()
+
+    def predict(self, images: Sequence[Image]) -> Floats:
+        """Embed the images as one batch: float32 (len(images), dimension), rows of length 1."""
+        import PIL.Image
+        import torch
+
+        if not images:
+            return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
+        batch = torch.stack([self._preprocess(PIL.Image.fromarray(image)) for image in images])
+        with torch.inference_mode():
+            return _unit(self._model.encode_image(batch.to(self._place, self._input_dtype)))
+
+    def text(self, names: Sequence[str]) -> list[Floats]:
+        """Embed each name in the template: float32 (dimension,) of length 1; computed once a name.
+
+        A sentence over the model's context (77 tokens for most) is cut by its tokenizer.
+        """
+        import torch
+
+        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
+        for start in range(0, len(new), TEXTS_AT_ONCE):
+            part = new[start : start + TEXTS_AT_ONCE]
+            tokens = self._tokenize([self._template.format(name) for name in part])
+            with torch.inference_mode():
+                vectors = _unit(self._model.encode_text(tokens.to(self._place)))
+            self._vectors.update(zip(part, vectors, strict=True))
+        return [self._vectors[name] for name in names]
+
+    def _transform(self) -> Any:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        config = PreprocessCfg(**self._model.visual.preprocess_cfg)
+        if self._fit is not None:
+            config.resize_mode = RESIZE[self._fit]
+        if self._fit == "pad":
+            config.fill_color = tuple(round(255 * value) for value in config.mean)
+        return image_transform_v2(config, is_train=False)
+
+
+def _unit(vectors: Any) -> Floats:
+    """Bring rows to length 1 in float32 on the CPU; NaN is an error and never a vector."""
+    import torch
+
+    rows = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    if np.isnan(rows).any():
+        raise FloatingPointError("CLIP gave NaN; float16 can overflow, try bfloat16 or float32")
+    return np.asarray(rows, dtype=np.float32)
+
+
+def _check_options(dtype: str, template: str, fit: str | None) -> None:
+    check_dtype(dtype)
+    if fit is not None and fit not in RESIZE:
+        raise ConfigError(f"fit must be one of {', '.join(RESIZE)} or null, got {fit!r}")
+    if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
+        raise ConfigError(f"template must have {{}} once for the name, got {template!r}")
+
+
+def _source(model: str, revision: str | None) -> Source | None:
+    """Say where the model's folder is; None if it is named by its architecture."""
+    for prefix, weights in ((LOCAL, WEIGHTS), (HUB, HUB_WEIGHTS)):
+        if model.startswith(prefix):
+            return Source(
+                model.removeprefix(prefix),
+                on_hub=prefix == HUB,
+                revision=revision,
+                needs=((CONFIG,), weights),
+                fetch=("*.json", "*.txt", "*.model", *weights),
+            )
+    return None
+
+
+def _check_weights(model: str, weights: str | None) -> None:
+    if weights is None:
+        raise ConfigError(
+            f"model {model!r} needs pretrained: a weights file or a tag of open_clip; "
+            f"a folder is written {LOCAL}FOLDER"
+        )
+    if ("/" in weights or "." in weights) and not Path(weights).is_file():
+        raise ConfigError(f"there is no weights file {weights}")

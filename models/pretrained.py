@@ -1,0 +1,124 @@
+"""Where a pretrained model's files are, what identifies them, and where the model runs.
+
+A checkpoint is a local folder or the name of a repository on the Hugging Face hub. A hub name is
+resolved to one commit, first from the local cache, so that a run that has its models works offline
+and two runs with the same fingerprint have read the same weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from tagmill.models.base import file_digest
+from tagmill.tag_system.errors import ConfigError
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""Number formats that a built-in model can run in; results are always float32."""
+
+MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*.pth", "*.pt")
+"""Files of a checkpoint's folder that can change what the model computes."""
+
+
+class Source:
+    """A checkpoint's folder: on this machine, or in a repository of the hub.
+
+    `place` is the folder, or the repository's name `owner/name` if `on_hub`; `revision` a branch,
+    tag or commit, None for the cached or else the newest state. `needs` lists for each file that
+    must be there the patterns of names that will do, the first one a plain name; `fetch` lists the
+    patterns of what to download. Raises ConfigError if a local folder lacks a file.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        *,
+        on_hub: bool,
+        revision: str | None,
+        needs: Sequence[Sequence[str]],
+        fetch: Sequence[str],
+    ) -> None:
+        self._place, self._on_hub, self._revision = place, on_hub, revision
+        self._needs, self._fetch = needs, fetch
+        if not on_hub:
+            require_files(Path(place), needs)
+
+    def folder(self) -> Path:
+        """Give the folder; one of the hub is named after its commit, and downloaded if need be.
+
+        Raises ConfigError if the repository is neither cached as a whole nor reachable.
+        """
+        if not self._on_hub:
+            return Path(self._place)
+        import huggingface_hub
+
+        revision = self._revision
+        cached = huggingface_hub.try_to_load_from_cache(self._place, self._needs[0][0], revision=revision)
+        if isinstance(cached, str):
+            revision = Path(cached).parent.name
+            if not missing_files(Path(cached).parent, self._needs):
+                return Path(cached).parent
+        try:
+            found = Path(
+                huggingface_hub.snapshot_download(
+                    self._place, revision=revision, allow_patterns=list(self._fetch)
+                )
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model {self._place!r} is no local folder, is not in the cache of the Hugging "
+                f"Face hub, and cannot be downloaded ({type(error).__name__}); give the path of a "
+                "folder that has it"
+            ) from error
+        require_files(found, self._needs)
+        return found
+
+    def fingerprint(self, options: Mapping[str, Any]) -> str:
+        """Hash the options with the folder's files, or with the hub's name and commit."""
+        folder = self.folder()
+        if self._on_hub:
+            return digest([], {**options, "hub": f"{self._place}@{folder.name}"})
+        files = [path for path in folder.iterdir() if _fits(path.name, MODEL_FILES)]
+        return digest(files, options)
+
+
+def missing_files(folder: Path, needs: Sequence[Sequence[str]]) -> list[str]:
+    """Say which needs (see `Source`) no file of the folder meets."""
+    names = [path.name for path in folder.iterdir()]
+    return [" or ".join(need) for need in needs if not any(_fits(name, need) for name in names)]
+
+
+def require_files(folder: Path, needs: Sequence[Sequence[str]]) -> None:
+    """Raise ConfigError that names the folder, and what it lacks, unless all needs are met."""
+    if not folder.is_dir():
+        raise ConfigError(f"there is no model folder {folder}")
+    if missing := missing_files(folder, needs):
+        raise ConfigError(f"model folder {folder} has no {', no '.join(missing)}")
+
+
+def digest(files: Sequence[Path], options: Mapping[str, Any]) -> str:
+    """Hash the names and bytes of the files, in any order, and the options: 64 hex digits."""
+    parts = sorted((path.name, file_digest(path)) for path in files)
+    text = json.dumps([parts, dict(options)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise ConfigError unless `dtype` is one of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+
+
+def resolve_device(device: str) -> str:
+    """Turn "auto" into "cuda" where a GPU is usable, else "cpu"; any other name stays as it is."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

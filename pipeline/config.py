@@ -1,0 +1,131 @@
+"""The config of a run: one YAML file, checked whole before anything starts."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from tagmill.tag_system.errors import ConfigError
+from tagmill.transforms.caption import CaptionConfig
+from tagmill.transforms.clean import CleanConfig
+from tagmill.transforms.cluster import ClusterConfig
+from tagmill.transforms.duplicates import DuplicatesConfig
+from tagmill.transforms.embed import EmbedConfig
+from tagmill.transforms.ingest import IngestConfig
+from tagmill.transforms.localize import LocalizeConfig
+from tagmill.transforms.parse import ParseConfig
+from tagmill.transforms.readers.base import InputConfig
+from tagmill.transforms.shards import ShardsConfig
+from tagmill.transforms.stage import StageConfig
+from tagmill.transforms.tag import TagConfig
+
+
+class RunConfig(StageConfig):
+    """Everything a run is told. A stage whose section is null is switched off.
+
+    `run` is the run's folder and `vocabulary` a vocabulary file (null: the built-in one); both, and the paths
+    of inputs, are relative to the working directory. `part_size` is fixed for a run. `threads` is the number
+    of threads of one worker, which is part of what decides results to the last bit. `max_dead_fraction` of a
+    stage's input may become dead letters before the run stops.
+    """
+
+    run: str
+    inputs: list[InputConfig] = Field(min_length=1)
+    vocabulary: str | None = None
+    part_size: int = Field(1_000, ge=1)
+    threads: int = Field(1, ge=1)
+    candidate_floor: float = Field(0.3, ge=0, le=1)
+    max_dead_fraction: float = Field(0.1, ge=0, le=1)
+    strict_versions: bool = False
+    ingest: IngestConfig = IngestConfig()
+    duplicates: DuplicatesConfig | None = DuplicatesConfig()
+    parse: ParseConfig | None = ParseConfig()
+    caption: CaptionConfig | None = None
+    tag: TagConfig | None = None
+    localize: LocalizeConfig | None = None
+    embed: EmbedConfig | None = None
+    cluster: ClusterConfig | None = ClusterConfig()
+    clean: CleanConfig = CleanConfig()
+    shards: ShardsConfig = ShardsConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
+        names = [source.name for source in self.inputs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"inputs: two have the same name: {', '.join(names)}")
+        if self.embed and not self.localize:
+            raise ValueError("embed: needs the stage localize, which is switched off")
+        if self.embed and self.embed.region_tagger != "off" and not self.tag:
+            raise ValueError("embed.region_tagger: needs the stage tag, which is switched off")
+        if self.shards.size < self.part_size:
+            raise ValueError(f"shards.size: {self.shards.size} is less than part_size {self.part_size}")
+        return self
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file; `overrides` are like `clean.policy.rule=paper`.
+
+    Raises ConfigError, in one line for each thing that is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(f"no config file {path} (looked in {Path.cwd()})") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, such as `run: runs/first`")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: write it as key=value")
+    *path, last = key.split(".")
+    for name in path:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {name} is not a section")
+    values[last] = yaml.safe_load(value)
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        place = ".".join(str(step) for step in problem["loc"]) or "config"
+        if problem["type"] == "extra_forbidden":
+            yield f"unknown key {place}{_nearest(problem['loc'])}"
+        elif problem["type"] == "missing":
+            yield f"{place} is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+            yield f"{message}{shown}" if place == "config" else f"{place}: {message}{shown}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """Suggest the known key that is nearest to an unknown one, or name the known ones."""
+    model: Any = RunConfig
+    for step in location[:-1]:
+        if isinstance(step, str):
+            model = _section(model.model_fields[step].annotation)
+    known = sorted(model.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known keys here: {', '.join(known)}"
+
+
+def _section(annotation: Any) -> Any:
+    """Find the config class in an annotation such as `TagConfig | None` or `list[InputConfig]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(found for argument in get_args(annotation) if (found := _section(argument)))

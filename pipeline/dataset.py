@@ -1,0 +1,208 @@
+"""The dataset of a run: how shards are cut along the parts, and what is written around them."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.run_folder import PartRecord, read_headers, supersede
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import files, parts
+from tagmill.transforms.digests import value_digest
+from tagmill.transforms.shards import Shards, ShardTask, Slice, index_uri, tar_uri
+from tagmill.transforms.stage import libraries
+
+CUT = "cut.json"
+
+Cut = list[dict[str, Any]]
+"""One entry a shard, in order: its name, its split and the parts that it takes."""
+
+
+def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> Cut:
+    """Cut the parts that no shard takes yet, in their order; what was cut before stays.
+
+    `counts` says how many examples of each split a part has; a shard takes whole parts, up to `size`
+    examples. Parts that are gone leave their shards.
+    """
+    kept = [{**shard, "parts": [name for name in shard["parts"] if name in counts]} for shard in cut]
+    kept = [shard for shard in kept if shard["parts"]]
+    numbers = {split: 1 + max(_numbers(cut, split), default=-1) for split in ("train", "val")}
+    placed = {(shard["split"], name) for shard in kept for name in shard["parts"]}
+    for split in ("train", "val"):
+        filled = size
+        for name, found in counts.items():
+            count = found.get(split, 0)
+            if (split, name) in placed or not count:
+                continue
+            if filled + count > size:
+                shard = contract.shard_name(split, numbers[split])
+                kept.append({"name": shard, "split": split, "parts": []})
+                numbers[split] += 1
+                filled = 0
+            kept[-1]["parts"].append(name)
+            filled += count
+    return kept
+
+
+def _numbers(cut: Cut, split: str) -> list[int]:
+    return [int(shard["name"].rsplit("-", 1)[1]) for shard in cut if shard["split"] == split]
+
+
+def plan_shards(stage: Shards, generation: str, inputs: list[str], upstream: Upstream) -> StagePlan:
+    """Plan the shards: those that are not there, or whose examples changed."""
+    folder = upstream.run.generation(stage.name, generation)
+    plan = StagePlan(stage, generation, folder, [], {}, [])
+    if upstream.is_open(inputs):
+        plan.unknown = True
+        return plan
+    headers = read_headers(upstream.plans["clean"].folder, upstream.names())
+    counts = {name: header.notes["splits"] for name, header in headers.items()}
+    uri = files.join(folder, CUT)
+    before: Cut = json.loads(files.read_bytes(uri)) if files.exists(uri) else []
+    cut = extend_cut(before, counts, stage.config.size)
+    plan.more = {"cut": cut}
+    plan.names = [shard["name"] for shard in cut]
+    there = _index_headers(folder, plan.names)
+    for shard in cut:
+        task = _task(stage, shard, inputs, upstream)
+        header = there.get(task.name)
+        if header and header["fingerprint"] == task.fingerprint:
+            plan.done[task.name] = record_of(task.name, header)
+        else:
+            plan.tasks.append(task)
+            plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
+    return plan
+
+
+def _task(stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Upstream) -> ShardTask:
+    slices = [
+        Slice(name, upstream.part_inputs(inputs, name), upstream.sources[name].images)
+        for name in shard["parts"]
+    ]
+    digests = [
+        [name, {other: upstream.records[other].parts[name].digest for other in inputs}]
+        for name in shard["parts"]
+    ]
+    made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
+    fingerprint = value_digest({**made_by, "shard": shard["name"], "parts": digests})
+    return ShardTask(shard["name"], shard["split"], fingerprint, slices)
+
+
+def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
+    listed = set(files.list_names(folder, ".index.parquet"))
+    there = [name for name in names if f"{name}.index.parquet" in listed]
+    with ThreadPoolExecutor(16) as pool:
+        headers = pool.map(lambda name: read_index_header(folder, name), there)
+        return dict(zip(there, headers, strict=True))
+
+
+def read_index_header(folder: str, name: str) -> dict[str, Any]:
+    """Read what a shard's index says of the shard: fingerprint, split, examples, bytes, sha256."""
+    with files.open_read(index_uri(folder, name)) as stream:
+        header: dict[str, Any] = json.loads(pq.read_schema(stream).metadata[parts.METADATA_KEY])
+    return header
+
+
+def record_of(name: str, header: Mapping[str, Any]) -> PartRecord:
+    """Make a shard's record; its digest is the sha256 of the tar."""
+    examples = {"in": header["examples"], "out": header["examples"], "dropped": 0, "dead": 0}
+    captions = dict.fromkeys(examples, 0)
+    counts = {"example": examples, "caption": captions}
+    return PartRecord(name, header["fingerprint"], header["sha256"], counts)
+
+
+def make_way_for_shards(plan: StagePlan) -> None:
+    """Before the job: the dataset is no longer whole, stale shards and tars without index make way."""
+    files.remove(files.join(plan.folder, contract.MANIFEST))
+    for task in plan.tasks:
+        supersede(plan.folder, index_uri(plan.folder, task.name), tar_uri(plan.folder, task.name))
+    files.replace_bytes(files.join(plan.folder, CUT), json.dumps(plan.more["cut"], indent=1).encode())
+
+
+def finish_dataset(
+    plan: StagePlan, vocabulary: Vocabulary, meanings: Mapping[str, Any]
+) -> dict[str, PartRecord]:
+    """Write vocabulary, data card and, last, the manifest; returns the shards' records.
+
+    `meanings` says what decided the output of every stage.
+    """
+    headers = _index_headers(plan.folder, plan.names)
+    listed = set(plan.names)
+    for name in files.list_names(plan.folder, ".tar"):
+        if name.removesuffix(".tar") not in listed:
+            stale = name.removesuffix(".tar")
+            supersede(plan.folder, index_uri(plan.folder, stale), tar_uri(plan.folder, stale))
+    shards = [
+        contract.ManifestShard(
+            name=name,
+            split=headers[name]["split"],
+            examples=headers[name]["examples"],
+            bytes=headers[name]["bytes"],
+            sha256=headers[name]["sha256"],
+        )
+        for name in plan.names
+    ]
+    examples: dict[str, int] = {}
+    for shard in shards:
+        examples[shard.split] = examples.get(shard.split, 0) + shard.examples
+    manifest = contract.Manifest(
+        layout=contract.LAYOUT,
+        vocabulary=vocabulary.digest,
+        tags=len(vocabulary),
+        examples=examples,
+        shards=shards,
+        made_by={"stages": dict(meanings), "libraries": libraries()},
+    )
+    write = {
+        contract.VOCABULARY: vocabulary.dump(),
+        contract.DATA_CARD: data_card(manifest),
+        contract.MANIFEST: manifest.model_dump_json(indent=1) + "\n",
+    }
+    for name, text in write.items():
+        files.replace_bytes(files.join(plan.folder, name), text.encode())
+    return {name: record_of(name, headers[name]) for name in plan.names}
+
+
+def data_card(manifest: contract.Manifest) -> str:
+    """Describe a dataset to whoever finds it: what it is, how to read it, what made it."""
+    shards = {split: sum(s.split == split for s in manifest.shards) for split in manifest.examples}
+    rows = "\n".join(f"| {s} | {n:,} | {shards[s]:,} |" for s, n in manifest.examples.items())
+    models = "\n".join(
+        f"- {stage}: `{meaning['model']}`"
+        for stage, meaning in manifest.made_by["stages"].items()
+        if "model" in meaning
+    )
+    policy = json.dumps(manifest.made_by["stages"]["clean"]["config"]["policy"], sort_keys=True)
+    return f"""# Image-tag dataset
+
+Made by tagmill: captions parsed into tags, missing tags added by a tagger, tags checked on their regions.
+
+| split | examples | shards |
+|---|---|---|
+{rows}
+
+- Tags are names of the vocabulary in `{contract.VOCABULARY}` ({manifest.tags:,} tags,
+  digest `{manifest.vocabulary}`).
+- Shards are webdataset tars: the original image and `KEY.json` with captions, their tags, and every
+  decision with its evidence. Take the tags whose `verdict` is `kept`; `dropped` and `uncertain` ones are
+  there to judge again. `{contract.MANIFEST}` lists the shards with their sha256; each has a Parquet index
+  of its members.
+- Keys in member names are percent-escaped; the JSON holds the original.
+- The images keep the licences of their sources: look for them in each sample's `meta`.
+
+Policy of the verdicts: `{policy}`
+
+Models:
+{models or "- none: tags come from captions and given labels alone"}
+
+```python
+import webdataset as wds
+
+for sample in wds.WebDataset("train-000000.tar", shardshuffle=False).decode("pil"):
+    tags = [tag["tag"] for tag in sample["json"]["tags"] if tag["verdict"] == "kept"]
+```
+"""

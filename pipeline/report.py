@@ -1,0 +1,165 @@
+"""Report tables, derived from the parts of a finished run and never from a runner's metrics.
+
+RUN/report/stages.parquet  a row a stage: what went in and out, what died of what, time, bytes, models
+RUN/report/tags.parquet    a row a tag: its sources, its verdicts by rule, its boxes and distances
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from tagmill.pipeline.plan import CLUSTERS
+from tagmill.pipeline.run_folder import RunFolder, StageRecord, read_headers
+from tagmill.pipeline.stages import STAGE_NAMES
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import files, parts
+
+COUNTS = pa.map_(pa.string(), pa.int64())
+
+STAGES_SCHEMA = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("generation", pa.string(), nullable=False),
+        pa.field("version", pa.int32(), nullable=False),
+        pa.field("parts", pa.int64(), nullable=False),
+        pa.field("examples_in", pa.int64(), nullable=False),
+        pa.field("examples_out", pa.int64(), nullable=False),
+        pa.field("examples_dropped", pa.int64(), nullable=False),
+        pa.field("examples_dead", pa.int64(), nullable=False),
+        pa.field("captions_in", pa.int64(), nullable=False),
+        pa.field("captions_out", pa.int64(), nullable=False),
+        pa.field("captions_dead", pa.int64(), nullable=False),
+        pa.field("dropped", COUNTS, nullable=False),
+        pa.field("dead", COUNTS, nullable=False),
+        pa.field("seconds", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("meaning", pa.string(), nullable=False),
+        pa.field("libraries", pa.map_(pa.string(), pa.string()), nullable=False),
+    ]
+)
+"""`seconds` are summed over the parts, by what they were spent on; `dead` counts by unit and reason."""
+
+TAGS_SCHEMA = pa.schema(
+    [
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("given", pa.int64(), nullable=False),
+        pa.field("parsed", pa.int64(), nullable=False),
+        pa.field("generated", pa.int64(), nullable=False),
+        pa.field("tagger", pa.int64(), nullable=False),
+        pa.field("kept", pa.int64(), nullable=False),
+        pa.field("dropped", pa.int64(), nullable=False),
+        pa.field("uncertain", pa.int64(), nullable=False),
+        pa.field("rules", COUNTS, nullable=False),
+        pa.field("boxes", pa.int64(), nullable=False),
+        pa.field("k", pa.int32()),
+        pa.field("spread", pa.float32()),
+        pa.field("distance_quantiles", pa.list_(pa.float32())),
+    ]
+)
+"""`given`, `parsed`, `generated`, `tagger` count images of which the tag is a candidate by that source (the
+tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`."""
+
+
+def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
+    """Derive both tables from the current generations of a finished run."""
+    records = list(current_records(run))
+    stages = pa.Table.from_pylist([_stage_row(run, record) for record in records], STAGES_SCHEMA)
+    tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
+    for name, table in (("stages", stages), ("tags", tags)):
+        files.replace_bytes(run.path("report", f"{name}.parquet"), parts.table_bytes(table))
+
+
+def current_records(run: RunFolder) -> Iterator[StageRecord]:
+    """Read the records of the stages' current generations, in the order that the stages were passed."""
+    for stage in STAGE_NAMES:
+        generation = run.current(stage)
+        record = run.read_record(stage, generation) if generation else None
+        if record:
+            yield record
+
+
+def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
+    folder = run.generation(record.stage, record.generation)
+    dropped: Counter[str] = Counter()
+    dead: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    if record.stage != "shards":
+        for header in read_headers(folder, list(record.parts)).values():
+            dropped.update(header.dropped)
+            dead.update(header.dead)
+            for name, value in header.seconds.items():
+                seconds[name] += value
+    return {
+        "stage": record.stage,
+        "generation": record.generation,
+        "version": record.version,
+        "parts": len(record.parts),
+        **{f"examples_{what}": record.count("example", what) for what in ("in", "out", "dropped", "dead")},
+        **{f"captions_{what}": record.count("caption", what) for what in ("in", "out", "dead")},
+        "dropped": dict(dropped),
+        "dead": dict(dead),
+        "seconds": dict(seconds),
+        "bytes": files.folder_size(folder),
+        "meaning": json.dumps(record.meaning, sort_keys=True),
+        "libraries": record.libraries,
+    }
+
+
+def _tag_rows(
+    run: RunFolder, records: dict[str, StageRecord], vocabulary: Vocabulary
+) -> list[dict[str, Any]]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    record = records["clean"]
+    folder = run.generation("clean", record.generation)
+    with ThreadPoolExecutor(16) as pool:
+        for table in pool.map(lambda name: _decisions(parts.part_uri(folder, name)), record.parts):
+            for decision in table.to_pylist():
+                _count(found[decision["tag"]], decision, record.meaning["candidate_floor"])
+    clusters = _clusters(run, records.get("cluster"))
+    return [
+        _tag_row(tag.name, tag.kind, found[tag.name], clusters.get(tag.name, {}))
+        for tag in vocabulary
+        if tag.name in found
+    ]
+
+
+def _decisions(uri: str) -> pa.Table:
+    columns = ["tag", "verdict", "rule", "given", "parsed", "generated", "tagger", "boxes"]
+    return parts.read_part(uri, columns).table
+
+
+def _count(counts: Counter[str], decision: dict[str, Any], candidate_floor: float) -> None:
+    counts["images"] += 1
+    counts["boxes"] += decision["boxes"]
+    counts[decision["verdict"]] += 1
+    counts[f"{decision['verdict']}/{decision['rule']}"] += 1
+    counts["tagger"] += (decision["tagger"] or 0) >= candidate_floor
+    for source in ("given", "parsed", "generated"):
+        counts[source] += bool(decision[source])
+
+
+def _tag_row(tag: str, kind: str, counts: Counter[str], cluster: dict[str, Any]) -> dict[str, Any]:
+    plain = ("images", "given", "parsed", "generated", "tagger", "kept", "dropped", "uncertain", "boxes")
+    return {
+        "tag": tag,
+        "kind": kind,
+        **{name: counts[name] for name in plain},
+        "rules": {name: count for name, count in sorted(counts.items()) if "/" in name},
+        "k": cluster.get("k"),
+        "spread": cluster.get("spread"),
+        "distance_quantiles": cluster.get("quantiles"),
+    }
+
+
+def _clusters(run: RunFolder, record: StageRecord | None) -> dict[str, dict[str, Any]]:
+    if record is None:
+        return {}
+    uri = files.join(run.generation("cluster", record.generation), CLUSTERS)
+    table = parts.read_table(uri, ["tag", "k", "spread", "quantiles"])
+    return {row["tag"]: row for row in table.to_pylist()}

@@ -1,0 +1,337 @@
+"""The driver: plans each stage, has an engine make what is missing, checks it and records it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import apache_beam as beam
+import yaml
+
+from tagmill.pipeline import dataset
+from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.plan import (
+    CLUSTERS,
+    StagePlan,
+    Upstream,
+    generation_of,
+    known_records,
+    make_way,
+    plan_global,
+    plan_parts,
+)
+from tagmill.pipeline.progress import Progress
+from tagmill.pipeline.run_folder import (
+    PartRecord,
+    RunFolder,
+    StageRecord,
+    committed_parts,
+    read_headers,
+    supersede_part,
+)
+from tagmill.pipeline.sources import Sources
+from tagmill.pipeline.stages import build_stages, inputs_of
+from tagmill.tag_system import errors
+from tagmill.tag_system.errors import ConfigError, DamageError, TooManyDeadError
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import cluster, files, parts
+from tagmill.transforms.ingest import Ingest, IngestSources, source_record_uri
+from tagmill.transforms.shards import Shards, WriteShards, index_uri
+from tagmill.transforms.stage import GlobalStage, MakeParts, PartStage, Stage, libraries
+
+CANARIES = 2
+"""Parts of a model stage that are made first: a bad model or threshold shows before it costs GPU days."""
+
+
+class Engine(Protocol):
+    """Where Beam jobs run."""
+
+    def execute(self, job: "Job") -> None:
+        """Run one job to its end. Raises whatever made it fail."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The Beam job of a stage: its tasks and the transform that takes them."""
+
+    plan: StagePlan
+    tasks: list[Any]
+    transform: beam.PTransform
+
+    @property
+    def name(self) -> str:
+        """The name of the stage."""
+        return self.plan.stage.name
+
+    @property
+    def uses_model(self) -> bool:
+        """Tell whether the job wants an accelerator."""
+        return self.plan.stage.uses_model
+
+    def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str] | None = None) -> None:
+        """Wire the job; `hints` are Beam's resource hints for the stage's own step."""
+        transform = self.transform.with_resource_hints(**hints) if hints else self.transform
+        tasks = pipeline | f"{self.name} tasks" >> beam.Create(self.tasks)
+        tasks | self.name >> transform
+
+
+class Driver:
+    """Drives one run of the engine."""
+
+    def __init__(self, config: RunConfig, *, accept_changes: bool = False) -> None:
+        self.config = config
+        self.vocabulary = Vocabulary.load(config.vocabulary)
+        self.stages = build_stages(config, self.vocabulary)
+        self.run_folder = RunFolder(config.run)
+        self.upstream = Upstream(self.run_folder)
+        self._accept_changes = accept_changes
+        self._sources: Sources | None = None
+        self._check_part_size()
+
+    def _check_part_size(self) -> None:
+        uri = self.run_folder.path("run.yaml")
+        if files.exists(uri):
+            before = yaml.safe_load(files.read_bytes(uri))["config"]["part_size"]
+            if before != self.config.part_size:
+                raise ConfigError(
+                    f"{self.config.run} was begun with part_size {before}, which is fixed for a run; "
+                    f"set it back, or choose another run folder (got {self.config.part_size})"
+                )
+
+    def plan(self) -> Iterator[StagePlan]:
+        """Plan the stages in order; each plan sees the records of the stages before it.
+
+        Whoever iterates may finish a plan's work and record it before going on. A plan that has nothing to do
+        is recorded at once.
+        """
+        for stage in self.stages:
+            inputs = inputs_of(stage, self.stages)
+            generations = {name: self.upstream.plans[name].generation for name in inputs}
+            generation = generation_of(stage, generations, strict_versions=self.config.strict_versions)
+            plan = self._plan(stage, generation, inputs)
+            self.upstream.plans[stage.name] = plan
+            if not plan.tasks and not plan.unknown:
+                self._record(plan, plan.done)
+            yield plan
+
+    def _plan(self, stage: Stage[Any], generation: str, inputs: list[str]) -> StagePlan:
+        if isinstance(stage, Ingest):
+            return self._plan_ingest(stage, generation)
+        if isinstance(stage, Shards):
+            return dataset.plan_shards(stage, generation, inputs, self.upstream)
+        if isinstance(stage, GlobalStage):
+            return plan_global(stage, generation, inputs, self.upstream)
+        if isinstance(stage, PartStage):
+            return plan_parts(stage, generation, inputs, self.upstream)
+        raise TypeError(f"no way to plan {stage.name}")
+
+    def _plan_ingest(self, stage: Ingest, generation: str) -> StagePlan:
+        folder = self.run_folder.generation(stage.name, generation)
+        record = self.run_folder.read_record(stage.name, generation)
+        before = record.more["sources"] if record else []
+        self._sources = Sources(self.config, stage, folder, before)
+        tasks, reasons = self._sources.todo(accept_changes=self._accept_changes)
+        plan = StagePlan(stage, generation, folder, [], {}, tasks, reasons)
+        plan.more = {"sources": self._sources.order}
+        if not tasks:
+            self._observe_ingest(plan)
+        return plan
+
+    def _observe_ingest(self, plan: StagePlan) -> None:
+        """Read which parts ingest has now, in order."""
+        if self._sources is None:
+            raise RuntimeError("ingest is planned before it is observed")
+        self.upstream.sources = dict(self._sources.part_names())
+        plan.names = list(self.upstream.sources)
+        found = known_records(self.run_folder, plan.stage, plan.generation, plan.names)
+        plan.done = {name: found[name] for name in plan.names}
+
+    def run(self, engine: Engine, progress: Progress) -> None:
+        """Make everything that is missing, stage by stage."""
+        self._save_config()
+        for plan in self.plan():
+            done, total = self._extent(plan)
+            progress.start(plan.stage.name, done, total)
+            if plan.tasks:
+                self._make(plan, engine, progress)
+            record = self.upstream.records[plan.stage.name]
+            self._check_fraction(record, "of all")
+            self._save_record(record)
+            progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
+
+    def _extent(self, plan: StagePlan) -> tuple[int, int]:
+        """Count what is in place and what there will be, in the stage's own units."""
+        total = len(plan.more["sources"]) if isinstance(plan.stage, Ingest) else len(plan.names)
+        return total - len(plan.tasks), total
+
+    def _save_config(self) -> None:
+        saved = {"config": self.config.model_dump(mode="json"), "libraries": libraries()}
+        text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
+        files.replace_bytes(self.run_folder.path("run.yaml"), text.encode())
+
+    def _make(self, plan: StagePlan, engine: Engine, progress: Progress) -> None:
+        self._make_way(plan)
+        for job in self.jobs(plan):
+            with progress.watch(plan.stage.name, lambda: self._count_done(plan)):
+                try:
+                    engine.execute(job)
+                except RuntimeError as error:
+                    raise _own_error(error) or error from error
+            if len(job.tasks) < len(plan.tasks):
+                self._check_canaries(plan, job)
+        self._record(plan, self._finish(plan))
+
+    def _make_way(self, plan: StagePlan) -> None:
+        if isinstance(plan.stage, Shards):
+            dataset.make_way_for_shards(plan)
+        elif isinstance(plan.stage, Ingest) and self._sources:
+            self._sources.make_way(plan.tasks)
+        elif isinstance(plan.stage, GlobalStage):
+            files.remove(self._work(plan))
+        else:
+            make_way(plan)
+
+    def _work(self, plan: StagePlan) -> str:
+        return files.join(plan.folder, "work")
+
+    def jobs(self, plan: StagePlan) -> Iterator[Job]:
+        """Give the Beam jobs of a plan: one, or for a model on many parts first the canaries."""
+        stage = plan.stage
+        if isinstance(stage, Ingest):
+            yield Job(plan, plan.tasks, IngestSources(stage, plan.folder))
+        elif isinstance(stage, Shards):
+            yield Job(plan, plan.tasks, WriteShards(stage, plan.folder))
+        elif isinstance(stage, GlobalStage):
+            order = {name: place for place, name in enumerate(plan.names)}
+            yield Job(plan, plan.tasks, stage.transform(self._work(plan), order))
+        elif isinstance(stage, PartStage):
+            if stage.uses_model and len(plan.tasks) > 10 * CANARIES:
+                yield Job(plan, plan.tasks[:CANARIES], MakeParts(stage, plan.folder))
+            yield Job(plan, plan.tasks, MakeParts(stage, plan.folder))
+
+    def _count_done(self, plan: StagePlan) -> int:
+        """Count what lies in the folder, which is the truth whatever the engine reports."""
+        if isinstance(plan.stage, Ingest):
+            there = set(files.list_names(files.join(plan.folder, "sources"), ".json"))
+            return len(plan.more["sources"]) - sum(f"{task.name}.json" not in there for task in plan.tasks)
+        if isinstance(plan.stage, Shards):
+            return len(files.list_names(plan.folder, ".index.parquet"))
+        folder = self._work(plan) if isinstance(plan.stage, GlobalStage) else plan.folder
+        return len(committed_parts(folder) & set(plan.names))
+
+    def _finish(self, plan: StagePlan) -> dict[str, PartRecord]:
+        """Check that a stage is whole and give its records."""
+        if isinstance(plan.stage, Shards):
+            return self._finish_shards(plan)
+        if isinstance(plan.stage, Ingest):
+            missing = [
+                task.path
+                for task in plan.tasks
+                if not files.exists(source_record_uri(plan.folder, task.name))
+            ]
+            self._require(plan, missing)
+            self._observe_ingest(plan)
+            return plan.done
+        if isinstance(plan.stage, cluster.Cluster):
+            return self._publish_clusters(plan)
+        if isinstance(plan.stage, GlobalStage):
+            self._publish_parts(plan)
+        expected = {task.name: task.fingerprint for task in plan.tasks}
+        there = committed_parts(plan.folder)
+        self._require(plan, [name for name in expected if name not in there])
+        headers = read_headers(plan.folder, list(expected))
+        for name, header in headers.items():
+            check_counts(header)
+            if not isinstance(plan.stage, GlobalStage) and header.fingerprint != expected[name]:
+                raise DamageError(f"{plan.stage.name}/{name} was made by another config; run again")
+        made = plan.done | {name: PartRecord.of(header) for name, header in headers.items()}
+        return {name: made[name] for name in plan.names}
+
+    def _require(self, plan: StagePlan, missing: list[str]) -> None:
+        if missing:
+            names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            raise RuntimeError(
+                f"{plan.stage.name}: the job ended without {len(missing)} of its outputs: {names}"
+            )
+
+    def _publish_parts(self, plan: StagePlan) -> None:
+        """Move the parts of a global stage into place, where they differ from those that are there."""
+        work = self._work(plan)
+        self._require(plan, sorted(set(plan.names) - committed_parts(work)))
+        there = committed_parts(plan.folder)
+        new = read_headers(work, plan.names)
+        old = read_headers(plan.folder, [name for name in plan.names if name in there])
+        for name in plan.names:
+            if name in old:
+                if old[name].digest == new[name].digest:
+                    continue
+                supersede_part(plan.folder, name)
+            files.move(parts.part_uri(work, name), parts.part_uri(plan.folder, name))
+        files.remove(work)
+
+    def _publish_clusters(self, plan: StagePlan) -> dict[str, PartRecord]:
+        """Merge the buckets into the one table, and note a digest for every tag's row."""
+        work = self._work(plan)
+        buckets = [name for name in files.list_names(work, ".parquet") if name.startswith("clusters-")]
+        table = cluster.merge(parts.read_table(files.join(work, name)) for name in buckets)
+        uri = files.join(plan.folder, CLUSTERS)
+        files.replace_bytes(uri, parts.table_bytes(table, {"stage": plan.stage.name}))
+        plan.more["rows"] = cluster.tag_digests(table)
+        files.remove(work)
+        return {}
+
+    def _finish_shards(self, plan: StagePlan) -> dict[str, PartRecord]:
+        missing = [task.name for task in plan.tasks if not files.exists(index_uri(plan.folder, task.name))]
+        self._require(plan, missing)
+        meanings = {name: other.stage.meaning for name, other in self.upstream.plans.items()}
+        return dataset.finish_dataset(plan, self.vocabulary, meanings)
+
+    def _record(self, plan: StagePlan, made: dict[str, PartRecord]) -> None:
+        stage = plan.stage
+        record = StageRecord(
+            stage.name, stage.version, plan.generation, stage.meaning, made, plan.more, libraries()
+        )
+        self.upstream.records[stage.name] = record
+
+    def _save_record(self, record: StageRecord) -> None:
+        """Write a stage's record, unless it stands as it is."""
+        known = self.run_folder.read_record(record.stage, record.generation)
+        if known != record or self.run_folder.current(record.stage) != record.generation:
+            self.run_folder.write_record(record)
+
+    def _check_canaries(self, plan: StagePlan, job: Job) -> None:
+        headers = read_headers(plan.folder, [task.name for task in job.tasks])
+        made = {name: PartRecord.of(header) for name, header in headers.items()}
+        record = StageRecord(plan.stage.name, plan.stage.version, plan.generation, {}, made)
+        self._check_fraction(record, "of the first parts")
+
+    def _check_fraction(self, record: StageRecord, of_what: str) -> None:
+        for unit in ("example", "caption"):
+            dead, total = record.count(unit, "dead"), record.count(unit, "in")
+            if dead > self.config.max_dead_fraction * total:
+                folder = files.join(self.run_folder.generation(record.stage, record.generation), "dead")
+                raise TooManyDeadError(
+                    f"{record.stage}: {dead} {of_what} {total} {unit}s are dead letters, more than "
+                    f"max_dead_fraction {self.config.max_dead_fraction} allows; see {folder}"
+                )
+
+
+def _dead(record: StageRecord) -> int:
+    return record.count("example", "dead") + record.count("caption", "dead")
+
+
+def check_counts(header: parts.Header) -> None:
+    """Check that nothing is lost: in = out + dropped + dead. Raises DamageError."""
+    for unit, counts in header.counts.items():
+        if counts["in"] != counts["out"] + counts["dropped"] + counts["dead"]:
+            raise DamageError(f"{header.stage}/{header.name}: {unit}s do not add up: {counts}")
+
+
+def _own_error(error: RuntimeError) -> Exception | None:
+    """Find the project's own error in what a worker reported as text."""
+    match = re.search(r"tagmill\.tag_system\.errors\.(\w+): (.*)", str(error))
+    kind = getattr(errors, match[1], None) if match else None
+    if match is None or kind not in (ConfigError, DamageError, errors.InputChangedError):
+        return None
+    own: Exception = kind(match[2].removesuffix("\\n"))
+    return own

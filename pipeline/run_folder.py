@@ -1,0 +1,122 @@
+"""A run's folder: where everything lies, and what the driver records of each stage.
+
+RUN/run.yaml            the resolved config and the versions of the libraries
+RUN/lease.json          who drives the run
+RUN/<stage>/_STAGE.json which generation of a stage is current
+RUN/<stage>/<gen>/      parts, dead/, superseded/, _STAGE.json: the ordered parts with digests and counts
+RUN/report/*.parquet    tables derived from the parts
+RUN/shards/<gen>/       the dataset
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tagmill.transforms import files, parts
+
+RECORD = "_STAGE.json"
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What the driver remembers of a part, so that planning need not open it."""
+
+    name: str
+    fingerprint: str
+    digest: str
+    counts: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(cls, header: parts.Header) -> "PartRecord":
+        """Take the record from a part's footer."""
+        return cls(header.name, header.fingerprint, header.digest, header.counts)
+
+
+@dataclass
+class StageRecord:
+    """A finished stage: what decided its output, its parts in order, and what else its kind needs."""
+
+    stage: str
+    version: int
+    generation: str
+    meaning: dict[str, Any]
+    parts: dict[str, PartRecord] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+
+    def count(self, unit: str, what: str) -> int:
+        """Sum a count over the parts, such as ("example", "dead")."""
+        return sum(part.counts[unit][what] for part in self.parts.values())
+
+
+class RunFolder:
+    """Paths and records of one run."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+
+    def path(self, *names: str) -> str:
+        """Name something in the run's folder."""
+        return files.join(self.root, *names)
+
+    def generation(self, stage: str, generation: str) -> str:
+        """Name the folder of a stage's generation."""
+        return self.path(stage, generation)
+
+    def generations(self, stage: str) -> list[str]:
+        """List the generations that a stage has, current or not."""
+        return files.list_folders(self.path(stage))
+
+    def current(self, stage: str) -> str | None:
+        """Name the current generation of a stage; None before it was first made."""
+        found = self._read(self.path(stage, RECORD))
+        return found["generation"] if found else None
+
+    def read_record(self, stage: str, generation: str) -> StageRecord | None:
+        """Read what is recorded of a generation; None if it was never finished."""
+        found = self._read(files.join(self.generation(stage, generation), RECORD))
+        if found is None:
+            return None
+        made = {part["name"]: PartRecord(**part) for part in found.pop("parts")}
+        return StageRecord(**found, parts=made)
+
+    def write_record(self, record: StageRecord) -> None:
+        """Record a finished generation and make it the current one."""
+        values = {**asdict(record), "parts": [asdict(part) for part in record.parts.values()]}
+        folder = self.generation(record.stage, record.generation)
+        files.replace_bytes(files.join(folder, RECORD), _json(values))
+        files.replace_bytes(self.path(record.stage, RECORD), _json({"generation": record.generation}))
+
+    def _read(self, uri: str) -> Any:
+        return json.loads(files.read_bytes(uri)) if files.exists(uri) else None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def read_headers(folder: str, names: list[str]) -> dict[str, parts.Header]:
+    """Read the footers of parts, many at a time."""
+    with ThreadPoolExecutor(16) as pool:
+        headers = pool.map(lambda name: parts.read_header(parts.part_uri(folder, name)), names)
+        return dict(zip(names, headers, strict=True))
+
+
+def committed_parts(folder: str) -> set[str]:
+    """List the names of the parts that lie in a generation's folder."""
+    return {name.removesuffix(parts.SUFFIX) for name in files.list_names(folder, parts.SUFFIX)}
+
+
+def supersede(folder: str, *uris: str) -> None:
+    """Move files that must be made again out of the way; workers only ever create."""
+    for uri in uris:
+        if files.exists(uri):
+            name = uri.removeprefix(folder).strip("/").replace("/", "-")
+            number = len(files.list_names(files.join(folder, "superseded")))
+            files.move(uri, files.join(folder, "superseded", f"{number:06d}-{name}"))
+
+
+def supersede_part(folder: str, name: str) -> None:
+    """Move a part and its dead letters out of the way."""
+    supersede(folder, parts.part_uri(folder, name), parts.dead_uri(folder, name))

@@ -1,0 +1,158 @@
+"""Which source files a run has, in which order, and whether they are still what was ingested."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.run_folder import committed_parts, supersede, supersede_part
+from tagmill.tag_system.errors import ConfigError, InputChangedError
+from tagmill.transforms import files, parts
+from tagmill.transforms.digests import value_digest
+from tagmill.transforms.ingest import Ingest, SourceTask, part_fingerprint, part_name, source_record_uri
+from tagmill.transforms.readers.base import InputConfig
+
+
+@dataclass(frozen=True)
+class FoundSource:
+    """A source file as it is now."""
+
+    name: str
+    config: InputConfig
+    root: str
+    path: str
+    images: str
+    size: int
+    stamp: str
+
+    @property
+    def uri(self) -> str:
+        """Where the file is."""
+        return files.join(self.root, self.path)
+
+
+def find_sources(config: RunConfig) -> dict[str, FoundSource]:
+    """List the source files of all inputs, by name, in the order of the inputs and then of their paths.
+
+    Raises ConfigError for a pattern that matches nothing and a missing image folder.
+    """
+    found: dict[str, FoundSource] = {}
+    for source in config.inputs:
+        uris = files.expand(source.path)
+        if not uris:
+            where = f" (working directory: {os.getcwd()})" if files.is_local(source.path) else ""
+            raise ConfigError(f"input {source.name}: no file matches {source.path}{where}")
+        if source.images and not files.exists(source.images):
+            raise ConfigError(f"input {source.name}: no image folder {source.images}")
+        root = _root(source.path, uris)
+        for uri in uris:
+            path = uri.removeprefix(root).lstrip("/")
+            # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
+            name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
+            size, stamp = files.size_and_stamp(uri)
+            images = _absolute(source.images) if source.images else root
+            found[name] = FoundSource(name, source, root, path, images, size, stamp)
+    return found
+
+
+def _root(pattern: str, uris: list[str]) -> str:
+    """Give the folder of a pattern before its first wildcard."""
+    fixed = pattern.split("*")[0].split("?")[0].split("[")[0]
+    folder = fixed.rpartition("/")[0] if "/" in fixed else "."
+    return _absolute(folder) if files.is_local(pattern) else uris[0][: uris[0].index(folder) + len(folder)]
+
+
+def _absolute(folder: str) -> str:
+    return files.filesystem(folder)[1] if files.is_local(folder) else folder
+
+
+def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
+    """Make the task that ingests a source."""
+    config = source.config.model_dump(mode="json", exclude={"path", "images"})
+    fingerprint = value_digest(
+        {"stage": stage.name, "version": stage.version, "meaning": stage.meaning, "input": config}
+    )
+    return SourceTask(
+        name=source.name,
+        fingerprint=fingerprint,
+        root=source.root,
+        path=source.path,
+        images=source.images,
+        size=source.size,
+        stamp=source.stamp,
+        config=source.config.model_dump_json(),
+    )
+
+
+class Sources:
+    """The sources of a run against what its ingest folder holds.
+
+    `order` is the order of ingest: what was there first stays first, new sources follow.
+    """
+
+    def __init__(self, config: RunConfig, stage: Ingest, folder: str, before: list[str]) -> None:
+        self.found = find_sources(config)
+        self.folder = folder
+        self._stage = stage
+        self.order = [name for name in before if name in self.found]
+        self.order += [name for name in self.found if name not in self.order]
+        self.records = {name: record for name in self.order if (record := self._record(name))}
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        uri = source_record_uri(self.folder, name)
+        return json.loads(files.read_bytes(uri)) if files.exists(uri) else None
+
+    def todo(self, *, accept_changes: bool) -> tuple[list[SourceTask], list[str]]:
+        """List the sources that are not ingested, or no longer as they must be, and why.
+
+        Raises InputChangedError for a source whose bytes changed, unless changes are accepted.
+        """
+        tasks, reasons = [], []
+        for name in self.order:
+            source, record = self.found[name], self.records.get(name)
+            task = source_task(self._stage, source)
+            if record is None:
+                reason = "new source"
+            elif record["fingerprint"] != task.fingerprint:
+                reason = "its input's config changed"
+            elif self._is_changed(source, record):
+                if not accept_changes:
+                    raise InputChangedError(
+                        f"{source.uri} changed since it was ingested; put the old file back, "
+                        "or run with --accept-changes to make its parts again"
+                    )
+                reason = "the file changed"
+            else:
+                continue
+            tasks.append(task)
+            reasons.append(f"{source.path}: {reason}")
+        return tasks, reasons
+
+    def _is_changed(self, source: FoundSource, record: dict[str, Any]) -> bool:
+        """Compare size and stamp, and only where they differ the bytes."""
+        if (source.size, source.stamp) == (record["size"], record["stamp"]):
+            return False
+        with files.open_read(source.uri) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
+        return bool(digest != record["sha256"])
+
+    def make_way(self, tasks: list[SourceTask]) -> None:
+        """Move what is there of these sources out of the way, except parts of an interrupted ingest."""
+        there = sorted(committed_parts(self.folder))
+        for task in tasks:
+            supersede(self.folder, source_record_uri(self.folder, task.name))
+            for name in there:
+                if name.startswith(task.name):
+                    header = parts.read_header(parts.part_uri(self.folder, name))
+                    if header.fingerprint != part_fingerprint(task, name):
+                        supersede_part(self.folder, name)
+
+    def part_names(self) -> Iterator[tuple[str, FoundSource]]:
+        """Name the parts of all ingested sources, in order, with their sources."""
+        for name in self.order:
+            record = self._record(name)
+            for chunk in range(record["parts"] if record else 0):
+                yield part_name(name, chunk), self.found[name]

@@ -1,0 +1,71 @@
+"""The engine's way: the stages, in the order an example passes them.
+
+    ingest      source files -> examples: key, image reference, captions, labels, meta
+    duplicates  of images with equal bytes, and of equal keys, the first lives
+    parse       captions -> tags, with place and kind
+    caption     pixels -> a generated caption and its tags            (off without a model)
+    tag         pixels -> the tagger's scores                         (off without a model)
+    localize    pixels + candidates -> boxes                          (off without a model)
+    embed       pixels + boxes -> region embeddings                   (off without a model)
+    cluster     embeddings of a tag -> centres, spread                (needs embed)
+    clean       all evidence -> a verdict for each tag of an image
+    shards      verdicts + original bytes -> webdataset tars
+
+Every stage is a Beam job of its own and reads the parts that earlier ones wrote; see `transforms.stage`.
+"""
+
+from typing import Any
+
+from tagmill.pipeline.config import RunConfig
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms.caption import Caption
+from tagmill.transforms.clean import Clean
+from tagmill.transforms.cluster import Cluster
+from tagmill.transforms.duplicates import Duplicates
+from tagmill.transforms.embed import Embed
+from tagmill.transforms.ingest import Ingest
+from tagmill.transforms.localize import Localize
+from tagmill.transforms.parse import Parse
+from tagmill.transforms.shards import Shards
+from tagmill.transforms.stage import Shared, Stage
+from tagmill.transforms.tag import Tag
+
+STAGE_NAMES = (
+    "ingest",
+    "duplicates",
+    "parse",
+    "caption",
+    "tag",
+    "localize",
+    "embed",
+    "cluster",
+    "clean",
+    "shards",
+)
+"""All stages, switched on or not, in order."""
+
+
+def build_stages(config: RunConfig, vocabulary: Vocabulary) -> list[Stage[Any]]:
+    """Construct the stages that are switched on, in order."""
+    shared = Shared(
+        vocabulary, config.part_size, config.threads, config.ingest.max_pixels, config.candidate_floor
+    )
+    stages: list[Stage[Any] | None] = [
+        Ingest(config.ingest, shared),
+        Duplicates(config.duplicates, shared) if config.duplicates else None,
+        Parse(config.parse, shared) if config.parse else None,
+        Caption(config.caption, shared) if config.caption else None,
+        Tag(config.tag, shared) if config.tag else None,
+        Localize(config.localize, shared) if config.localize else None,
+        Embed(config.embed, shared, config.tag) if config.embed else None,
+        Cluster(config.cluster, shared) if config.cluster and config.embed else None,
+        Clean(config.clean, shared),
+        Shards(config.shards, shared),
+    ]
+    return [stage for stage in stages if stage is not None]
+
+
+def inputs_of(stage: Stage[Any], stages: list[Stage[Any]]) -> list[str]:
+    """Name the inputs of a stage that are switched on."""
+    active = {other.name for other in stages}
+    return [name for name in stage.inputs() if name in active]

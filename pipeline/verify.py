@@ -1,0 +1,78 @@
+"""Verification: does what lies in a run's folder still match what was recorded of it?"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from tagmill.pipeline.plan import CLUSTERS
+from tagmill.pipeline.report import current_records
+from tagmill.pipeline.run import check_counts
+from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.errors import DamageError
+from tagmill.transforms import files, parts
+from tagmill.transforms.cluster import tag_digests
+from tagmill.transforms.digests import table_digest, value_digest
+from tagmill.transforms.shards import tar_uri
+
+
+def verify(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
+    """Check the current generation of every stage; gives stage, things checked, and what is wrong."""
+    for record in current_records(run):
+        folder = run.generation(record.stage, record.generation)
+        if record.stage == "shards":
+            problems = list(_shards(folder, record))
+        elif record.stage == "cluster":
+            problems = list(_clusters(folder, record))
+        else:
+            problems = list(_parts(folder, record))
+        yield record.stage, max(1, len(record.parts)), problems
+
+
+def _parts(folder: str, record: StageRecord) -> Iterator[str]:
+    for name, known in record.parts.items():
+        uri = parts.part_uri(folder, name)
+        try:
+            part = parts.read_part(uri)
+            digest = value_digest([table_digest(part.table), part.header.gone])
+            check_counts(part.header)
+        except FileNotFoundError:
+            yield f"{uri} is missing"
+        except (DamageError, OSError, ValueError) as error:
+            yield f"{uri} cannot be read: {error}"
+        else:
+            if digest != known.digest:
+                yield f"{uri} does not match its recorded digest"
+
+
+def _clusters(folder: str, record: StageRecord) -> Iterator[str]:
+    uri = files.join(folder, CLUSTERS)
+    try:
+        rows = tag_digests(parts.read_table(uri))
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    except (OSError, ValueError) as error:
+        yield f"{uri} cannot be read: {error}"
+    else:
+        if rows != record.more["rows"]:
+            yield f"{uri} does not match its recorded digest"
+
+
+def _shards(folder: str, record: StageRecord) -> Iterator[str]:
+    manifest = files.join(folder, contract.MANIFEST)
+    if not files.exists(manifest):
+        yield f"{manifest} is missing: the dataset is not whole"
+        return
+    listed = contract.Manifest.model_validate(json.loads(files.read_bytes(manifest))).shards
+    if {shard.name for shard in listed} != set(record.parts):
+        yield f"{manifest} lists other shards than were recorded"
+    for shard in listed:
+        uri = tar_uri(folder, shard.name)
+        try:
+            with files.open_read(uri) as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec
+        except FileNotFoundError:
+            yield f"{uri} is missing"
+        else:
+            if digest != shard.sha256:
+                yield f"{uri} does not match the manifest"

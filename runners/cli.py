@@ -1,0 +1,141 @@
+"""The command line: `tagmill run`, `plan`, `status`, `verify`, `gc`."""
+
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tagmill.tag_system.errors import (
+    ConfigError,
+    DamageError,
+    InputChangedError,
+    TooManyDeadError,
+)
+
+EXIT_CODES: dict[type[Exception], int] = {
+    ConfigError: 2,
+    TooManyDeadError: 3,
+    InputChangedError: 4,
+    DamageError: 5,
+}
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+Config = Annotated[str, typer.Argument(help="YAML file that describes the run")]
+Run = Annotated[str, typer.Argument(help="the run's folder")]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", help="override a key of the config: clean.policy.rule=paper")
+]
+AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed source files again")]
+
+WITH_FLAGS = {"allow_extra_args": True}
+
+
+@app.command(context_settings=WITH_FLAGS)
+def run(
+    context: typer.Context,
+    config: Config,
+    runner: Annotated[str, typer.Option(help="local, portable or dataflow")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="worker processes of the local runner")] = 1,
+    overrides: Override = None,
+    hint: Annotated[
+        list[str] | None,
+        typer.Option(help="resource hint of model stages off this machine, name=value, or `none`"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the stages' jobs and run nothing")] = False,
+    accept_changes: AcceptChanges = False,
+    log_format: Annotated[str, typer.Option(help="auto, plain or json")] = "auto",
+) -> None:
+    """Make everything of a run that is not made yet. Flags after `--` go to Beam."""
+    from tagmill.runners import launch
+
+    launch.run(
+        launch.Request(
+            config=config,
+            overrides=overrides or [],
+            runner=runner,
+            workers=workers,
+            hints=hint or [],
+            accept_changes=accept_changes,
+            log_format=launch.log_format(log_format),
+            beam_flags=context.args,
+        ),
+        dry_run=dry_run,
+    )
+
+
+@app.command()
+def plan(config: Config, overrides: Override = None, accept_changes: AcceptChanges = False) -> None:
+    """Say what a run would make, and why; nothing is written."""
+    from tagmill.runners import inspection
+
+    inspection.show_plan(_console(), config, overrides or [], accept_changes=accept_changes)
+
+
+@app.command()
+def status(run_folder: Run) -> None:
+    """Say how far a run is: stages, parts, counts, dead letters, who drives it."""
+    from tagmill.runners import inspection
+
+    inspection.show_status(_console(), run_folder)
+
+
+@app.command()
+def verify(run_folder: Run) -> None:
+    """Check every part and shard of a run against its recorded digest."""
+    from tagmill.runners import inspection
+
+    inspection.show_verify(_console(), run_folder)
+
+
+@app.command()
+def gc(
+    run_folder: Run,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and keep it")] = False,
+) -> None:
+    """Remove what no current stage needs: old generations, superseded parts, leftovers."""
+    from tagmill.runners import inspection
+
+    inspection.show_gc(_console(), run_folder, dry_run=dry_run)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; what went wrong for a known reason is one line and an exit code."""
+    # Beam logs while it is imported, which would set up the root logger its own way.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger().addFilter(_is_ours)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_ours)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command to go on", INTERRUPTED)
+    except tuple(EXIT_CODES) as error:
+        _fail(str(error), EXIT_CODES[type(error)])
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Hold back Beam's word on the gcp extra, which it writes to the root logger of every user."""
+    return "apitools not found" not in record.getMessage()
+
+
+def _fail(message: str, code: int) -> Any:
+    sys.stderr.write(f"tagmill: {message}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Runs jobs elsewhere: on Dataflow, or on any of Beam's portable runners (Flink, Spark, a job service)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+
+from tagmill.pipeline.run import Job
+from tagmill.tag_system.errors import ConfigError
+
+BEAM_RUNNERS = {"portable": "PortableRunner", "dataflow": "DataflowRunner"}
+
+DEFAULT_HINTS = {"accelerator": "type:nvidia-l4;count:1;install-nvidia-driver"}
+"""What a model stage asks of a worker, if the runner can give it; Dataflow and portable runners that know no
+accelerators pass over the hint."""
+
+
+@dataclass
+class RemoteEngine:
+    """Submits each job and waits for its end. `hints` go to the stages that run a model."""
+
+    runner: str
+    options: PipelineOptions
+    hints: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_HINTS))
+
+    def execute(self, job: Job) -> None:
+        """Run one job. Raises RuntimeError if it does not end well."""
+        pipeline = self.pipeline(job)
+        result = pipeline.run()
+        state = result.wait_until_finish()
+        if state != "DONE":
+            raise RuntimeError(f"the job of stage {job.name} ended as {state}; see the runner's own log")
+
+    def pipeline(self, job: Job) -> beam.Pipeline:
+        """Build a job's pipeline, which talks to nobody before it is run."""
+        options = PipelineOptions.from_dictionary(self.options.get_all_options(drop_default=True))
+        # tagmill is installed on the workers: nothing of this process's main module has to travel.
+        options.view_as(SetupOptions).save_main_session = False
+        try:
+            pipeline = beam.Pipeline(runner=BEAM_RUNNERS[self.runner], options=options)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"--runner {self.runner}: {' '.join(str(error).split())}") from error
+        job.build(pipeline, self.hints if job.uses_model else None)
+        return pipeline
+
+
+def parse_hints(values: list[str]) -> dict[str, str]:
+    """Read resource hints written as name=value; none given are the defaults, `none` is none at all."""
+    if not values:
+        return dict(DEFAULT_HINTS)
+    if values == ["none"]:
+        return {}
+    pairs = [value.partition("=") for value in values]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--hint {name}: write it as name=value, such as min_ram=16GB")
+    return {name: value for name, _, value in pairs}

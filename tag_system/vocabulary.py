@@ -1,0 +1,167 @@
+"""The list of tags: what a tag is called, which kind of thing it names, which other names it has."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, get_args
+
+from tagmill.tag_system.errors import ConfigError
+
+Kind = Literal["object", "scene", "attribute", "action"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_HEADER = "# name\tkind\taliases, separated by |; the order of the lines is the order of the ids"
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
+
+
+def normalize_name(name: str) -> str:
+    """The form under which names are compared: casefolded words, one space between them."""
+    return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One tag; `id` is its position in its vocabulary, aliases are other names of the same thing."""
+
+    id: int
+    name: str
+    kind: Kind
+    aliases: tuple[str, ...] = ()
+
+
+class Vocabulary:
+    """An ordered list of tags in which every name and alias leads to exactly one tag.
+
+    Names that differ only in case, spaces, underscores or hyphens are the same name. Raises
+    ConfigError for tags that break this, for empty names and for names that the text format cannot
+    hold (tabs, line ends, `|`, a `#` at the start).
+    """
+
+    def __init__(self, tags: Sequence[Tag]) -> None:
+        self._tags = tuple(tags)
+        self._names = _index(self._tags, [f"tag {tag.id}" for tag in self._tags])
+
+    @classmethod
+    def load(cls, path: str | None = None) -> "Vocabulary":
+        """Read a vocabulary file; None is the built-in vocabulary.
+
+        The file is UTF-8, a tag a line: name, kind and aliases (separated by `|`) between tabs; kind
+        and aliases may be left out, kind is then `object`. Empty lines and lines that start with `#`
+        are skipped. Raises ConfigError with the file and the line for anything wrong in it.
+        """
+        if path is None:
+            built_in = files("tagmill.tag_system").joinpath("vocabulary.tsv")
+            return cls.from_text(built_in.read_text(encoding="utf-8"), "vocabulary.tsv")
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except OSError as exc:
+            raise ConfigError(f"cannot read the vocabulary {path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise ConfigError(f"the vocabulary {path} is not UTF-8 text: {exc}") from exc
+        return cls.from_text(text, path)
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> "Vocabulary":
+        """As `load`, from the text itself; `source` is what error messages call it."""
+        tags: list[Tag] = []
+        places: list[str] = []
+        # Not splitlines(): a line separator inside a name must not shift the line numbers.
+        for number, line in enumerate(text.split("\n"), start=1):
+            line = line.removesuffix("\r")
+            if line.strip() and not line.startswith("#"):
+                places.append(f"{source}:{number}")
+                tags.append(_parse_line(line, len(tags), places[-1]))
+        if not tags:
+            raise ConfigError(f"{source}: the vocabulary has no tags; write one name a line")
+        vocabulary = cls.__new__(cls)
+        vocabulary._tags = tuple(tags)
+        vocabulary._names = _index(vocabulary._tags, places)
+        return vocabulary
+
+    def dump(self) -> str:
+        """The text of the vocabulary, as `load` reads it."""
+        lines = [_HEADER]
+        for tag in self._tags:
+            fields = [tag.name, tag.kind, "|".join(tag.aliases)]
+            lines.append("\t".join(fields if tag.aliases else fields[:2]))
+        return "\n".join(lines) + "\n"
+
+    def resolve(self, name: str) -> Tag | None:
+        """The tag of this name or alias, or None."""
+        return self._names.get(normalize_name(name))
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over names, kinds, aliases and their order; not over the file's bytes."""
+        content = [[tag.name, tag.kind, list(tag.aliases)] for tag in self._tags]
+        text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def __iter__(self) -> Iterator[Tag]:
+        return iter(self._tags)
+
+    def __len__(self) -> int:
+        return len(self._tags)
+
+    def __getitem__(self, tag_id: int) -> Tag:
+        return self._tags[tag_id]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.resolve(name) is not None
+
+
+def _parse_line(line: str, tag_id: int, place: str) -> Tag:
+    fields = [field.strip() for field in line.split("\t")]
+    if len(fields) > 3:
+        raise ConfigError(f"{place}: {len(fields)} columns, expected name, kind and aliases")
+    name, kind, aliases = [*fields, "", ""][:3]
+    return Tag(
+        id=tag_id,
+        name=name,
+        kind=_kind(kind or "object", place),
+        aliases=tuple(alias.strip() for alias in aliases.split("|")) if aliases else (),
+    )
+
+
+def _kind(text: str, place: str) -> Kind:
+    for kind in KINDS:
+        if kind == text:
+            return kind
+    raise ConfigError(f"{place}: unknown kind {text!r}, expected one of {', '.join(KINDS)}")
+
+
+def _index(tags: Sequence[Tag], places: Sequence[str]) -> dict[str, Tag]:
+    """Every normalised name and alias to its tag; `places` name the tags in error messages."""
+    index: dict[str, Tag] = {}
+    for position, (tag, place) in enumerate(zip(tags, places, strict=True)):
+        if tag.id != position:
+            raise ConfigError(f"{place}: ids must count from 0, expected {position}")
+        _check_spelling(tag.name, place)
+        other = index.setdefault(normalize_name(tag.name), tag)
+        if other is not tag:
+            raise ConfigError(f"{place}: {tag.name!r} repeats the name of {places[other.id]}")
+    for tag, place in zip(tags, places, strict=True):
+        for alias in tag.aliases:
+            _check_spelling(alias, place)
+            key = normalize_name(alias)
+            if key in index:
+                other = index[key]
+                raise ConfigError(
+                    f"{place}: the alias {alias!r} of {tag.name!r} is already a name of "
+                    f"{other.name!r} ({places[other.id]})"
+                )
+            index[key] = tag
+    return index
+
+
+def _check_spelling(name: str, place: str) -> None:
+    if not normalize_name(name):
+        raise ConfigError(f"{place}: empty name or alias")
+    if name != name.strip() or name.startswith("#") or re.search(r"[\t\n\r|]", name):
+        raise ConfigError(f"{place}: {name!r} may not hold tabs, line ends, | or a # at the start")

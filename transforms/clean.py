@@ -1,0 +1,154 @@
+"""Clean: all evidence on the tags of an image -> a verdict on each."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tagmill.models.base import Floats
+from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.transforms.candidates import Sources, gather
+from tagmill.transforms.cluster import nearest_distance
+from tagmill.transforms.parts import Inputs, Output
+from tagmill.transforms.stage import PartStage, StageConfig
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("given", pa.int32(), nullable=False),
+        pa.field("parsed", pa.int32(), nullable=False),
+        pa.field("generated", pa.int32(), nullable=False),
+        pa.field("tagger", pa.float32()),
+        pa.field("asked", pa.bool_(), nullable=False),
+        pa.field("boxes", pa.int32(), nullable=False),
+        pa.field("box_score", pa.float32()),
+        pa.field("own_score", pa.float32()),
+        pa.field("other_score", pa.float32()),
+        pa.field("other_tag", pa.string()),
+        pa.field("region_score", pa.float32()),
+        pa.field("distance", pa.float32()),
+        pa.field("distance_rank", pa.float32()),
+    ]
+)
+"""A row for each candidate of an image; scores, distance and rank belong to its best box."""
+
+
+class CleanConfig(StageConfig):
+    """The policy that judges."""
+
+    policy: Policy = Policy()
+
+
+class Clean(PartStage[CleanConfig]):
+    """Decides; the only stage that knows a verdict's threshold."""
+
+    name = "clean"
+    version = 1
+    schema = SCHEMA
+    tables = ("cluster",)
+
+    def inputs(self) -> tuple[str, ...]:
+        """Everything there is."""
+        return ("ingest", "duplicates", "parse", "caption", "tag", "localize", "embed", "cluster")
+
+    def _meaning(self) -> dict[str, Any]:
+        return {
+            **super()._meaning(),
+            "candidate_floor": self.shared.candidate_floor,
+            "vocabulary": self.shared.vocabulary.digest,
+        }
+
+    def process(self, inputs: Inputs) -> Output:
+        """Judge the candidates of one part."""
+        clusters = Clusters(inputs.tables.get("cluster"))
+        records = []
+        for row, candidates in gather(inputs, self.shared.vocabulary, self.shared.candidate_floor).items():
+            boxes: dict[str, list[dict[str, Any]]] = {}
+            for region in inputs.of_row("localize", row):
+                boxes.setdefault(region["tag"], []).append(region)
+            regions = {(r["tag"], r["region"]): r for r in inputs.of_row("embed", row)}
+            for tag, sources in candidates.items():
+                region = regions.get((tag, 0), {})
+                evidence = gather_evidence(tag, sources, boxes.get(tag, []), region, clusters)
+                decision = decide(evidence, self.config.policy)
+                records.append(
+                    {"row": row, "tag": tag, "kind": self._kind(tag)}
+                    | asdict(evidence)
+                    | asdict(decision)
+                    | {"other_tag": region.get("other_tag")}
+                )
+        splits: dict[str, int] = {}
+        for row in inputs.rows:
+            split = inputs.examples[row]["split"]
+            splits[split] = splits.get(split, 0) + 1
+        table = pa.Table.from_pylist(records, SCHEMA)
+        return Output(table, len(inputs.rows), notes={"splits": splits})
+
+    def _kind(self, tag: str) -> str:
+        found = self.shared.vocabulary.resolve(tag)
+        if found is None:
+            raise KeyError(f"candidate {tag!r} is not in the vocabulary")
+        return found.kind
+
+
+class Clusters:
+    """The cluster table, by tag."""
+
+    def __init__(self, table: pa.Table | None) -> None:
+        self._table = table
+        tags = table.column("tag").to_pylist() if table is not None else []
+        self._places = {tag: index for index, tag in enumerate(tags)}
+        self._read: dict[str, tuple[Floats, Floats] | None] = {}
+
+    def distance(self, tag: str, embedding: list[float]) -> tuple[float | None, float | None]:
+        """Measure a region's distance to its tag's nearest centre, and its rank 0..1 among the tag's regions.
+
+        Both are None for a tag without clusters, and both are float32 values: what is stored is what was
+        decided on.
+        """
+        if tag not in self._read:
+            self._read[tag] = self._row(tag)
+        found = self._read[tag]
+        if found is None:
+            return None, None
+        centroids, quantiles = found
+        distance = nearest_distance(np.array([embedding], dtype=np.float32), centroids)[0]
+        rank = np.interp(distance, quantiles, np.linspace(0, 1, len(quantiles)))
+        return float(distance), float(np.float32(rank))
+
+    def _row(self, tag: str) -> tuple[Floats, Floats] | None:
+        """Read a tag's centres (k, dimension) and quantiles (101,)."""
+        if self._table is None or tag not in self._places:
+            return None
+        row = self._table.slice(self._places[tag], 1).to_pylist()[0]
+        if not row["k"]:
+            return None
+        centroids = np.array(row["centroids"], dtype=np.float32).reshape(row["k"], row["dimension"])
+        return centroids, np.array(row["quantiles"], dtype=np.float32)
+
+
+def gather_evidence(
+    tag: str, sources: Sources, boxes: list[dict[str, Any]], region: dict[str, Any], clusters: Clusters
+) -> Evidence:
+    """Put together what is known of one tag; the best box, region 0, stands for the tag."""
+    found = [box for box in boxes if box["region"] is not None]
+    distance, rank = clusters.distance(tag, region["embedding"]) if region else (None, None)
+    return Evidence(
+        given=sources.given,
+        parsed=sources.parsed,
+        generated=sources.generated,
+        tagger=sources.tagger,
+        asked=bool(boxes),
+        boxes=len(found),
+        box_score=found[0]["score"] if found else None,
+        own_score=region.get("own_score"),
+        other_score=region.get("other_score"),
+        region_score=region.get("region_score"),
+        distance=distance,
+        distance_rank=rank,
+    )

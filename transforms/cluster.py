@@ -1,0 +1,261 @@
+"""Cluster: per tag, the centres of its regions' embeddings and how far regions lie from them.
+
+No place ever holds all regions of a tag. A first pass counts; from the counts follows, for each tag, a
+cutoff on a hash of the region, under which about `max_sample` regions lie; a second pass writes only their
+vectors, in buckets of tags; then one task a bucket runs k-means. The sample depends on names and row numbers
+alone, never on the order of work. K-means++ on a tag's regions follows RAM (arXiv 2306.03514, section 3.3).
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.pvalue import AsDict
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tagmill.models.base import Floats
+from tagmill.transforms import files, parts
+from tagmill.transforms.digests import table_digest
+from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, limit_threads
+
+SCHEMA = pa.schema(
+    [
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("regions", pa.int64(), nullable=False),
+        pa.field("sampled", pa.int32(), nullable=False),
+        pa.field("dimension", pa.int32(), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("centroids", pa.list_(pa.float32()), nullable=False),
+        pa.field("spread", pa.float32()),
+        pa.field("quantiles", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""A row a tag: `centroids` are k x dimension numbers; `spread` is the mean distance of a sampled region to
+its centre, `quantiles` the 0th, 1st, ... 100th percentile of these distances. A tag with too few regions has
+k = 0."""
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("hash", pa.uint64(), nullable=False),
+        pa.field("embedding", pa.list_(pa.float16()), nullable=False),
+    ]
+)
+
+VECTORS_A_BUCKET = 100_000
+
+Hashes = NDArray[np.uint64]
+
+
+class ClusterConfig(StageConfig):
+    """`k` fixed, or None to let it grow with the sample: a centre for every `regions_a_centre` regions, up to
+    `max_k`; with few regions, outliers would get centres of their own. A tag with fewer than `min_regions` is
+    not clustered, and so none of its regions is an outlier.
+    """
+
+    k: int | None = Field(None, ge=1)
+    max_k: int = Field(8, ge=1)
+    regions_a_centre: int = Field(60, ge=1)
+    min_regions: int = Field(10, ge=2)
+    max_sample: int = Field(4_096, ge=2)
+    iterations: int = Field(20, ge=1)
+    seed: int = 0
+
+
+class Cluster(GlobalStage[ClusterConfig]):
+    """Makes one table for all parts."""
+
+    name = "cluster"
+    version = 1
+    schema = SCHEMA
+
+    def inputs(self) -> tuple[str, ...]:
+        """Embeddings are embed's."""
+        return ("embed",)
+
+    def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
+        """Cluster every tag's regions; buckets of the table lie in the work folder."""
+        return ClusterTags(self.config, work, self.shared.threads)
+
+
+class ClusterTags(beam.PTransform):
+    """PartTask -> name of each bucket of the cluster table."""
+
+    def __init__(self, config: ClusterConfig, work: str, threads: int) -> None:
+        super().__init__()
+        self._config = config
+        self._work = work
+        self._threads = threads
+
+    def expand(self, tasks: beam.PCollection[PartTask]) -> beam.PCollection[str]:
+        """Count, sample, fit."""
+        counts = (
+            tasks
+            | "Count regions" >> beam.ParDo(_CountFn())
+            | "Sum" >> beam.CombinePerKey(sum).with_output_types(tuple[str, int])
+        )
+        return (
+            tasks
+            | "Sample" >> beam.ParDo(_SampleFn(self._config, self._work), counts=AsDict(counts))
+            | "Group by bucket" >> beam.GroupByKey()
+            | "Fit" >> beam.ParDo(_FitFn(self._config, self._work, self._threads), counts=AsDict(counts))
+        )
+
+
+class _CountFn(beam.DoFn):
+    def process(self, element: PartTask) -> Iterable[tuple[str, int]]:
+        table = parts.read_part(element.inputs["embed"], ["tag"]).table
+        for count in table.column("tag").value_counts().to_pylist():
+            yield count["values"], count["counts"]
+
+
+class _SampleFn(beam.DoFn):
+    """Writes the sampled vectors of one part, a row group a bucket, and says which buckets it has."""
+
+    def __init__(self, config: ClusterConfig, work: str) -> None:
+        self._config = config
+        self._work = work
+
+    def process(self, element: PartTask, counts: dict[str, int]) -> Iterable[tuple[int, tuple[str, int]]]:
+        part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
+        tags = part.table.column("tag").to_pylist()
+        hashes = region_hashes(
+            element.name, tags, part.table.column("row").to_numpy(), part.table.column("region").to_numpy()
+        )
+        cutoffs = {tag: cutoff(counts[tag], self._config.max_sample) for tag in set(tags)}
+        chosen = np.flatnonzero(hashes <= np.array([cutoffs[tag] for tag in tags], dtype=np.uint64))
+        buckets = _bucket_count(counts, self._config.max_sample)
+        bucket_of = np.array([bucket(tags[i], buckets) for i in chosen], dtype=np.int64)
+        table = part.table.select(["tag", "embedding"]).append_column("hash", pa.array(hashes))
+        uri = files.join(self._work, f"sample-{element.name}.parquet")
+        sink = io.BytesIO()
+        groups = [int(b) for b in np.unique(bucket_of)]
+        with pq.ParquetWriter(sink, SAMPLE_SCHEMA, compression="zstd") as writer:
+            for number in groups:
+                rows = table.take(pa.array(chosen[bucket_of == number])).select(SAMPLE_SCHEMA.names)
+                writer.write_table(rows.cast(SAMPLE_SCHEMA), row_group_size=max(1, rows.num_rows))
+        files.create_bytes(uri, sink.getvalue())
+        for index, number in enumerate(groups):
+            yield number, (uri, index)
+
+
+class _FitFn(beam.DoFn):
+    """Clusters the tags of one bucket."""
+
+    def __init__(self, config: ClusterConfig, work: str, threads: int) -> None:
+        self._config = config
+        self._work = work
+        self._threads = threads
+
+    def setup(self) -> None:
+        limit_threads(self._threads)
+
+    def process(
+        self, element: tuple[int, Iterable[tuple[str, int]]], counts: dict[str, int]
+    ) -> Iterator[str]:
+        number, blocks = element
+        tables = []
+        for uri, group in sorted(blocks):
+            with files.open_read(uri) as stream:
+                tables.append(pq.ParquetFile(stream).read_row_group(group))
+        # The hash decides who is sampled and in which order: neither workers nor parts leave a trace.
+        table = pa.concat_tables(tables).sort_by([("tag", "ascending"), ("hash", "ascending")])
+        names = table.column("tag").to_numpy(zero_copy_only=False)
+        starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+        records = []
+        for start, stop in zip(starts, [*starts[1:], len(names)], strict=True):
+            tag = str(names[start])
+            sample = table.column("embedding").slice(start, min(stop - start, self._config.max_sample))
+            vectors = np.stack(sample.combine_chunks().to_numpy(zero_copy_only=False)).astype(np.float32)
+            records.append(fit(tag, vectors, counts[tag], self._config, self._threads))
+        name = f"clusters-{number:05d}.parquet"
+        data = parts.table_bytes(pa.Table.from_pylist(records, SCHEMA))
+        files.create_bytes(files.join(self._work, name), data)
+        yield name
+
+
+def region_hashes(part: str, tags: list[str], rows: NDArray[Any], regions: NDArray[Any]) -> Hashes:
+    """Hash regions by part, row, tag and number to evenly spread uint64."""
+    seeds = {tag: _seed(part, tag) for tag in set(tags)}
+    mixed = np.array([seeds[tag] for tag in tags], dtype=np.uint64)
+    mixed ^= rows.astype(np.uint64) << np.uint64(20) ^ regions.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64's finish
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _seed(*names: str) -> int:
+    return int.from_bytes(hashlib.blake2b("\0".join(names).encode(), digest_size=8).digest(), "little")
+
+
+def cutoff(count: int, max_sample: int) -> int:
+    """Choose the hash under which a fifth more than `max_sample` of `count` regions are expected."""
+    return min(2**64 - 1, int(2**64 * 1.2 * max_sample / count))
+
+
+def _bucket_count(counts: dict[str, int], max_sample: int) -> int:
+    vectors = sum(min(count, max_sample) for count in counts.values())
+    return -(-vectors // VECTORS_A_BUCKET)
+
+
+def bucket(tag: str, buckets: int) -> int:
+    """Choose the bucket of a tag."""
+    return _seed(tag) % buckets
+
+
+def fit(tag: str, vectors: Floats, regions: int, config: ClusterConfig, threads: int) -> dict[str, Any]:
+    """Cluster the sampled vectors (n, dimension) of one tag; returns its row of the cluster table."""
+    n, dimension = vectors.shape
+    row: dict[str, Any] = {"tag": tag, "regions": regions, "sampled": n, "dimension": dimension}
+    if n < config.min_regions:
+        return row | {"k": 0, "centroids": [], "spread": None, "quantiles": []}
+    k = min(config.k or max(1, min(n // config.regions_a_centre, config.max_k)), n)
+    centroids = k_means(vectors, k, config, threads)
+    distances = nearest_distance(vectors, centroids)
+    quantiles = np.quantile(distances, np.linspace(0, 1, 101)).astype(np.float32)
+    spread = float(distances.mean())
+    return row | {"k": k, "centroids": centroids.ravel(), "spread": spread, "quantiles": quantiles}
+
+
+def k_means(vectors: Floats, k: int, config: ClusterConfig, threads: int) -> Floats:
+    """Run FAISS k-means with k-means++ seeding; returns the centres (k, dimension)."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    kmeans = faiss.Kmeans(
+        vectors.shape[1],
+        k,
+        niter=config.iterations,
+        seed=config.seed,
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(vectors),
+    )
+    kmeans.train(np.ascontiguousarray(vectors))
+    return np.asarray(kmeans.centroids, dtype=np.float32)
+
+
+def nearest_distance(vectors: Floats, centroids: Floats) -> Floats:
+    """Measure each vector's Euclidean distance to its nearest centre: (n,)."""
+    squared = (vectors**2).sum(1)[:, None] - 2 * vectors @ centroids.T + (centroids**2).sum(1)
+    nearest: Floats = np.sqrt(np.maximum(squared.min(axis=1), 0)).astype(np.float32)
+    return nearest
+
+
+def tag_digests(table: pa.Table) -> dict[str, str]:
+    """Give the digest of every tag's row: what a part of clean that has the tag depends on."""
+    tags = table.column("tag").to_pylist()
+    return {tag: table_digest(table.slice(index, 1)) for index, tag in enumerate(tags)}
+
+
+def merge(tables: Iterable[pa.Table]) -> pa.Table:
+    """Put the buckets together, ordered by tag."""
+    found = list(tables)
+    table = pa.concat_tables(found).sort_by("tag") if found else SCHEMA.empty_table()
+    return table.combine_chunks()

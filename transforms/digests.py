@@ -1,0 +1,61 @@
+"""Digests of what data means: of tables by their logical rows, of values by their canonical JSON."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def value_digest(value: Any) -> str:
+    """Hash a JSON value, whatever the order of its keys: sha256, hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def table_digest(table: pa.Table) -> str:
+    """Hash a table's schema and rows: sha256, hexadecimal.
+
+    Equal for equal rows, whatever the order of the columns, the chunks, the file format or the version
+    of the writer; rows count in their order.
+    """
+    state = hashlib.sha256(str(table.num_rows).encode())
+    for name in sorted(table.column_names):
+        column = table.column(name).combine_chunks()
+        state.update(name.encode())
+        _update(state, column)
+    return state.hexdigest()
+
+
+def _update(state: Any, array: pa.Array) -> None:
+    """Feed one array to the hash: type, validity, lengths, values; recursively."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    # Parquet renames the item field of lists, so nested types are fed by their structure, not as text.
+    label = "nested" if pa.types.is_nested(array.type) else str(array.type)
+    state.update(f"{label}:{len(array)}".encode())
+    state.update(np.packbits(pc.is_valid(array).to_numpy(zero_copy_only=False)).tobytes())
+    kind = array.type
+    if pa.types.is_struct(kind):
+        for index in range(kind.num_fields):
+            state.update(kind.field(index).name.encode())
+            _update(state, pc.struct_field(array, index))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        state.update(_zero_filled(pc.list_value_length(array)).astype(np.int64).tobytes())
+        _update(state, array.flatten())
+    elif pa.types.is_fixed_size_list(kind):
+        _update(state, array.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        state.update(_zero_filled(pc.binary_length(array)).astype(np.int64).tobytes())
+        for value in array.drop_null():
+            state.update(value.as_buffer())
+    else:
+        state.update(np.ascontiguousarray(_zero_filled(array)).tobytes())
+
+
+def _zero_filled(array: pa.Array) -> np.ndarray:
+    if array.null_count:
+        array = pc.fill_null(array, pa.scalar(0).cast(array.type))
+    return array.to_numpy(zero_copy_only=False)

@@ -1,0 +1,166 @@
+"""Embed: pixels + regions -> an embedding of every region, and how it compares with the image's tags."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from tagmill.models import base
+from tagmill.models.base import Floats, Image
+from tagmill.transforms.class_names import ClassNames
+from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.parts import Inputs, Output
+from tagmill.transforms.stage import Shared
+from tagmill.transforms.tag import TagConfig
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("region", pa.int32(), nullable=False),
+        pa.field("embedding", pa.list_(pa.float16()), nullable=False),
+        pa.field("own_score", pa.float32()),
+        pa.field("other_score", pa.float32()),
+        pa.field("other_tag", pa.string()),
+        pa.field("region_score", pa.float32()),
+    ]
+)
+
+
+class EmbedConfig(ModelConfig):
+    """How regions are cut, and on which of them the tagger is asked again.
+
+    `padding` widens a box on each side by this share of its width and height. `region_tagger`: the tagger of
+    the tag stage runs on no region, on the doubtful ones (box score under `doubtful_box`, or closer to
+    another tag), or on all, which is ten times the tagger's own work. `batch_size` counts regions.
+    """
+
+    padding: float = Field(0.1, ge=0, le=1)
+    region_tagger: Literal["off", "doubtful", "all"] = "off"
+    doubtful_box: float = Field(0.5, ge=0, le=1)
+
+
+Region = dict[str, Any]
+
+
+def crop(image: Image, region: Region, padding: float) -> Image:
+    """Cut a region, widened by `padding` of its sides, to whole pixels; at least one pixel."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = region["x1"], region["y1"], region["x2"], region["y2"]
+    dx, dy = (x2 - x1) * padding, (y2 - y1) * padding
+    left, top = min(int(max(0.0, x1 - dx)), width - 1), min(int(max(0.0, y1 - dy)), height - 1)
+    right, bottom = int(np.ceil(min(width, x2 + dx))), int(np.ceil(min(height, y2 + dy)))
+    return image[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+class Embed(ModelStage[EmbedConfig]):
+    """A row for each region."""
+
+    name = "embed"
+    version = 1
+    schema = SCHEMA
+
+    def __init__(self, config: EmbedConfig, shared: Shared, tagger: TagConfig | None) -> None:
+        super().__init__(config, shared)
+        self._tagger_config = tagger if config.region_tagger != "off" else None
+        self._tagger: Any = None
+        self._tagger_classes: ClassNames | None = None
+        self._text: dict[str, Floats | None] = {}
+
+    def inputs(self) -> tuple[str, ...]:
+        """Regions are localize's."""
+        return ("ingest", "localize")
+
+    def _meaning(self) -> dict[str, Any]:
+        meaning = super()._meaning()
+        if self._tagger_config:
+            tagger = base.create(self._tagger_config.model, self._tagger_config.options)
+            meaning["tagger"] = tagger.fingerprint()
+        return meaning
+
+    def setup(self) -> None:
+        """Load the embedder, and the tagger if it is asked about regions."""
+        super().setup()
+        if self._tagger_config:
+            self._tagger = base.create(self._tagger_config.model, self._tagger_config.options)
+            self._tagger.load()
+            self._tagger_classes = ClassNames(self._tagger.classes, self.shared.vocabulary)
+
+    def process(self, inputs: Inputs) -> Output:
+        """Embed the regions of one part."""
+        asked = {row: inputs.of_row("localize", row) for row in inputs.rows}
+        regions = {row: [r for r in found if r["region"] is not None] for row, found in asked.items()}
+
+        def call(batch: list[tuple[int, Image]]) -> list[list[dict[str, Any]]]:
+            crops = [
+                crop(image, region, self.config.padding) for row, image in batch for region in regions[row]
+            ]
+            vectors = iter(self._embed(crops))
+            answers = []
+            for row, image in batch:
+                tags = sorted({region["tag"] for region in asked[row]})
+                records = [self._compare(region, next(vectors), tags) for region in regions[row]]
+                self._ask_tagger(image, regions[row], records)
+                answers.append(records)
+            return answers
+
+        rows = [row for row in inputs.rows if regions[row]]
+        run = run_on_pixels(self, inputs, rows, call)
+        records = [{"row": row, **record} for row, found in run.results.items() for record in found]
+        table = pa.Table.from_pylist(records, SCHEMA)
+        notes = {"tags": sorted({record["tag"] for record in records})}
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=notes)
+
+    def _embed(self, crops: list[Image]) -> Floats:
+        size = self.config.batch_size
+        batches = [self.model.predict(crops[i : i + size]) for i in range(0, len(crops), size)]
+        vectors: Floats = np.concatenate(batches)
+        return vectors
+
+    def _compare(self, region: Region, vector: Floats, tags: list[str]) -> dict[str, Any]:
+        """Compare a region with its own tag and with the best of the image's other tags, by cosine."""
+        self._learn(tags)
+        scores = {tag: float(vector @ text) for tag in tags if (text := self._text[tag]) is not None}
+        own = scores.pop(region["tag"], None)
+        other = max(scores, key=lambda tag: scores[tag], default=None)
+        return {
+            "tag": region["tag"],
+            "region": region["region"],
+            "embedding": vector.astype(np.float16),
+            "own_score": own,
+            "other_score": None if other is None else scores[other],
+            "other_tag": other,
+            "region_score": None,
+        }
+
+    def _learn(self, tags: list[str]) -> None:
+        """Embed the names that were not met before."""
+        new = [tag for tag in tags if tag not in self._text]
+        if new:
+            self._text.update(zip(new, self.model.text(new), strict=True))
+
+    def _ask_tagger(self, image: Image, regions: list[Region], records: list[dict[str, Any]]) -> None:
+        """Fill in the tagger's score of each region's own tag, where it is asked and knows the tag."""
+        classes = self._tagger_classes
+        if classes is None:
+            return
+        known = {tag: index for index, tag in enumerate(classes.tags)}
+        chosen = [
+            (region, record)
+            for region, record in zip(regions, records, strict=True)
+            if region["tag"] in known and self._is_asked(region, record)
+        ]
+        size = self.config.batch_size
+        for start in range(0, len(chosen), size):
+            batch = chosen[start : start + size]
+            crops = [crop(image, region, self.config.padding) for region, _ in batch]
+            for (region, record), scores in zip(batch, self._tagger.predict(crops), strict=True):
+                record["region_score"] = float(classes.tag_scores(scores)[known[region["tag"]]])
+
+    def _is_asked(self, region: Region, record: dict[str, Any]) -> bool:
+        if self.config.region_tagger == "all":
+            return True
+        own, other = record["own_score"], record["other_score"]
+        closer_to_other = own is not None and other is not None and other > own
+        return bool(closer_to_other or region["score"] < self.config.doubtful_box)

@@ -1,0 +1,176 @@
+"""Files anywhere fsspec reaches: whole reads, ranges, and commits that never overwrite.
+
+Uris are local paths or fsspec urls. A commit is create-if-absent: of two writers one wins and the other
+learns it, so a late attempt of an old job cannot replace what the run already built on.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+TEMPORARY = ".tmp-"
+"""Prefix of names that are not committed yet; readers and listings pass over them."""
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """Find the file system of `uri` and the path in it."""
+    return fsspec.core.url_to_fs(uri)
+
+
+def join(folder: str, *names: str) -> str:
+    """Join names to a folder's uri with slashes."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether `uri` is on this machine's own file system."""
+    return isinstance(filesystem(uri)[0], LocalFileSystem)
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as stream:
+        yield stream
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    data: bytes = fs.cat_file(path)
+    return data
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def size_and_stamp(uri: str) -> tuple[int, str]:
+    """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime)."""
+    fs, path = filesystem(uri)
+    info = fs.info(path)
+    stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
+    return int(info["size"]), str(stamp)
+
+
+def list_names(folder: str, suffix: str = "") -> list[str]:
+    """List the sorted names of committed files in a folder; an absent folder is empty."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache(path)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    names = (entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+    return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMPORARY))
+
+
+def list_folders(folder: str) -> list[str]:
+    """List the sorted names of the folders in a folder; an absent folder is empty."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache(path)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+
+def expand(pattern: str) -> list[str]:
+    """List the sorted uris that match a glob pattern, or the one file of that name."""
+    fs, path = filesystem(pattern)
+    found = fs.glob(path) if fsspec.core.has_magic(path) else [path] if fs.exists(path) else []
+    return sorted(name if is_local(pattern) else fs.unstrip_protocol(name) for name in found)
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Commit `data` as a new file; False if the file was there already, which is left as it is."""
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    with local_scratch(path) as scratch:
+        scratch.write_bytes(data)
+        return _link(scratch, path)
+
+
+def create_from(uri: str, local_path: Path) -> bool:
+    """Commit the local file as a new file; False if the file was there already."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        return _link(local_path, path)
+    try:
+        fs.put_file(str(local_path), path, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def local_scratch(target: str) -> Iterator[Path]:
+    """Give a new local file's path, beside `target` if that is local, and remove it at the end."""
+    local = is_local(target)
+    folder = Path(filesystem(target)[1]).parent if local else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _link(scratch: Path, path: str) -> bool:
+    os.chmod(scratch, 0o644)  # mkstemp's 0600 would hide the run from a colleague
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def replace_bytes(uri: str, data: bytes) -> None:
+    """Write a file whole, over an old one if need be. For the one driver of a run, not for workers."""
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    with local_scratch(path) as scratch:
+        scratch.write_bytes(data)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+
+
+def move(source: str, target: str) -> None:
+    """Move a file to another folder of the same file system. For the one driver of a run."""
+    fs, path = filesystem(source)
+    destination = filesystem(target)[1]
+    fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
+    fs.mv(path, destination)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a whole folder; nothing there is fine."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def folder_size(folder: str) -> int:
+    """Count the bytes of all files below a folder."""
+    fs, path = filesystem(folder)
+    fs.invalidate_cache(path)
+    return int(sum(fs.du(path, total=False).values())) if fs.exists(path) else 0

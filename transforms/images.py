@@ -1,0 +1,186 @@
+"""Image bytes: references to them, what their headers say, and pixels decoded ahead of a model."""
+
+import hashlib
+import io
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image as pillow
+
+from tagmill.models.base import Image
+from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.transforms import files
+
+IMAGE_REFERENCE = pa.struct(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+    ]
+)
+"""Where an image's bytes are: `kind` is `file` or `range`, `uri` is relative to the input's root."""
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+"""Formats that are opened at all; every further decoder is a way in for hostile bytes."""
+
+AHEAD_IMAGES = 32
+AHEAD_PIXELS = 64_000_000
+"""How many images and pixels may be decoded but not yet taken: memory stays bounded for huge photographs."""
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What one look at an image's bytes says."""
+
+    width: int
+    height: int
+    format: str
+    sha256: str
+
+
+def open_image(data: bytes, max_pixels: int) -> pillow.Image:
+    """Read an image's header: format and size are checked before a pixel is decoded.
+
+    Raises DataError: unreadable, a format that is not allowed, or more than `max_pixels` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images; the cap below is ours and an error.
+            warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
+            image = pillow.open(io.BytesIO(data), formats=FORMATS)
+    except pillow.DecompressionBombError as error:
+        raise DataError(Reason.IMAGE_TOO_LARGE, str(error)) from error
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = Reason.IMAGE_FORMAT if _known_format(data) else Reason.IMAGE_UNREADABLE
+        raise DataError(reason, f"not a readable {'/'.join(FORMATS)} ({error})") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        detail = f"{width} x {height} pixels; the limit is {max_pixels} (ingest.max_pixels)"
+        raise DataError(Reason.IMAGE_TOO_LARGE, detail)
+    return image
+
+
+def _known_format(data: bytes) -> bool:
+    """Tell whether the bytes begin like a common image format that is not allowed."""
+    return data.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"%!PS")) or data[4:12] in (
+        b"ftypavif",
+        b"ftypheic",
+        b"ftypmif1",
+    )
+
+
+def inspect(data: bytes, max_pixels: int) -> ImageInfo:
+    """Check that an image can be decoded to its end and tell its size, format and sha256.
+
+    JPEGs are decoded at an eighth of their size: all of the compressed data is still read, at a quarter of
+    the time. Raises DataError.
+    """
+    image = open_image(data, max_pixels)
+    size, format_ = image.size, str(image.format)
+    if format_ == "JPEG":
+        image.draft("RGB", (size[0] // 8, size[1] // 8))
+    _load(image)
+    return ImageInfo(size[0], size[1], format_, hashlib.sha256(data).hexdigest())
+
+
+def decode(data: bytes, max_pixels: int) -> Image:
+    """Decode an image to RGB pixels, uint8 (height, width, 3); transparency is laid on white.
+
+    Raises DataError.
+    """
+    image = open_image(data, max_pixels)
+    _load(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image.convert("RGB"))
+
+
+def _load(image: pillow.Image) -> None:
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        truncated = "truncated" in str(error) or isinstance(error, EOFError)
+        reason = Reason.IMAGE_TRUNCATED if truncated else Reason.IMAGE_UNREADABLE
+        raise DataError(reason, str(error)) from error
+
+
+def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator[bytes]:
+    """Read the bytes behind image references, in order; an archive is opened once for its run of ranges.
+
+    Raises InputChangedError if a file is gone or no longer holds what ingest saw there.
+    """
+    with ExitStack() as stack:
+        opened: tuple[str, IO[bytes]] | None = None
+        for reference in references:
+            uri = files.join(root, reference["uri"]) if root else reference["uri"]
+            try:
+                if opened is None or opened[0] != uri:
+                    stack.close()
+                    opened = (uri, stack.enter_context(files.open_read(uri)))
+                opened[1].seek(reference["offset"])
+                data = opened[1].read(reference["size"])
+            except FileNotFoundError as error:
+                raise InputChangedError(f"{uri} is gone since it was ingested") from error
+            if len(data) != reference["size"]:
+                raise InputChangedError(f"{uri} is shorter than when it was ingested")
+            yield data
+
+
+class Decoder:
+    """Reads and decodes images in threads, ahead of whoever takes them.
+
+    `seconds` is the time that the threads spent decoding, `waited` the time that the taker stood waiting.
+    """
+
+    def __init__(self, threads: int, max_pixels: int) -> None:
+        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
+        self._max_pixels = max_pixels
+        self.seconds = 0.0
+        self.waited = 0.0
+
+    def __enter__(self) -> "Decoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def pixels(self, examples: Sequence[dict[str, Any]], root: str) -> Iterator[Image | DataError]:
+        """Decode the images of ingest's rows, in order; one that cannot be decoded gives its error."""
+        waiting: deque[tuple[int, Future[tuple[Image | DataError, float]]]] = deque()
+        ahead = 0
+        references = read_references([example["image"] for example in examples], root)
+        for example, data in zip(examples, references, strict=True):
+            area = example["width"] * example["height"]
+            waiting.append((area, self._pool.submit(self._timed, data)))
+            ahead += area
+            while len(waiting) > AHEAD_IMAGES or (ahead > AHEAD_PIXELS and len(waiting) > 1):
+                area, future = waiting.popleft()
+                ahead -= area
+                yield self._take(future)
+        for _, future in waiting:
+            yield self._take(future)
+
+    def _timed(self, data: bytes) -> tuple[Image | DataError, float]:
+        start = time.perf_counter()
+        try:
+            result: Image | DataError = decode(data, self._max_pixels)
+        except DataError as error:
+            result = error
+        return result, time.perf_counter() - start
+
+    def _take(self, future: Future[tuple[Image | DataError, float]]) -> Image | DataError:
+        start = time.perf_counter()
+        result, seconds = future.result()
+        self.waited += time.perf_counter() - start
+        self.seconds += seconds
+        return result

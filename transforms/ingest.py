@@ -1,0 +1,366 @@
+"""Ingest: source files -> parts with a row for each example: image reference, captions, labels, meta."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from pydantic import Field
+
+from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.transforms import files, images, parts
+from tagmill.transforms.digests import value_digest
+from tagmill.transforms.readers import jsonl, webdataset
+from tagmill.transforms.readers.base import (
+    HashingStream,
+    InputConfig,
+    Limits,
+    Reader,
+    Record,
+    Source,
+    SourceExample,
+    Split,
+)
+from tagmill.transforms.stage import Stage, StageConfig, conform, libraries, limit_threads
+
+READERS: dict[str, Reader] = {"jsonl": jsonl.read, "webdataset": webdataset.read}
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("image", images.IMAGE_REFERENCE, nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("captions", pa.list_(pa.string()), nullable=False),
+        pa.field(
+            "labels",
+            pa.list_(pa.struct([pa.field("name", pa.string()), pa.field("box", pa.list_(pa.float32()))])),
+            nullable=False,
+        ),
+        pa.field("meta", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+
+MAX_KEY_CHARACTERS = 400
+
+
+class IngestConfig(StageConfig):
+    """Limits of what is read, and the share of examples that go to `val` where a source has no split."""
+
+    max_pixels: int = Field(100_000_000, gt=0)
+    max_member_bytes: int = Field(64 << 20, gt=0)
+    max_caption_characters: int = Field(2_000, gt=0)
+    val_fraction: float = Field(0.01, ge=0, lt=1)
+
+
+@beam.coders.registry.register_row
+@dataclass(frozen=True)
+class SourceTask:
+    """A source file to be ingested. `config` is its input's config as JSON."""
+
+    name: str
+    fingerprint: str
+    root: str
+    path: str
+    images: str
+    size: int
+    stamp: str
+    config: str
+
+
+class Ingest(Stage[IngestConfig]):
+    """Reads sources; the only stage whose unit of work is a source file, which gives one part or more."""
+
+    name = "ingest"
+    version = 1
+    schema = SCHEMA
+
+    def inputs(self) -> tuple[str, ...]:
+        """Ingest reads no other stage."""
+        return ()
+
+    def _meaning(self) -> dict[str, Any]:
+        return {**super()._meaning(), "part_size": self.shared.part_size}
+
+
+def part_name(source_name: str, chunk: int) -> str:
+    """Name the part of a source's chunk."""
+    return f"{source_name}-{chunk:05d}"
+
+
+def part_fingerprint(task: SourceTask, name: str) -> str:
+    """Hash what makes a part of a source: the task, and the file as it was when it was read."""
+    return value_digest([task.fingerprint, name, task.size, task.stamp])
+
+
+def source_record_uri(folder: str, source_name: str) -> str:
+    """Name the file that says that a source is ingested whole, and as what."""
+    return files.join(folder, "sources", source_name + ".json")
+
+
+class IngestSources(beam.PTransform):
+    """SourceTask -> name of the source, whose parts then lie in `folder`."""
+
+    def __init__(self, stage: Ingest, folder: str) -> None:
+        super().__init__()
+        self._stage = stage
+        self._folder = folder
+
+    def expand(self, tasks: beam.PCollection[SourceTask]) -> beam.PCollection[str]:
+        """Wire the one step."""
+        return tasks | "Ingest" >> beam.ParDo(_IngestFn(self._stage, self._folder))
+
+
+class _IngestFn(beam.DoFn):
+    def __init__(self, stage: Ingest, folder: str) -> None:
+        self._stage = stage
+        self._folder = folder
+
+    def process(self, element: SourceTask) -> Iterable[str]:
+        limit_threads(self._stage.shared.threads)
+        ingest_source(self._stage, self._folder, element)
+        yield element.name
+
+
+def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
+    """Read one source front to end and commit the parts that are not there yet, then its record."""
+    source = Source(task.root, task.path, task.images)
+    config = InputConfig.model_validate_json(task.config)
+    if files.size_and_stamp(source.uri) != (task.size, task.stamp):
+        raise InputChangedError(f"{source.uri} changed while the run was starting; run again")
+    chunks = count = 0
+    with files.open_read(source.uri) as raw:
+        stream = HashingStream(raw)
+        numbered = enumerate(_examples(stream, source, config, stage))
+        part_size = stage.shared.part_size
+        for chunk, group in groupby(numbered, key=lambda pair: pair[0] // part_size):
+            name = part_name(task.name, chunk)
+            if files.exists(parts.part_uri(folder, name)):
+                count += sum(1 for _ in group)
+            else:
+                count += _make_part(stage, folder, task, name, config, (e for _, e in group))
+            chunks += 1
+        record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
+        record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint}
+        record |= {"parts": chunks, "examples": count}
+    files.create_bytes(source_record_uri(folder, task.name), json.dumps(record, indent=1).encode())
+
+
+def _examples(
+    stream: HashingStream, source: Source, config: InputConfig, stage: Ingest
+) -> Iterator[SourceExample]:
+    """Walk a source; a source that cannot be read at all, and a key's second use, are dead examples."""
+    seen: set[str] = set()
+    limits = Limits(stage.config.max_member_bytes)
+    try:
+        for example in READERS[config.format](stream, source, config, limits):
+            if example.key in seen:
+                yield _failing(example.key, Reason.KEY_REPEATED, f"again in {source.path}")
+            else:
+                seen.add(example.key)
+                yield example
+    except DataError as error:
+        yield _failing(source.path, error.reason, error.detail)
+
+
+def _failing(key: str, reason: Reason, detail: str) -> SourceExample:
+    def load() -> Record:
+        raise DataError(reason, detail)
+
+    return SourceExample(key, load)
+
+
+def _make_part(
+    stage: Ingest,
+    folder: str,
+    task: SourceTask,
+    name: str,
+    config: InputConfig,
+    examples: Iterable[SourceExample],
+) -> int:
+    """Make one part of a source and commit it; returns the number of its examples, live and dead."""
+    start = time.perf_counter()
+    rows, dead = [], []
+    count = captions = 0
+    for row, example, loaded in _loaded(examples, stage):
+        count += 1
+        key = f"{config.name}/{_printable(example.key)}"
+        try:
+            record, info = _checked(example, loaded)
+            texts, lost = check_captions(record.captions, stage.config.max_caption_characters)
+            captions += len(texts)
+            rows.append({"row": row, "key": key} | _row(record, info, texts, config, stage))
+            dead += [parts.Dead.of(row, key, error, index) for index, error in lost.items()]
+        except DataError as error:
+            dead.append(parts.Dead.of(row, key, error))
+    table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
+    output = parts.Output(table, count, captions, dead, notes={"source": task.name, "input": config.name})
+    output.seconds["total"] = time.perf_counter() - start
+    gone = sorted(d.row for d in dead if d.unit == "example")
+    header = parts.make_header(
+        stage.name,
+        stage.version,
+        name,
+        part_fingerprint(task, name),
+        stage.meaning,
+        output,
+        gone,
+        libraries(),
+    )
+    parts.commit(folder, header, output)
+    return count
+
+
+Loaded = tuple[Record, images.ImageInfo] | DataError
+
+
+def _loaded(
+    examples: Iterable[SourceExample], stage: Ingest
+) -> Iterator[tuple[int, SourceExample, "Future[Loaded]"]]:
+    """Read examples one after the other, and look at their images in threads behind the reading."""
+    with ThreadPoolExecutor(stage.shared.threads, thread_name_prefix="inspect") as pool:
+        waiting: deque[tuple[int, SourceExample, Future[Loaded]]] = deque()
+        for row, example in enumerate(examples):
+            try:
+                record = example.load()
+                future = pool.submit(_inspected, record, stage.config.max_pixels)
+            except DataError as error:
+                future = Future()
+                future.set_result(error)
+            waiting.append((row, example, future))
+            if len(waiting) > images.AHEAD_IMAGES:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _inspected(record: Record, max_pixels: int) -> Loaded:
+    try:
+        info = images.inspect(record.data, max_pixels)
+    except DataError as error:
+        return error
+    record.data = b""
+    return record, info
+
+
+def _checked(example: SourceExample, loaded: "Future[Loaded]") -> tuple[Record, images.ImageInfo]:
+    result = loaded.result()
+    if isinstance(result, DataError):
+        raise result
+    if not example.key or len(example.key) > MAX_KEY_CHARACTERS or not example.key.isprintable():
+        detail = f"a key has 1 to {MAX_KEY_CHARACTERS} printable characters: {example.key[:80]!r}"
+        raise DataError(Reason.KEY_INVALID, detail)
+    return result
+
+
+def _printable(key: str) -> str:
+    """Make any key fit for a table: what cannot be encoded or shown is escaped."""
+    shown = key if key.isprintable() else key.encode("unicode_escape").decode()
+    return shown[:MAX_KEY_CHARACTERS]
+
+
+def check_captions(
+    captions: Iterable[Any], max_characters: int
+) -> tuple[list[str | None], dict[int, DataError]]:
+    """Clean an example's captions: surrounding space and repetitions go, a bad one leaves a hole.
+
+    Returns the captions, None for a bad one, so that an index means the same everywhere; and the errors by
+    index.
+    """
+    kept: list[str | None] = []
+    lost: dict[int, DataError] = {}
+    for caption in captions:
+        try:
+            text = _caption(caption, max_characters)
+        except DataError as error:
+            lost[len(kept)] = error
+            kept.append(None)
+        else:
+            if text not in kept:
+                kept.append(text)
+    return kept, lost
+
+
+def _caption(caption: Any, max_characters: int) -> str:
+    if not isinstance(caption, str):
+        raise DataError(Reason.CAPTION_NOT_TEXT, f"{type(caption).__name__} {str(caption)[:80]!a}")
+    text = caption.strip()
+    if not text:
+        raise DataError(Reason.CAPTION_EMPTY, "the caption is empty")
+    if len(text) > max_characters:
+        detail = f"{len(text)} characters; the limit is {max_characters} (ingest.max_caption_characters)"
+        raise DataError(Reason.CAPTION_TOO_LONG, f"{detail}: {text[:80]!a}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(Reason.CAPTION_NOT_TEXT, f"half a character: {text[:80]!a}")
+    return text
+
+
+def _row(
+    record: Record, info: images.ImageInfo, captions: list[str | None], config: InputConfig, stage: Ingest
+) -> dict[str, Any]:
+    used = {*config.captions, config.labels}
+    meta = {name: value for name, value in record.fields.items() if name not in used}
+    split = config.split or _split(meta.get("split")) or _hashed_split(info.sha256, stage.config)
+    return {
+        "image": record.image,
+        **asdict(info),
+        "captions": captions,
+        "labels": parse_labels(record.fields.get(config.labels) if config.labels else None),
+        "meta": json.dumps(meta, sort_keys=True),
+        "split": split,
+    }
+
+
+def parse_labels(value: Any) -> list[dict[str, Any]]:
+    """Read given labels: names, or objects with a name and perhaps a box.
+
+    An object's name is its `name`, `category`, `label` or `tag`; its box is `box` (x1, y1, x2, y2) or
+    COCO's `bbox` (x, y, width, height), in pixels. Raises DataError.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(Reason.RECORD_INVALID, f"labels must be a list, got {str(value)[:80]!a}")
+    return [_label(item) for item in value]
+
+
+def _label(item: Any) -> dict[str, Any]:
+    if isinstance(item, str):
+        return {"name": item, "box": None}
+    if isinstance(item, dict):
+        names = [
+            item[k]
+            for k in ("name", "category", "label", "tag")
+            if str(item.get(k) or "").isprintable() and isinstance(item.get(k), str)
+        ]
+        box = item.get("box") or item.get("bbox")
+        numbers = box is None or (
+            isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+        )
+        if names and numbers:
+            if item.get("box") is None and box:
+                box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+            return {"name": names[0], "box": box}
+    raise DataError(Reason.RECORD_INVALID, f"no label: {str(item)[:80]!a}")
+
+
+def _split(value: Any) -> Split | None:
+    """Read a source's own split: train2017, restval -> train; val2017, validation -> val."""
+    text = str(value).lower() if isinstance(value, str) else ""
+    if text.startswith("train") or text == "restval":
+        return "train"
+    return "val" if text.startswith("val") else None
+
+
+def _hashed_split(sha256: str, config: IngestConfig) -> Split:
+    """Draw a split by the image's hash: copies of an image stay together."""
+    return "val" if int(sha256[:13], 16) < config.val_fraction * 16**13 else "train"

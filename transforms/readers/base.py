@@ -1,0 +1,136 @@
+"""What a reader of a source format gives to ingest, and the config of one input."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from tagmill.tag_system.errors import DataError, Reason
+from tagmill.transforms import files
+from tagmill.transforms.stage import StageConfig
+
+Split = Literal["train", "val"]
+
+
+class InputConfig(StageConfig):
+    """One input: source files of one format under one name.
+
+    `path` is a file, a glob or an fsspec url; `images` the folder that a `jsonl` input's image paths are
+    relative to (default: the folder of the file). `captions` and `labels` name JSON fields; in webdataset
+    sources a `.txt` member is a caption too. `split` overrides what the source says.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    format: Literal["webdataset", "jsonl"]
+    path: str
+    images: str | None = None
+    captions: list[str] = ["captions", "caption"]
+    labels: str | None = "labels"
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source file: `path` relative to `root`, the folder of its input; `images` is where image
+    references resolve, the same folder unless the input says otherwise.
+    """
+
+    root: str
+    path: str
+    images: str
+
+    @property
+    def uri(self) -> str:
+        """Where the file is."""
+        return files.join(self.root, self.path) if self.root else self.path
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large one thing in a source may be."""
+
+    max_member_bytes: int
+
+
+@dataclass
+class Record:
+    """One example as its source holds it, unchecked: ingest decides what is bad in it."""
+
+    image: dict[str, Any]
+    data: bytes
+    captions: list[Any] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceExample:
+    """An example that a reader came across; `load` reads it and may raise DataError.
+
+    `load` must be called before the reader goes on, or not at all.
+    """
+
+    key: str
+    load: Callable[[], Record]
+
+
+class Reader(Protocol):
+    """Walks through one source file, once, front to end."""
+
+    def __call__(
+        self, stream: "HashingStream", source: Source, config: InputConfig, limits: Limits
+    ) -> Iterator[SourceExample]:
+        """Give the examples of a file in their order; image references are relative to `source.images`.
+
+        Raises DataError if the file as a whole cannot be read.
+        """
+
+
+class HashingStream(io.RawIOBase):
+    """Passes a file through, front to end, and hashes it on the way."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self._state = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        """Say that this is for reading."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read and hash up to `size` bytes."""
+        data: bytes = self._stream.read(size)
+        self._state.update(data)
+        self.size += len(data)
+        return data
+
+    def finish(self) -> str:
+        """Read what is left and give the sha256 of the whole file."""
+        while self.read(1 << 20):
+            pass
+        return self._state.hexdigest()
+
+
+def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
+    """Parse one JSON object. Raises DataError."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(Reason.RECORD_INVALID, f"{where}: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(Reason.RECORD_INVALID, f"{where}: expected a JSON object")
+    return value
+
+
+def captions_of(fields: dict[str, Any], config: InputConfig) -> list[Any]:
+    """Take the captions out of an example's JSON fields; a field holds one or a list."""
+    found: list[Any] = []
+    for name in config.captions:
+        value = fields.get(name)
+        found.extend(value if isinstance(value, list) else [] if value is None else [value])
+    return found

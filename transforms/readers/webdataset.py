@@ -1,0 +1,136 @@
+"""Reads webdataset tars, and img2dataset's, which are of the same layout.
+
+Members of one example lie together and share the name up to the first dot of the file name: KEY.jpg,
+KEY.json, KEY.txt. The archive is read as a stream and never extracted.
+"""
+
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from tagmill.tag_system.errors import DataError, Reason
+from tagmill.transforms import files
+from tagmill.transforms.readers.base import (
+    HashingStream,
+    InputConfig,
+    Limits,
+    Record,
+    Source,
+    SourceExample,
+    captions_of,
+    parse_object,
+)
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+"""Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
+
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+
+
+def read(
+    stream: HashingStream, source: Source, config: InputConfig, limits: Limits
+) -> Iterator[SourceExample]:
+    """Give the examples of a tar; see `Reader`.
+
+    An archive that does not end as a tar must gives one more example, dead, whose key ends in `#end`: what
+    should have followed is missing, and somebody should know.
+    """
+    try:
+        archive = tarfile.open(  # noqa: SIM115  # closed by the `with` below
+            fileobj=stream, mode="r|", bufsize=1 << 20
+        )
+    except tarfile.ReadError as error:
+        detail = f"{source.path} is not an uncompressed tar ({error})"
+        raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
+    with archive:
+        try:
+            for key, group in groupby(_members(archive), key=lambda member: _split(member.name)[0]):
+                yield SourceExample(key, partial(_load, archive, group, source, config, limits))
+        except tarfile.ReadError as error:
+            yield _cut(source, str(error))
+        else:
+            if not _is_ended(source, archive.offset):
+                yield _cut(source, "no end of archive")
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Give the archive's files that belong to examples, and keep none of them in memory."""
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+        if member.isreg() and _split(member.name)[0]:
+            yield member
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split a member's name into key and extension; both are empty if it belongs to no example."""
+    match = _NAME.fullmatch(name.removeprefix("./"))
+    return (match[1], match[2].lower()) if match else ("", "")
+
+
+def _is_ended(source: Source, offset: int) -> bool:
+    fs, path = files.filesystem(source.uri)
+    block = fs.cat_file(path, start=offset, end=offset + tarfile.BLOCKSIZE)
+    return bool(block == bytes(tarfile.BLOCKSIZE))
+
+
+def _cut(source: Source, detail: str) -> SourceExample:
+    def load() -> Record:
+        raise DataError(Reason.SOURCE_TRUNCATED, f"{source.path} is cut or damaged: {detail}")
+
+    return SourceExample(f"{source.path}#end", load)
+
+
+def _load(
+    archive: tarfile.TarFile,
+    members: Iterable[tarfile.TarInfo],
+    source: Source,
+    config: InputConfig,
+    limits: Limits,
+) -> Record:
+    """Read the members of one example."""
+    record: Record | None = None
+    texts: list[str | bytes] = []
+    fields: dict[str, Any] = {}
+    for member in members:
+        extension = _split(member.name)[1]
+        is_image = extension in IMAGE_EXTENSIONS
+        if not (is_image or extension in ("txt", "json")):
+            continue
+        data = _data(archive, member, limits)
+        if is_image and record is None:
+            reference = ("range", source.path, member.offset_data, member.size)
+            record = Record(dict(zip(("kind", "uri", "offset", "size"), reference, strict=True)), data)
+        elif extension == "txt":
+            texts.append(_text(data))
+        elif extension == "json":
+            fields = parse_object(data, member.name)
+    if record is None:
+        raise DataError(Reason.IMAGE_MISSING, f"no image member in {source.path}")
+    record.captions = [*captions_of(fields, config), *texts]
+    record.fields = fields
+    return record
+
+
+def _data(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> bytes:
+    if member.size > limits.max_member_bytes:
+        detail = f"{member.name}: {member.size} bytes; the limit is {limits.max_member_bytes}"
+        raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
+    opened = archive.extractfile(member)
+    try:
+        data = opened.read() if opened else b""
+    except tarfile.ReadError as error:
+        raise DataError(Reason.SOURCE_TRUNCATED, f"{member.name}: {error}") from error
+    if len(data) != member.size:
+        raise DataError(Reason.SOURCE_TRUNCATED, f"{member.name}: the archive ends inside it")
+    return data
+
+
+def _text(data: bytes) -> str | bytes:
+    """Decode a caption; bytes that are no UTF-8 stay bytes, for ingest to refuse."""
+    try:
+        return data.decode().strip()
+    except UnicodeDecodeError:
+        return data

@@ -1,0 +1,232 @@
+"""Shards: decisions + original image bytes -> webdataset tars that are the same bytes every time.
+
+Shards follow the sources: they are cut along the parts in ingest's order, so writing reads every source in
+order and once, and new input only adds shards.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import IO, Any
+
+import apache_beam as beam
+import pyarrow as pa
+from pydantic import Field
+
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.decisions import Evidence
+from tagmill.tag_system.errors import DamageError
+from tagmill.transforms import files, parts
+from tagmill.transforms.images import read_references
+from tagmill.transforms.stage import Stage, StageConfig
+
+Record = dict[str, Any]
+
+
+class ShardsConfig(StageConfig):
+    """`size`: how many examples a shard holds at most; it is cut between parts, so not less than a part."""
+
+    size: int = Field(10_000, ge=1)
+
+
+@beam.coders.registry.register_row
+@dataclass(frozen=True)
+class Slice:
+    """One part, of which a shard takes the examples of its split; `inputs` and `root` as in `PartTask`."""
+
+    part: str
+    inputs: Mapping[str, str]
+    root: str
+
+
+@beam.coders.registry.register_row
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to be written: its examples are those of `split` in its slices, in their order."""
+
+    name: str
+    split: str
+    fingerprint: str
+    slices: list[Slice]
+
+
+class Shards(Stage[ShardsConfig]):
+    """Writes the dataset."""
+
+    name = "shards"
+    version = 1
+    schema = contract.INDEX_SCHEMA
+
+    def inputs(self) -> tuple[str, ...]:
+        """Decisions, and what a sample tells besides."""
+        return ("ingest", "duplicates", "parse", "caption", "localize", "clean")
+
+    def _meaning(self) -> dict[str, Any]:
+        return {"layout": contract.LAYOUT, "vocabulary": self.shared.vocabulary.digest, **super()._meaning()}
+
+
+class WriteShards(beam.PTransform):
+    """ShardTask -> name of the shard, which then lies in `folder`."""
+
+    def __init__(self, stage: Shards, folder: str) -> None:
+        super().__init__()
+        self._stage = stage
+        self._folder = folder
+
+    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[str]:
+        """Wire the one step."""
+        return tasks | "Write shards" >> beam.ParDo(_ShardFn(self._stage, self._folder))
+
+
+class _ShardFn(beam.DoFn):
+    def __init__(self, stage: Shards, folder: str) -> None:
+        self._stage = stage
+        self._folder = folder
+
+    def process(self, element: ShardTask) -> Iterable[str]:
+        if not files.exists(index_uri(self._folder, element.name)):
+            write_shard(self._stage, self._folder, element)
+        yield element.name
+
+
+def tar_uri(folder: str, name: str) -> str:
+    """Name a shard's tar."""
+    return files.join(folder, name + ".tar")
+
+
+def index_uri(folder: str, name: str) -> str:
+    """Name a shard's index; it is written after the tar and makes it count."""
+    return files.join(folder, name + ".index.parquet")
+
+
+def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
+    """Write one tar and its index."""
+    tar = tar_uri(folder, task.name)
+    with files.local_scratch(tar) as scratch:
+        with open(scratch, "wb") as raw:
+            stream = _HashingWriter(raw)
+            index, examples = _write_tar(stream, _samples(stage, task))
+        if not files.create_from(tar, scratch) and _sha256(tar) != stream.sha256:
+            raise DamageError(f"{tar} is there already and is another; remove it and run again")
+    header = {
+        "stage": stage.name,
+        "version": stage.version,
+        "fingerprint": task.fingerprint,
+        "split": task.split,
+        "examples": examples,
+        "bytes": stream.size,
+        "sha256": stream.sha256,
+    }
+    table = pa.Table.from_pylist(index, contract.INDEX_SCHEMA)
+    files.create_bytes(index_uri(folder, task.name), parts.table_bytes(table, header))
+
+
+def _sha256(uri: str) -> str:
+    with files.open_read(uri) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's file
+
+
+class _HashingWriter(io.RawIOBase):
+    """Passes bytes on to a file, hashes and counts them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._state = hashlib.sha256()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._state.update(data)
+        self.size += len(data)
+        return self._stream.write(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._state.hexdigest()
+
+
+def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) -> tuple[list[Record], int]:
+    """Write samples as members of a tar; returns the index and the number of examples."""
+    index: list[Record] = []
+    examples = 0
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for sample, image in samples:
+            examples += 1
+            stem = contract.escape(sample["key"])
+            text = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode()
+            for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text)):
+                # A bare TarInfo has no time, owner or machine in it: equal samples are equal bytes.
+                info = tarfile.TarInfo(f"{stem}.{extension}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+                offset = archive.offset - _padded(len(data))
+                index.append({"key": sample["key"], "member": info.name, "offset": offset, "size": len(data)})
+    return index, examples
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _samples(stage: Shards, task: ShardTask) -> Iterator[tuple[Record, bytes]]:
+    for piece in task.slices:
+        read = {name: parts.read_part(uri) for name, uri in piece.inputs.items()}
+        inputs = parts.Inputs(piece.part, read, {}, piece.root)
+        rows = [row for row in inputs.rows if inputs.examples[row]["split"] == task.split]
+        references = [inputs.examples[row]["image"] for row in rows]
+        for row, image in zip(rows, read_references(references, piece.root), strict=True):
+            yield make_sample(inputs, row, stage.shared.vocabulary.digest), image
+
+
+def make_sample(inputs: parts.Inputs, row: int, vocabulary: str) -> Record:
+    """Put together the JSON member of one example (`shard_contract.Sample`)."""
+    example = inputs.examples[row]
+    boxes: dict[str, list[list[float]]] = {}
+    for region in inputs.of_row("localize", row):
+        if region["region"] is not None:
+            box = [region[name] for name in ("x1", "y1", "x2", "y2", "score")]
+            boxes.setdefault(region["tag"], []).append(contract.shorten(box))
+    plain = ("key", "width", "height", "format", "sha256", "split")
+    return {
+        "layout": contract.LAYOUT,
+        "vocabulary": vocabulary,
+        **{name: example[name] for name in plain},
+        "captions": _captions(inputs, row),
+        "tags": [_tag(decision, boxes) for decision in inputs.of_row("clean", row)],
+        "labels": contract.shorten(example["labels"]),
+        "meta": json.loads(example["meta"]),
+    }
+
+
+def _tag(decision: Record, boxes: Mapping[str, list[list[float]]]) -> Record:
+    evidence = Evidence(**{field.name: decision[field.name] for field in fields(Evidence)})
+    return {
+        **{name: decision[name] for name in ("tag", "kind", "verdict", "rule")},
+        "evidence": contract.evidence_record(evidence),
+        "other_tag": decision["other_tag"],
+        "boxes": boxes.get(decision["tag"], []),
+    }
+
+
+def _captions(inputs: parts.Inputs, row: int) -> list[Record]:
+    mentions = {c["caption_index"]: c["mentions"] for c in inputs.of_row("parse", row)}
+    given = [
+        {"text": text, "source": "given", "mentions": _mentions(mentions.get(index, []))}
+        for index, text in enumerate(inputs.examples[row]["captions"])
+        if text is not None
+    ]
+    generated = [
+        {"text": c["caption"], "source": "generated", "mentions": _mentions(c["mentions"])}
+        for c in inputs.of_row("caption", row)
+    ]
+    return given + generated
+
+
+def _mentions(mentions: Iterable[Record]) -> list[Record]:
+    return [{name: m[name] for name in ("tag", "kind", "start", "end")} for m in mentions]

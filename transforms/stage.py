@@ -1,0 +1,220 @@
+"""What a stage is, and how Beam carries it: one part in, one part out.
+
+Beam elements are references to parts; tables and pixels live inside the DoFn. A stage object travels to the
+workers with its config and vocabulary, and loads its models there, in `setup`.
+"""
+
+import importlib.metadata
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, Generic, TypeVar
+
+import apache_beam as beam
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import files, parts
+from tagmill.transforms.digests import value_digest
+
+LIBRARIES = (
+    "apache-beam",
+    "faiss-cpu",
+    "numpy",
+    "onnxruntime",
+    "open-clip-torch",
+    "pillow",
+    "pyarrow",
+    "spacy",
+    "torch",
+    "transformers",
+)
+"""Libraries whose versions every part records."""
+
+
+class StageConfig(BaseModel):
+    """Base of the stages' configs: unknown keys are errors, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all stages of a run share."""
+
+    vocabulary: Vocabulary
+    part_size: int
+    threads: int
+    max_pixels: int
+    candidate_floor: float
+    """Tagger score from which a tag is a candidate: localized where its kind is, and decided on."""
+
+
+class Stage(ABC, Generic[ConfigT]):
+    """One step of the engine. Subclasses say what it reads, what decides its output, and do it."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Raised when the same input and config give another output."""
+    schema: ClassVar[pa.Schema]
+    tables: ClassVar[tuple[str, ...]] = ()
+    """Inputs that are one table for all parts."""
+    uses_model: ClassVar[bool] = False
+    """Model stages get accelerator hints on distributed runners, and try two parts first."""
+
+    def __init__(self, config: ConfigT, shared: Shared) -> None:
+        self.config = config
+        self.shared = shared
+
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Name the stages that this one reads, in their order; one that is switched off is no input."""
+
+    @cached_property
+    def meaning(self) -> dict[str, Any]:
+        """What decides the output, as JSON values: the resolved config, models, vocabulary.
+
+        Worked out once, by the driver (a model's digest reads its weights), and shipped to the workers.
+        """
+        return self._meaning()
+
+    def _meaning(self) -> dict[str, Any]:
+        return {"config": self.config.model_dump(mode="json")}
+
+    def setup(self) -> None:
+        """Load what processing needs, once a worker."""
+
+
+class PartStage(Stage[ConfigT]):
+    """A stage that makes one part from the same-named parts of its inputs."""
+
+    @abstractmethod
+    def process(self, inputs: parts.Inputs) -> parts.Output:
+        """Make one part."""
+
+
+class GlobalStage(Stage[ConfigT]):
+    """A stage whose output for one part may depend on every part of its inputs.
+
+    Its workers write into a work folder of the attempt; the driver publishes from there what differs from
+    what is there already, so that an unchanged part keeps its file and nothing after it is made again.
+    """
+
+    @abstractmethod
+    def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
+        """Give the transform PartTask -> str that leaves its results in the folder `work`.
+
+        `order` is the place of every part in ingest's order.
+        """
+
+
+@beam.coders.registry.register_row
+@dataclass(frozen=True)
+class PartTask:
+    """A part to be made: its name, what makes it, where its inputs are and its images resolve."""
+
+    name: str
+    fingerprint: str
+    inputs: Mapping[str, str]
+    root: str
+
+
+def libraries() -> dict[str, str]:
+    """Tell the versions of the libraries that matter, as far as they are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def part_fingerprint(stage: Stage[Any], inputs: Mapping[str, Any]) -> str:
+    """Hash what makes a part: the stage's version and meaning, and the digests of what it reads."""
+    return value_digest(
+        {"stage": stage.name, "version": stage.version, "meaning": stage.meaning, "inputs": inputs}
+    )
+
+
+def limit_threads(threads: int) -> None:
+    """Hold the numeric libraries of this process to `threads` threads: sums depend on their number."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
+    """Read a part's inputs, process them and commit the result into a generation's folder."""
+    start = time.perf_counter()
+    read = {name: parts.read_part(uri) for name, uri in task.inputs.items() if name not in stage.tables}
+    tables = {name: _table(uri) for name, uri in task.inputs.items() if name in stage.tables}
+    inputs = parts.Inputs(task.name, read, tables, task.root)
+    opened = time.perf_counter()
+    output = stage.process(inputs)
+    output.table = conform(output.table, stage)
+    output.seconds["read"] = opened - start
+    output.seconds["total"] = time.perf_counter() - start
+    header = parts.make_header(
+        stage.name,
+        stage.version,
+        task.name,
+        task.fingerprint,
+        stage.meaning,
+        output,
+        inputs.gone_after(output),
+        libraries(),
+    )
+    parts.commit(folder, header, output)
+
+
+@lru_cache(maxsize=2)
+def _table(uri: str) -> pa.Table:
+    """Read a table that all parts share, once a worker."""
+    return parts.read_table(uri)
+
+
+def conform(table: pa.Table, stage: Stage[Any]) -> pa.Table:
+    """Check that a table has its stage's schema and ascending rows: anything else is a bug."""
+    table = table.cast(stage.schema)
+    rows = table.column("row").to_numpy()
+    if (rows[1:] < rows[:-1]).any():
+        raise ValueError(f"{stage.name}: rows are not ascending")
+    return table
+
+
+class _PartFn(beam.DoFn):
+    """Makes parts; a part that is there already costs one look."""
+
+    def __init__(self, stage: PartStage[Any], folder: str) -> None:
+        self._stage = stage
+        self._folder = folder
+
+    def setup(self) -> None:
+        limit_threads(self._stage.shared.threads)
+        self._stage.setup()
+
+    def process(self, element: PartTask) -> Iterable[str]:
+        if not files.exists(parts.part_uri(self._folder, element.name)):
+            make_part(self._stage, self._folder, element)
+        yield element.name
+
+
+class MakeParts(beam.PTransform):
+    """PartTask -> name of the part, which then lies in `folder`."""
+
+    def __init__(self, stage: PartStage[Any], folder: str) -> None:
+        super().__init__()
+        self._stage = stage
+        self._folder = folder
+
+    def expand(self, tasks: beam.PCollection[PartTask]) -> beam.PCollection[str]:
+        """Wire the one step; the runner spreads the parts."""
+        return tasks | self._stage.name.capitalize() >> beam.ParDo(_PartFn(self._stage, self._folder))
