@@ -134,7 +134,7 @@ class GroundingDino:
             raise ConfigError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
         self._tokenizer, self._processor = processor.tokenizer, processor.image_processor
         _check_vocabulary(self._tokenizer, folder)
-        self._place = pretrained.resolve_device(self._device)
+        self._place = pretrained.prepare_torch(self._device)
         self._tokens: dict[str, list[int]] = {}
         self._model = model.to(self._place).eval()
 
@@ -237,7 +237,7 @@ class GroundingDino:
     def _boxes(self, text: Text, scores: Any, boxes: Any, shape: tuple[int, ...]) -> Boxes:
         """Reduce the scores (queries, tokens) of one text to its tags; keep the good boxes."""
         import torch
-        from torchvision.ops import (  # type: ignore[import-untyped]
+        from torchvision.ops import (
             batched_nms,
             box_convert,
         )

@@ -56,6 +56,11 @@ class RunConfig(StageConfig):
         names = [source.name for source in self.inputs]
         if len(set(names)) < len(names):
             raise ValueError(f"inputs: two have the same name: {', '.join(names)}")
+        for source in self.inputs:
+            if source.images and source.format == "webdataset":
+                raise ValueError(
+                    f"input {source.name}: a webdataset holds its images, so images is not for it"
+                )
         if self.embed and not self.localize:
             raise ValueError("embed: needs the stage localize, which is switched off")
         if self.embed and self.embed.region_tagger != "off" and not self.tag:
@@ -74,6 +79,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         text = Path(path).read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"no config file {path} (looked in {Path.cwd()})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -94,10 +101,15 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: write it as key=value")
     *path, last = key.split(".")
     for name in path:
-        values = values.setdefault(name, {})
+        if values.get(name) is None:
+            values[name] = {}
+        values = values[name]
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {name} is not a section")
-    values[last] = yaml.safe_load(value)
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {value} is not YAML") from error
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.run_folder import PartRecord, read_headers, supersede
 from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.errors import DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, parts
 from tagmill.transforms.digests import value_digest
@@ -75,7 +76,23 @@ def plan_shards(stage: Shards, generation: str, inputs: list[str], upstream: Ups
         else:
             plan.tasks.append(task)
             plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
+    plan.unfinished = not _is_finished(folder, plan)
     return plan
+
+
+def _is_finished(folder: str, plan: StagePlan) -> bool:
+    """Tell whether what is written around the shards is there, and lists just these shards."""
+    if not {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST} <= set(files.list_names(folder)):
+        return False
+    try:
+        manifest = contract.Manifest.model_validate_json(
+            files.read_bytes(files.join(folder, contract.MANIFEST))
+        )
+    except ValueError:
+        return False
+    return {shard.name: shard.sha256 for shard in manifest.shards} == {
+        name: record.digest for name, record in plan.done.items()
+    }
 
 
 def _task(stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Upstream) -> ShardTask:
@@ -93,17 +110,24 @@ def _task(stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Ups
 
 
 def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    listed = set(files.list_names(folder, ".index.parquet"))
-    there = [name for name in names if f"{name}.index.parquet" in listed]
+    listed = set(files.list_names(folder))
+    there = [name for name in names if {f"{name}.index.parquet", f"{name}.tar"} <= listed]
     with ThreadPoolExecutor(16) as pool:
         headers = pool.map(lambda name: read_index_header(folder, name), there)
         return dict(zip(there, headers, strict=True))
 
 
 def read_index_header(folder: str, name: str) -> dict[str, Any]:
-    """Read what a shard's index says of the shard: fingerprint, split, examples, bytes, sha256."""
-    with files.open_read(index_uri(folder, name)) as stream:
-        header: dict[str, Any] = json.loads(pq.read_schema(stream).metadata[parts.METADATA_KEY])
+    """Read what a shard's index says of the shard: fingerprint, split, examples, bytes, sha256.
+
+    Raises DamageError if it cannot be read, and FileNotFoundError.
+    """
+    uri = index_uri(folder, name)
+    with files.open_read(uri) as stream:
+        try:
+            header: dict[str, Any] = json.loads((pq.read_schema(stream).metadata or {})[parts.METADATA_KEY])
+        except (OSError, ValueError, KeyError) as error:
+            raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error
     return header
 
 

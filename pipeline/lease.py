@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from tagmill.tag_system.errors import ConfigError
@@ -23,50 +24,78 @@ class Lease:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        pid = os.getpid()
+        self._owner = {
+            "host": socket.gethostname(),
+            "pid": pid,
+            "process": _process_start(pid),
+            "since": time.time(),
+        }
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
         if not files.create_bytes(self._uri, self._content()):
-            holder = json.loads(files.read_bytes(self._uri))
-            if is_held(holder):
-                raise ConfigError(
-                    f"the run is driven by process {holder['pid']} on {holder['host']}; wait for it "
-                    f"or stop it (lease: {self._uri})"
-                )
-            # Of two drivers that find the same dead lease, one gets to move it away.
-            files.remove(self._uri)
-            if not files.create_bytes(self._uri, self._content()):
-                raise ConfigError(f"another driver has just taken over the run (lease: {self._uri})")
+            self._take_over()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        files.remove(self._uri)
+        if self._is_ours():
+            files.remove(self._uri)
+
+    def _take_over(self) -> None:
+        """Take the lease of a driver that has ended; of several who try, one succeeds."""
+        holder = _read(self._uri)
+        if holder and is_held(holder):
+            raise ConfigError(
+                f"the run is driven by process {holder['pid']} on {holder['host']}; wait for it "
+                f"or stop it (lease: {self._uri})"
+            )
+        claim = f"{self._uri}.claim"
+        if not files.create_bytes(claim, self._content()):
+            raise ConfigError(f"another driver is taking over the run; if none is, remove {claim}")
+        try:
+            # Who claims later than another must not remove that other's fresh lease.
+            if _read(self._uri) == holder:
+                files.remove(self._uri)
+            if not files.create_bytes(self._uri, self._content()):
+                raise ConfigError(f"another driver has just taken over the run (lease: {self._uri})")
+        finally:
+            files.remove(claim)
 
     def _content(self) -> bytes:
         return json.dumps({**self._owner, "heartbeat": time.time()}).encode()
 
+    def _is_ours(self) -> bool:
+        holder = _read(self._uri)
+        return holder is not None and {name: holder.get(name) for name in self._owner} == self._owner
+
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
+        while not self._stop.wait(HEARTBEAT_SECONDS) and self._is_ours():
             files.replace_bytes(self._uri, self._content())
 
 
 def read_lease(uri: str) -> dict[str, Any] | None:
     """Read who holds a run's lease; None if nobody does."""
-    if not files.exists(uri):
+    holder = _read(uri)
+    return holder if holder and is_held(holder) else None
+
+
+def _read(uri: str) -> dict[str, Any] | None:
+    try:
+        holder: dict[str, Any] = json.loads(files.read_bytes(uri))
+    except FileNotFoundError:
         return None
-    holder: dict[str, Any] = json.loads(files.read_bytes(uri))
-    return holder if is_held(holder) else None
+    return holder
 
 
 def is_held(holder: dict[str, Any]) -> bool:
     """Tell whether the driver of a lease still lives."""
     if holder["host"] == socket.gethostname():
-        return _is_running(holder["pid"])
+        return _is_running(holder["pid"]) and holder.get("process") == _process_start(holder["pid"])
     return bool(time.time() - holder["heartbeat"] < STALE_SECONDS)
 
 
@@ -78,3 +107,11 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _process_start(pid: int) -> str | None:
+    """Tell when a process began, which tells it from a later one of the same number; None off Linux."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None

@@ -30,7 +30,7 @@ class StagePlan:
 
     `names` are the parts that it will have, in order, as far as they are known; `tasks` what must be made;
     `done` the records of the parts that stay. `unknown` says that inputs are still to be made, so more may
-    follow.
+    follow; `unfinished` that what is written around the parts is missing or stale.
     """
 
     stage: Stage[Any]
@@ -41,7 +41,13 @@ class StagePlan:
     tasks: list[Any]
     reasons: list[str] = field(default_factory=list)
     unknown: bool = False
+    unfinished: bool = False
     more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether there is nothing to do."""
+        return not (self.tasks or self.unknown or self.unfinished)
 
 
 @dataclass

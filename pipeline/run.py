@@ -87,6 +87,9 @@ class Driver:
         self._accept_changes = accept_changes
         self._sources: Sources | None = None
         self._check_part_size()
+        for stage in self.stages:
+            # A model that cannot be had shows before any stage starts, not when it is its turn.
+            _ = stage.meaning
 
     def _check_part_size(self) -> None:
         uri = self.run_folder.path("run.yaml")
@@ -110,7 +113,7 @@ class Driver:
             generation = generation_of(stage, generations, strict_versions=self.config.strict_versions)
             plan = self._plan(stage, generation, inputs)
             self.upstream.plans[stage.name] = plan
-            if not plan.tasks and not plan.unknown:
+            if plan.is_whole:
                 self._record(plan, plan.done)
             yield plan
 
@@ -152,7 +155,7 @@ class Driver:
         for plan in self.plan():
             done, total = self._extent(plan)
             progress.start(plan.stage.name, done, total)
-            if plan.tasks:
+            if not plan.is_whole:
                 self._make(plan, engine, progress)
             record = self.upstream.records[plan.stage.name]
             self._check_fraction(record, "of all")
@@ -176,7 +179,10 @@ class Driver:
                 try:
                     engine.execute(job)
                 except RuntimeError as error:
-                    raise _own_error(error) or error from error
+                    own = _own_error(error)
+                    if own is None:
+                        raise
+                    raise own from error
             if len(job.tasks) < len(plan.tasks):
                 self._check_canaries(plan, job)
         self._record(plan, self._finish(plan))
@@ -197,6 +203,8 @@ class Driver:
     def jobs(self, plan: StagePlan) -> Iterator[Job]:
         """Give the Beam jobs of a plan: one, or for a model on many parts first the canaries."""
         stage = plan.stage
+        if not plan.tasks:
+            return
         if isinstance(stage, Ingest):
             yield Job(plan, plan.tasks, IngestSources(stage, plan.folder))
         elif isinstance(stage, Shards):

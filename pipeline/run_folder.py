@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tagmill.tag_system.errors import DamageError
 from tagmill.transforms import files, parts
 
 RECORD = "_STAGE.json"
@@ -97,10 +98,17 @@ def _json(value: Any) -> bytes:
 
 
 def read_headers(folder: str, names: list[str]) -> dict[str, parts.Header]:
-    """Read the footers of parts, many at a time."""
+    """Read the footers of parts, many at a time. Raises DamageError for one that cannot be read."""
     with ThreadPoolExecutor(16) as pool:
-        headers = pool.map(lambda name: parts.read_header(parts.part_uri(folder, name)), names)
+        headers = pool.map(lambda name: _read_header(parts.part_uri(folder, name)), names)
         return dict(zip(names, headers, strict=True))
+
+
+def _read_header(uri: str) -> parts.Header:
+    try:
+        return parts.read_header(uri)
+    except ValueError as error:
+        raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error
 
 
 def committed_parts(folder: str) -> set[str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.run_folder import committed_parts, supersede, supersede_part
+from tagmill.pipeline.run_folder import committed_parts, read_headers, supersede, supersede_part
 from tagmill.tag_system.errors import ConfigError, InputChangedError
-from tagmill.transforms import files, parts
+from tagmill.transforms import files
 from tagmill.transforms.digests import value_digest
 from tagmill.transforms.ingest import Ingest, SourceTask, part_fingerprint, part_name, source_record_uri
 from tagmill.transforms.readers.base import InputConfig
@@ -53,9 +53,14 @@ def find_sources(config: RunConfig) -> dict[str, FoundSource]:
             # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
             name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
             size, stamp = files.size_and_stamp(uri)
-            images = _absolute(source.images) if source.images else root
+            images = _absolute(source.images) if source.images else _images(source, root, uri)
             found[name] = FoundSource(name, source, root, path, images, size, stamp)
     return found
+
+
+def _images(source: InputConfig, root: str, uri: str) -> str:
+    """Say where image references resolve: an archive's below the root, others beside their source."""
+    return root if source.format == "webdataset" else uri.rpartition("/")[0]
 
 
 def _root(pattern: str, uris: list[str]) -> str:
@@ -111,6 +116,7 @@ class Sources:
         Raises InputChangedError for a source whose bytes changed, unless changes are accepted.
         """
         tasks, reasons = [], []
+        there = committed_parts(self.folder)
         for name in self.order:
             source, record = self.found[name], self.records.get(name)
             task = source_task(self._stage, source)
@@ -118,6 +124,8 @@ class Sources:
                 reason = "new source"
             elif record["fingerprint"] != task.fingerprint:
                 reason = "its input's config changed"
+            elif missing := _parts_of(name, record) - there:
+                reason = f"{len(missing)} of its parts are gone"
             elif self._is_changed(source, record):
                 if not accept_changes:
                     raise InputChangedError(
@@ -146,7 +154,7 @@ class Sources:
             supersede(self.folder, source_record_uri(self.folder, task.name))
             for name in there:
                 if name.startswith(task.name):
-                    header = parts.read_header(parts.part_uri(self.folder, name))
+                    header = read_headers(self.folder, [name])[name]
                     if header.fingerprint != part_fingerprint(task, name):
                         supersede_part(self.folder, name)
 
@@ -156,3 +164,7 @@ class Sources:
             record = self._record(name)
             for chunk in range(record["parts"] if record else 0):
                 yield part_name(name, chunk), self.found[name]
+
+
+def _parts_of(name: str, record: dict[str, Any]) -> set[str]:
+    return {part_name(name, chunk) for chunk in range(record["parts"])}

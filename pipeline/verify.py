@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 
+from tagmill.pipeline.dataset import read_index_header
 from tagmill.pipeline.plan import CLUSTERS
 from tagmill.pipeline.report import current_records
 from tagmill.pipeline.run import check_counts
@@ -13,7 +14,7 @@ from tagmill.tag_system.errors import DamageError
 from tagmill.transforms import files, parts
 from tagmill.transforms.cluster import tag_digests
 from tagmill.transforms.digests import table_digest, value_digest
-from tagmill.transforms.shards import tar_uri
+from tagmill.transforms.shards import index_uri, tar_uri
 
 
 def verify(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
@@ -68,6 +69,13 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
         yield f"{manifest} lists other shards than were recorded"
     for shard in listed:
         uri = tar_uri(folder, shard.name)
+        try:
+            if read_index_header(folder, shard.name)["sha256"] != shard.sha256:
+                yield f"{index_uri(folder, shard.name)} does not match the manifest"
+        except FileNotFoundError:
+            yield f"{index_uri(folder, shard.name)} is missing"
+        except DamageError as error:
+            yield str(error)
         try:
             with files.open_read(uri) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec

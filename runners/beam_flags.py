@@ -3,6 +3,7 @@
 import argparse
 import difflib
 from collections.abc import Sequence
+from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -14,7 +15,8 @@ OWN = ("--runner", "--direct_num_workers", "--direct_running_mode", "--save_main
 
 def parse_flags(flags: Sequence[str]) -> PipelineOptions:
     """Read the flags after `--`. Raises ConfigError for one that Beam does not know, or that is not yours."""
-    known = _known_flags()
+    parser = _parser()
+    known = {name for action in parser._actions for name in action.option_strings}
     for flag in (part.split("=", 1)[0] for part in flags if part.startswith("--")):
         if flag in OWN:
             raise ConfigError(f"{flag} is set by tagmill; use its own options --runner and --workers")
@@ -22,12 +24,20 @@ def parse_flags(flags: Sequence[str]) -> PipelineOptions:
             near = difflib.get_close_matches(flag, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"Beam does not know the flag {flag}{hint}")
+    stray = parser.parse_known_args(flags)[1]
+    if stray:
+        raise ConfigError(f"Beam has no place for {stray[0]}; flags are written as --name=value")
     return PipelineOptions(list(flags))
 
 
-def _known_flags() -> set[str]:
-    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"flags after --: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(add_help=False, conflict_handler="resolve")
     # Only options of imported modules are known to Beam; these hold the runners' ones.
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)  # type: ignore[arg-type]  # a plain parser serves
-    return {name for action in parser._actions for name in action.option_strings}
+    return parser

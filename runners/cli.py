@@ -1,6 +1,5 @@
 """The command line: `tagmill run`, `plan`, `status`, `verify`, `gc`."""
 
-import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
     DamageError,
@@ -112,12 +112,7 @@ def _console() -> Console:
 
 def main() -> None:
     """Run the command line; what went wrong for a known reason is one line and an exit code."""
-    # Beam logs while it is imported, which would set up the root logger its own way.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    logging.getLogger().addFilter(_is_ours)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_ours)
+    configure_logging()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         app(standalone_mode=True)
@@ -125,11 +120,6 @@ def main() -> None:
         _fail("interrupted; run the same command to go on", INTERRUPTED)
     except tuple(EXIT_CODES) as error:
         _fail(str(error), EXIT_CODES[type(error)])
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Hold back Beam's word on the gcp extra, which it writes to the root logger of every user."""
-    return "apitools not found" not in record.getMessage()
 
 
 def _fail(message: str, code: int) -> Any:

@@ -23,13 +23,15 @@ def show_plan(console: Console, config: str, overrides: list[str], *, accept_cha
     driver = Driver(load_config(config, overrides), accept_changes=accept_changes)
     total = 0
     for plan in driver.plan():
-        total += len(plan.tasks) + plan.unknown
+        total += not plan.is_whole
         unit = UNITS.get(plan.stage.name, "parts")
         changes = _config_changes(driver, plan)
         if plan.unknown:
             console.print(
                 f"{plan.stage.name}: all or some of its {unit}, as its inputs are made", highlight=False
             )
+        elif plan.unfinished and not plan.tasks:
+            console.print(f"{plan.stage.name}: write the manifest anew", highlight=False)
         elif not plan.tasks:
             console.print(f"{plan.stage.name}: up to date, {len(plan.names)} {unit}", highlight=False)
         else:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.transforms.resources import parse_resource_hints
 
 from tagmill.pipeline.run import Job
 from tagmill.tag_system.errors import ConfigError
@@ -55,4 +56,9 @@ def parse_hints(values: list[str]) -> dict[str, str]:
     for name, equals, _ in pairs:
         if not equals:
             raise ConfigError(f"--hint {name}: write it as name=value, such as min_ram=16GB")
-    return {name: value for name, _, value in pairs}
+    hints = {name: value for name, _, value in pairs}
+    try:
+        parse_resource_hints(hints)
+    except ValueError as error:
+        raise ConfigError(f"--hint: {error}") from error
+    return hints

@@ -9,7 +9,7 @@ from tagmill.transforms.parts import Inputs
 
 @dataclass
 class Sources:
-    """How often the source's labels, the given and the generated captions name a tag, and the tagger's score.
+    """How many of the source's labels, given and generated captions name a tag, and the tagger's score.
 
     The score is None where the tagger does not know the tag, and 0 where it lies under the tag stage's floor.
     """
@@ -47,11 +47,11 @@ def _of_row(
         if tag is not None:
             sources(tag.name).given += 1
     for caption in inputs.of_row("parse", row):
-        for mention in caption["mentions"]:
-            sources(mention["tag"]).parsed += 1
+        for tag_name in {mention["tag"] for mention in caption["mentions"]}:
+            sources(tag_name).parsed += 1
     for caption in inputs.of_row("caption", row):
-        for mention in caption["mentions"]:
-            sources(mention["tag"]).generated += 1
+        for tag_name in {mention["tag"] for mention in caption["mentions"]}:
+            sources(tag_name).generated += 1
     for scores in inputs.of_row("tag", row):
         if scores["tag"] in found or scores["score"] >= candidate_floor:
             sources(scores["tag"]).tagger = scores["score"]

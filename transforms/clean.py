@@ -118,7 +118,9 @@ class Clusters:
             return None, None
         centroids, quantiles = found
         distance = nearest_distance(np.array([embedding], dtype=np.float32), centroids)[0]
-        rank = np.interp(distance, quantiles, np.linspace(0, 1, len(quantiles)))
+        # Of equal distances the lowest rank counts: regions that all look the same are no outliers.
+        steps, first = np.unique(quantiles, return_index=True)
+        rank = np.interp(distance, steps, first / (len(quantiles) - 1), right=1.0)
         return float(distance), float(np.float32(rank))
 
     def _row(self, tag: str) -> tuple[Floats, Floats] | None:

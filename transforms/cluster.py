@@ -8,6 +8,7 @@ alone, never on the order of work. K-means++ on a tag's regions follows RAM (arX
 
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -195,8 +196,12 @@ def _seed(*names: str) -> int:
 
 
 def cutoff(count: int, max_sample: int) -> int:
-    """Choose the hash under which a fifth more than `max_sample` of `count` regions are expected."""
-    return min(2**64 - 1, int(2**64 * 1.2 * max_sample / count))
+    """Choose the hash under which more than `max_sample` of `count` regions are expected.
+
+    A fifth more, or six standard deviations where that is more: a small sample must not come out short.
+    """
+    expected = max(1.2 * max_sample, max_sample + 6 * math.sqrt(max_sample) + 20)
+    return min(2**64 - 1, int(2**64 * expected / count))
 
 
 def _bucket_count(counts: dict[str, int], max_sample: int) -> int:
@@ -243,8 +248,10 @@ def k_means(vectors: Floats, k: int, config: ClusterConfig, threads: int) -> Flo
 
 def nearest_distance(vectors: Floats, centroids: Floats) -> Floats:
     """Measure each vector's Euclidean distance to its nearest centre: (n,)."""
-    squared = (vectors**2).sum(1)[:, None] - 2 * vectors @ centroids.T + (centroids**2).sum(1)
-    nearest: Floats = np.sqrt(np.maximum(squared.min(axis=1), 0)).astype(np.float32)
+    # Not by a matrix product: it loses half the digits of small distances, and a vector's distance would
+    # depend on the others in the call.
+    squared = [((vectors - centre) ** 2).sum(axis=1) for centre in centroids]
+    nearest: Floats = np.sqrt(np.min(squared, axis=0)).astype(np.float32)
     return nearest
 
 

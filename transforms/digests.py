@@ -33,6 +33,8 @@ def _update(state: Any, array: pa.Array) -> None:
     """Feed one array to the hash: type, validity, lengths, values; recursively."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type):
+        array = array.cast(pa.string() if pa.types.is_large_string(array.type) else pa.binary())
     # Parquet renames the item field of lists, so nested types are fed by their structure, not as text.
     label = "nested" if pa.types.is_nested(array.type) else str(array.type)
     state.update(f"{label}:{len(array)}".encode())
@@ -52,7 +54,10 @@ def _update(state: Any, array: pa.Array) -> None:
         for value in array.drop_null():
             state.update(value.as_buffer())
     else:
-        state.update(np.ascontiguousarray(_zero_filled(array)).tobytes())
+        values = np.ascontiguousarray(_zero_filled(array))
+        if values.dtype.hasobject:
+            raise TypeError(f"no digest for values of type {kind}")
+        state.update(values.tobytes())
 
 
 def _zero_filled(array: pa.Array) -> np.ndarray:

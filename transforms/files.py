@@ -88,8 +88,16 @@ def list_folders(folder: str) -> list[str]:
 def expand(pattern: str) -> list[str]:
     """List the sorted uris that match a glob pattern, or the one file of that name."""
     fs, path = filesystem(pattern)
-    found = fs.glob(path) if fsspec.core.has_magic(path) else [path] if fs.exists(path) else []
+    found = [path] if fs.exists(path) else []
+    if fsspec.core.has_magic(path):
+        entries = fs.glob(path, detail=True).items()
+        found = [name for name, entry in entries if entry["type"] == "file" and not _is_hidden(name)]
     return sorted(name if is_local(pattern) else fs.unstrip_protocol(name) for name in found)
+
+
+def _is_hidden(path: str) -> bool:
+    """Tell whether a wildcard passes over a file: temporaries, macOS's `._` twins and the like."""
+    return path.rsplit("/", 1)[-1].startswith(".")
 
 
 def create_bytes(uri: str, data: bytes) -> bool:

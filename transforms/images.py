@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image as pillow
+from PIL import UnidentifiedImageError
 
 from tagmill.models.base import Image
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
@@ -59,9 +60,11 @@ def open_image(data: bytes, max_pixels: int) -> pillow.Image:
             image = pillow.open(io.BytesIO(data), formats=FORMATS)
     except pillow.DecompressionBombError as error:
         raise DataError(Reason.IMAGE_TOO_LARGE, str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:  # its message holds an address in memory
         reason = Reason.IMAGE_FORMAT if _known_format(data) else Reason.IMAGE_UNREADABLE
-        raise DataError(reason, f"not a readable {'/'.join(FORMATS)} ({error})") from error
+        raise DataError(reason, f"not a readable {'/'.join(FORMATS)}") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
     width, height = image.size
     if width * height > max_pixels:
         detail = f"{width} x {height} pixels; the limit is {max_pixels} (ingest.max_pixels)"
@@ -86,8 +89,10 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
     """
     image = open_image(data, max_pixels)
     size, format_ = image.size, str(image.format)
+    if format_ == "MPO":  # a JPEG that further pictures follow; the first is the image
+        format_ = "JPEG"
     if format_ == "JPEG":
-        image.draft("RGB", (size[0] // 8, size[1] // 8))
+        image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
     _load(image)
     return ImageInfo(size[0], size[1], format_, hashlib.sha256(data).hexdigest())
 
@@ -99,10 +104,12 @@ def decode(data: bytes, max_pixels: int) -> Image:
     """
     image = open_image(data, max_pixels)
     _load(image)
-    if image.has_transparency_data:
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip and not scale
+        image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
         layer = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def _load(image: pillow.Image) -> None:
@@ -136,6 +143,12 @@ def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator
             yield data
 
 
+def check_unchanged(data: bytes, example: dict[str, Any]) -> None:
+    """Compare an image's bytes with those that ingest saw. Raises InputChangedError."""
+    if hashlib.sha256(data).hexdigest() != example["sha256"]:
+        raise InputChangedError(f"the image of {example['key']} changed since it was ingested")
+
+
 class Decoder:
     """Reads and decodes images in threads, ahead of whoever takes them.
 
@@ -161,7 +174,7 @@ class Decoder:
         references = read_references([example["image"] for example in examples], root)
         for example, data in zip(examples, references, strict=True):
             area = example["width"] * example["height"]
-            waiting.append((area, self._pool.submit(self._timed, data)))
+            waiting.append((area, self._pool.submit(self._timed, data, example)))
             ahead += area
             while len(waiting) > AHEAD_IMAGES or (ahead > AHEAD_PIXELS and len(waiting) > 1):
                 area, future = waiting.popleft()
@@ -170,8 +183,9 @@ class Decoder:
         for _, future in waiting:
             yield self._take(future)
 
-    def _timed(self, data: bytes) -> tuple[Image | DataError, float]:
+    def _timed(self, data: bytes, example: dict[str, Any]) -> tuple[Image | DataError, float]:
         start = time.perf_counter()
+        check_unchanged(data, example)
         try:
             result: Image | DataError = decode(data, self._max_pixels)
         except DataError as error:

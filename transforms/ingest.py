@@ -198,8 +198,8 @@ def _make_part(
         try:
             record, info = _checked(example, loaded)
             texts, lost = check_captions(record.captions, stage.config.max_caption_characters)
-            captions += len(texts)
             rows.append({"row": row, "key": key} | _row(record, info, texts, config, stage))
+            captions += len(texts)
             dead += [parts.Dead.of(row, key, error, index) for index, error in lost.items()]
         except DataError as error:
             dead.append(parts.Dead.of(row, key, error))
@@ -299,9 +299,14 @@ def _caption(caption: Any, max_characters: int) -> str:
     if len(text) > max_characters:
         detail = f"{len(text)} characters; the limit is {max_characters} (ingest.max_caption_characters)"
         raise DataError(Reason.CAPTION_TOO_LONG, f"{detail}: {text[:80]!a}")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not _is_whole(text):
         raise DataError(Reason.CAPTION_NOT_TEXT, f"half a character: {text[:80]!a}")
     return text
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether a text has no half characters (lone surrogates), which no file can hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _row(
@@ -309,13 +314,17 @@ def _row(
 ) -> dict[str, Any]:
     used = {*config.captions, config.labels}
     meta = {name: value for name, value in record.fields.items() if name not in used}
+    try:
+        meta_text = json.dumps(meta, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is no JSON: {error}") from error
     split = config.split or _split(meta.get("split")) or _hashed_split(info.sha256, stage.config)
     return {
         "image": record.image,
         **asdict(info),
         "captions": captions,
         "labels": parse_labels(record.fields.get(config.labels) if config.labels else None),
-        "meta": json.dumps(meta, sort_keys=True),
+        "meta": meta_text,
         "split": split,
     }
 
@@ -334,23 +343,29 @@ def parse_labels(value: Any) -> list[dict[str, Any]]:
 
 
 def _label(item: Any) -> dict[str, Any]:
-    if isinstance(item, str):
+    if isinstance(item, str) and _is_whole(item):
         return {"name": item, "box": None}
     if isinstance(item, dict):
-        names = [
-            item[k]
-            for k in ("name", "category", "label", "tag")
-            if str(item.get(k) or "").isprintable() and isinstance(item.get(k), str)
-        ]
-        box = item.get("box") or item.get("bbox")
-        numbers = box is None or (
-            isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-        )
-        if names and numbers:
-            if item.get("box") is None and box:
-                box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-            return {"name": names[0], "box": box}
+        values = [item.get(name) for name in ("name", "category", "label", "tag")]
+        names = [value for value in values if isinstance(value, str) and _is_whole(value)]
+        if names:
+            return {"name": names[0], "box": _box(item)}
     raise DataError(Reason.RECORD_INVALID, f"no label: {str(item)[:80]!a}")
+
+
+def _box(label: dict[str, Any]) -> list[float] | None:
+    corners, sized = label.get("box"), label.get("bbox")
+    box = corners or sized
+    if not box:
+        return None
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))):
+        raise DataError(Reason.RECORD_INVALID, f"no box: {str(box)[:80]!a}")
+    x, y, a, b = map(float, box)
+    return [x, y, a, b] if corners else [x, y, x + a, y + b]
+
+
+def _is_coordinate(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 2**31
 
 
 def _split(value: Any) -> Split | None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -56,7 +57,8 @@ class Dead:
     def of(cls, row: int, key: str, error: DataError, caption_index: int | None = None) -> "Dead":
         """Make the dead letter of an example, or of its caption if an index is given."""
         unit: Unit = "example" if caption_index is None else "caption"
-        return cls(row, key, error.reason, error.detail[:500], unit, caption_index)
+        detail = error.detail[:500].encode(errors="backslashreplace").decode()  # names may be no UTF-8
+        return cls(row, key, error.reason, detail, unit, caption_index)
 
 
 @dataclass
@@ -147,9 +149,8 @@ class Part:
     def spans(self) -> dict[int, tuple[int, int]]:
         """Where each row's records lie in the table: row -> (start, stop)."""
         rows = self.table.column("row").to_numpy()
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        stops = np.append(starts[1:], len(rows))
-        return {int(rows[a]): (int(a), int(b)) for a, b in zip(starts, stops, strict=True)}
+        borders = np.append(np.flatnonzero(np.diff(rows, prepend=-1)), len(rows))
+        return {int(rows[a]): (int(a), int(b)) for a, b in pairwise(borders)}
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:

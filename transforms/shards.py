@@ -20,7 +20,7 @@ from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.decisions import Evidence
 from tagmill.tag_system.errors import DamageError
 from tagmill.transforms import files, parts
-from tagmill.transforms.images import read_references
+from tagmill.transforms.images import check_unchanged, read_references
 from tagmill.transforms.stage import Stage, StageConfig
 
 Record = dict[str, Any]
@@ -159,8 +159,9 @@ def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) 
         for sample, image in samples:
             examples += 1
             stem = contract.escape(sample["key"])
-            text = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode()
-            for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text)):
+            text = json.dumps(sample, ensure_ascii=False, separators=(",", ":"))
+            record = text.encode(errors="backslashreplace")  # half a character in meta: as JSON writes it
+            for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", record)):
                 # A bare TarInfo has no time, owner or machine in it: equal samples are equal bytes.
                 info = tarfile.TarInfo(f"{stem}.{extension}")
                 info.size = len(data)
@@ -181,6 +182,7 @@ def _samples(stage: Shards, task: ShardTask) -> Iterator[tuple[Record, bytes]]:
         rows = [row for row in inputs.rows if inputs.examples[row]["split"] == task.split]
         references = [inputs.examples[row]["image"] for row in rows]
         for row, image in zip(rows, read_references(references, piece.root), strict=True):
+            check_unchanged(image, inputs.examples[row])
             yield make_sample(inputs, row, stage.shared.vocabulary.digest), image
 
 

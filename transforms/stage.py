@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import apache_beam as beam
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
+from threadpoolctl import threadpool_limits
 
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, parts
@@ -149,6 +150,8 @@ def limit_threads(threads: int) -> None:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # The variables reach libraries that are loaded later, and child processes; this reaches the loaded ones.
+    threadpool_limits(limits=threads)
 
 
 def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:

@@ -15,6 +15,9 @@ from tagmill.transforms.stage import StageConfig
 
 Split = Literal["train", "val"]
 
+MAX_DEPTH = 50
+"""How deeply the JSON of an example may be nested."""
+
 
 class InputConfig(StageConfig):
     """One input: source files of one format under one name.
@@ -119,12 +122,28 @@ class HashingStream(io.RawIOBase):
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     """Parse one JSON object. Raises DataError."""
     try:
-        value = json.loads(data)
+        # NaN is no JSON, but pandas writes it for what is missing.
+        value = json.loads(data, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise DataError(Reason.RECORD_INVALID, f"{where}: {error}") from error
     if not isinstance(value, dict):
         raise DataError(Reason.RECORD_INVALID, f"{where}: expected a JSON object")
+    if _is_deep(value):
+        raise DataError(Reason.RECORD_INVALID, f"{where}: nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether JSON is nested so deeply that writing it again could exceed Python's stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(level)
 
 
 def captions_of(fields: dict[str, Any], config: InputConfig) -> list[Any]:

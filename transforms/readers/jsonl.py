@@ -68,8 +68,19 @@ def _example(
     if path.startswith("/") or ":" in path or ".." in PurePosixPath(path).parts:
         detail = f"{where}: {path!r} leaves the image folder; write it relative to `images`"
         raise DataError(Reason.RECORD_INVALID, detail)
-    key = str(fields.pop("key", None) or PurePosixPath(path).with_suffix(""))
+    if not _is_file_name(path):
+        raise DataError(Reason.RECORD_INVALID, f"{where}: no file can be called {path[:80]!a}")
+    key = fields.pop("key", None)
+    key = str(PurePosixPath(path).with_suffix("") if key in (None, "") else key)
     return SourceExample(key, partial(_load, path, fields, source, config, limits))
+
+
+def _is_file_name(path: str) -> bool:
+    try:
+        names = [name.encode() for name in PurePosixPath(path).parts]
+    except UnicodeEncodeError:
+        return False
+    return bool(names) and all(len(name) <= 255 and b"\0" not in name for name in names)
 
 
 def _load(path: str, fields: dict[str, Any], source: Source, config: InputConfig, limits: Limits) -> Record:
@@ -80,7 +91,7 @@ def _load(path: str, fields: dict[str, Any], source: Source, config: InputConfig
             detail = f"{path}: {size} bytes; the limit is {limits.max_member_bytes}"
             raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
         data = files.read_bytes(uri)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DataError(Reason.IMAGE_MISSING, f"{path} is not in {source.images}") from error
     reference = {"kind": "file", "uri": path, "offset": 0, "size": len(data)}
     return Record(reference, data, captions_of(fields, config), fields)

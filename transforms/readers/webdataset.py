@@ -45,22 +45,34 @@ def read(
     except tarfile.ReadError as error:
         detail = f"{source.path} is not an uncompressed tar ({error})"
         raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
+    damage: list[str] = []
     with archive:
+        members = _members(archive, damage)
+        for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
+            yield SourceExample(key, partial(_load, archive, group, source, config, limits))
+        if not damage and not _is_ended(source, archive.offset):
+            damage.append("no end of archive")
+        if not damage and not _is_rest_empty(archive):
+            damage.append("more data after the end of archive")
+    if damage:
+        yield _cut(source, damage[0])
+
+
+def _members(archive: tarfile.TarFile, damage: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Give the archive's files that belong to examples, and keep none of them in memory.
+
+    Ends at the first header that cannot be read, and then notes the damage.
+    """
+    while True:
         try:
-            for key, group in groupby(_members(archive), key=lambda member: _split(member.name)[0]):
-                yield SourceExample(key, partial(_load, archive, group, source, config, limits))
-        except tarfile.ReadError as error:
-            yield _cut(source, str(error))
-        else:
-            if not _is_ended(source, archive.offset):
-                yield _cut(source, "no end of archive")
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Give the archive's files that belong to examples, and keep none of them in memory."""
-    while (member := archive.next()) is not None:
+            member = archive.next()
+        except (tarfile.TarError, ValueError, OverflowError) as error:
+            damage.append(str(error))
+            return
+        if member is None:
+            return
         archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-        if member.isreg() and _split(member.name)[0]:
+        if member.isreg() and not member.issparse() and _split(member.name)[0]:
             yield member
 
 
@@ -74,6 +86,12 @@ def _is_ended(source: Source, offset: int) -> bool:
     fs, path = files.filesystem(source.uri)
     block = fs.cat_file(path, start=offset, end=offset + tarfile.BLOCKSIZE)
     return bool(block == bytes(tarfile.BLOCKSIZE))
+
+
+def _is_rest_empty(archive: tarfile.TarFile) -> bool:
+    """Tell whether only padding follows; a second tar, or a hole of zeros in the first, would be lost."""
+    stream: Any = archive.fileobj
+    return all(not chunk.strip(b"\0") for chunk in iter(lambda: stream.read(1 << 20), b""))
 
 
 def _cut(source: Source, detail: str) -> SourceExample:

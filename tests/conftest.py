@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from sources import encode, members, square_image, write_config, write_tar
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run through every stage, with a few things wrong in its sources.
+
+    Read it and leave it as it is. There are 24 examples: in the first tar a copy of an image, an example
+    without a caption and one with an empty caption beside a good one; in the second a broken image.
+    """
+    from runs import drive
+
+    folder = tmp_path_factory.mktemp("finished")
+    first = [item for i in range(12) for item in members(f"{i:06d}", i).items()]
+    first += [("copy.png", first[0][1]), ("copy.json", first[1][1])]
+    first += members("no-caption", 30, captions=[]).items()
+    first += members("empty-caption", 31, captions=["a red square", "  "]).items()
+    # The caption names what the picture does not show.
+    first += [("wrong.png", encode(square_image(["blue"], 77))), ("wrong.txt", b"a yellow square")]
+    second = [item for i in range(12, 19) for item in members(f"{i:06d}", i).items()]
+    second += [("broken.png", second[0][1][:60]), ("broken.txt", b"a red square")]
+    write_tar(folder / "data" / "a.tar", first)
+    write_tar(folder / "data" / "b.tar", second)
+    config = write_config(
+        folder, caption={"model": "square_models:SquareCaptioner"}, ingest={"val_fraction": 0.3}
+    )
+    drive(config)
+    return folder

@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+
+import webdataset as wds
+from apache_beam.options.pipeline_options import PipelineOptions
+from rich.console import Console
+
+import tiny_models
+from sources import write_config, write_squares
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.run import Driver
+from tagmill.runners.console import ConsoleProgress
+from tagmill.runners.local import LocalEngine
+
+
+def run(folder: Path) -> Path:
+    """Run all stages with Grounding DINO and CLIP in their own formats; weights are random."""
+    models = folder.parent / "models"
+    if not models.exists():
+        tiny_models.grounding_dino(models / "dino")
+        tiny_models.open_clip(models / "clip")
+    write_squares(folder / "data" / "a.tar", 7)
+    config = write_config(
+        folder,
+        localize={"model": "grounding-dino", "options": {"path": str(models / "dino")}, "box_floor": 0.0},
+        embed={"model": "open-clip", "options": {"model": f"local-dir:{models / 'clip'}"}},
+    )
+    driver = Driver(load_config(str(config)))
+    with ConsoleProgress(Console(quiet=True), "plain") as progress:
+        driver.run(LocalEngine(1, PipelineOptions([])), progress)
+    (shards,) = (folder / "run" / "shards").glob("*/manifest.json")
+    return shards.parent
+
+
+def test_built_in_models_run_through_all_stages_to_the_same_bytes_twice(tmp_path: Path):
+    first, second = run(tmp_path / "one"), run(tmp_path / "two")
+    assert first.name == second.name
+    names = sorted(path.name for path in first.glob("*.tar"))
+    assert names
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_every_box_of_a_shard_belongs_to_a_candidate_and_lies_in_its_image(tmp_path: Path):
+    shards = run(tmp_path / "one")
+    boxes = 0
+    for path in shards.glob("*.tar"):
+        for sample in wds.WebDataset(str(path), shardshuffle=False, empty_check=False).decode("pil"):
+            image, text = sample["png"], sample["json"]
+            found = text if isinstance(text, dict) else json.loads(text)
+            assert image.size == (found["width"], found["height"])
+            for tag in found["tags"]:
+                assert len(tag["boxes"]) == tag["evidence"]["boxes"]
+                for x1, y1, x2, y2, score in tag["boxes"]:
+                    boxes += 1
+                    assert 0 <= x1 < x2 <= found["width"]
+                    assert 0 <= y1 < y2 <= found["height"]
+                    assert 0 <= score <= 1
+    assert boxes

@@ -1,0 +1,196 @@
+"""Runs of the engine over the coloured squares: driven in this process, or by the command line."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from sources import write_config, write_squares
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.report import write_report
+from tagmill.pipeline.run import Driver, Job
+from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.runners.local import LocalEngine
+
+SUPPORT = Path(__file__).parent
+TAGMILL = Path(sys.executable).with_name("tagmill")
+
+
+class Quiet:
+    """Progress that nobody watches; it remembers the stages."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int, int]] = []
+        self.finished: list[tuple[str, int, int]] = []
+
+    def start(self, stage: str, done: int, total: int) -> None:
+        self.started.append((stage, done, total))
+
+    @contextmanager
+    def watch(self, stage: str, count: Callable[[], int]) -> Iterator[None]:
+        yield
+
+    def finish(self, stage: str, examples: int, dead: int) -> None:
+        self.finished.append((stage, examples, dead))
+
+
+class CountingEngine(LocalEngine):
+    """The local engine; it remembers which tasks it was given, by stage."""
+
+    def __init__(self) -> None:
+        super().__init__(1, PipelineOptions([]))
+        self.jobs: list[tuple[str, list[str]]] = []
+
+    def execute(self, job: Job) -> None:
+        self.jobs.append((job.name, [task.name for task in job.tasks]))
+        super().execute(job)
+
+    @property
+    def stages(self) -> list[str]:
+        return [name for name, _ in self.jobs]
+
+    def tasks(self, stage: str) -> list[str]:
+        return [task for name, tasks in self.jobs if name == stage for task in tasks]
+
+
+def squares_config(folder: Path, tars: Mapping[str, tuple[int, int]] | None = None, **changes: Any) -> Path:
+    """Write tars (name -> count, first) and a config that parses no captions, which is the slow part.
+
+    The truth is given as labels instead, which are not trusted.
+    """
+    for name, (count, first) in (tars if tars is not None else {"b.tar": (12, 0), "c.tar": (12, 12)}).items():
+        write_squares(folder / "data" / name, count, first)
+    squares = {
+        "name": "squares",
+        "format": "webdataset",
+        "path": str(folder / "data" / "*.tar"),
+        "labels": "truth",
+    }
+    policy = {"policy": {"trust_given": False}}
+    return write_config(folder, **{"inputs": [squares], "parse": None, "clean": policy} | changes)
+
+
+def drive(config: Path, *overrides: str, accept_changes: bool = False) -> CountingEngine:
+    """Make a run whole in this process, report included; returns what had to be made."""
+    engine = CountingEngine()
+    driver = Driver(load_config(str(config), overrides), accept_changes=accept_changes)
+    driver.run(engine, Quiet())
+    write_report(driver.run_folder, driver.vocabulary)
+    return engine
+
+
+def tagmill(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    command = [str(TAGMILL), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=120, check=False
+    )
+
+
+def environment() -> dict[str, str]:
+    """The environment in which processes find the models of tests/support."""
+    return {**os.environ, "PYTHONPATH": str(SUPPORT), "COLUMNS": "200"}
+
+
+def current_folder(run: Path, stage: str) -> Path:
+    """The folder of a stage's current generation."""
+    return run / stage / json.loads((run / stage / "_STAGE.json").read_text())["generation"]
+
+
+def current_record(run: Path, stage: str) -> StageRecord:
+    folder = RunFolder(str(run))
+    record = folder.read_record(stage, folder.current(stage) or "")
+    if record is None:
+        raise AssertionError(f"{stage} has no record")
+    return record
+
+
+def rows_of(run: Path, stage: str) -> list[dict[str, Any]]:
+    """All rows of a stage's current parts, in the order of the parts, with the part's name."""
+    rows = []
+    for name in current_record(run, stage).parts:
+        for row in pq.read_table(current_folder(run, stage) / f"{name}.parquet").to_pylist():
+            rows.append({"part": name, **row})
+    return rows
+
+
+def state(folder: Path, pattern: str = "**/*") -> dict[str, tuple[int, int, str]]:
+    """Inode, time and digest of every file below a folder: whether any was touched shows here."""
+    found = {}
+    for path in sorted(folder.glob(pattern)):
+        if path.is_file():
+            info = path.stat()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(folder))] = (info.st_ino, info.st_mtime_ns, digest)
+    return found
+
+
+def stage_files(run: Path) -> dict[str, tuple[int, int, str]]:
+    """The state of all files of the stages: parts, records, shards."""
+    found = state(run)
+    return {name: value for name, value in found.items() if "/" in name and not name.startswith("report/")}
+
+
+def shard_bytes(run: Path) -> dict[str, str]:
+    """The digest of every shard and of its index's rows, of the current dataset."""
+    folder = current_folder(run, "shards")
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.tar")}
+    for path in folder.glob("*.index.parquet"):
+        found[path.name] = str(pq.read_table(path).to_pylist())
+    return found
+
+
+def samples(run: Path) -> list[dict[str, Any]]:
+    """The JSON of every example in the current shards, in order."""
+    import tarfile
+
+    found = []
+    for path in sorted(current_folder(run, "shards").glob("*.tar")):
+        with tarfile.open(path) as archive:
+            found += [
+                json.loads(archive.extractfile(member).read())  # type: ignore[union-attr]
+                for member in archive
+                if member.name.endswith(".json")
+            ]
+    return found
+
+
+def parts_there(run: Path, stage: str) -> dict[str, tuple[int, int, str]]:
+    """The state of every committed part of a stage, of whatever generation."""
+    return {
+        name: value
+        for name, value in state(run / stage, "*/*.parquet").items()
+        if not Path(name).name.startswith(".")
+    }
+
+
+def key_values(column: Sequence[Any]) -> dict[str, Any]:
+    """A map column's value as a dictionary."""
+    return dict(column)
+
+
+def table_types(schema: pa.Schema) -> list[tuple[str, str, bool]]:
+    return [(field.name, str(field.type), field.nullable) for field in schema]
+
+
+def coders_of(pipeline: beam.Pipeline) -> dict[str, list[str]]:
+    """The URNs of the coder of every collection of a pipeline, its components' included."""
+    components = pipeline.to_runner_api().components
+
+    def urns(coder: str) -> list[str]:
+        found = components.coders[coder]
+        return [found.spec.urn] + [urn for part in found.component_coder_ids for urn in urns(part)]
+
+    return {
+        collection.unique_name: urns(collection.coder_id) for collection in components.pcollections.values()
+    }

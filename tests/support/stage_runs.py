@@ -1,0 +1,151 @@
+"""Runs single stages over real files, without the driver: what the tests of `transforms` share."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from sources import VOCABULARY
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import files, parts
+from tagmill.transforms.ingest import SCHEMA as INGEST_SCHEMA
+from tagmill.transforms.ingest import Ingest, IngestConfig, SourceTask, ingest_source
+from tagmill.transforms.readers.base import InputConfig
+from tagmill.transforms.stage import GlobalStage, PartStage, PartTask, Shared, Stage, make_part
+
+SQUARES = Vocabulary.from_text(VOCABULARY, "squares")
+
+EXAMPLE: dict[str, Any] = {
+    "key": "squares/000000",
+    "image": {"kind": "file", "uri": "nowhere.png", "offset": 0, "size": 1},
+    "width": 96,
+    "height": 80,
+    "format": "PNG",
+    "sha256": hashlib.sha256(b"").hexdigest(),
+    "captions": [],
+    "labels": [],
+    "meta": "{}",
+    "split": "train",
+}
+
+
+def shared(vocabulary: Vocabulary = SQUARES, **changes: Any) -> Shared:
+    values = {"part_size": 5, "threads": 2, "max_pixels": 10**8, "candidate_floor": 0.3}
+    return Shared(vocabulary, **(values | changes))
+
+
+def example(row: int, **changes: Any) -> dict[str, Any]:
+    """A row of ingest; its image is nowhere."""
+    return EXAMPLE | {"row": row, "key": f"squares/{row:06d}"} | changes
+
+
+def part(
+    stage: str,
+    schema: pa.Schema,
+    records: Iterable[Mapping[str, Any]],
+    *,
+    examples: int = 0,
+    gone: Sequence[int] = (),
+    notes: Mapping[str, Any] | None = None,
+) -> parts.Part:
+    """A part in memory, from records written by hand."""
+    output = parts.Output(pa.Table.from_pylist(list(records), schema), examples, notes=dict(notes or {}))
+    header = parts.make_header(stage, 1, "p", "f", {}, output, gone, {})
+    return parts.Part(header, output.table)
+
+
+def ingest_part(*records: dict[str, Any], gone: Sequence[int] = ()) -> parts.Part:
+    return part("ingest", INGEST_SCHEMA, records, examples=len(records) + len(gone), gone=gone)
+
+
+def source_task(stage: Ingest, path: Path, **changes: Any) -> SourceTask:
+    values = {"name": "squares", "format": "webdataset", "path": str(path)} | changes
+    config = InputConfig(**values)
+    size, stamp = files.size_and_stamp(str(path))
+    name = hashlib.sha256(f"{config.name}/{path.name}".encode()).hexdigest()[:12]
+    images = config.images or str(path.parent)
+    return SourceTask(
+        name, "made-by", str(path.parent), path.name, images, size, stamp, config.model_dump_json()
+    )
+
+
+class Bench:
+    """A folder in which stages run one after the other, each on what those before it wrote."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.folder = folder
+        self.shared = shared(**changes)
+        self.names: list[str] = []
+        self.stages: list[Stage[Any]] = []
+        self.roots: dict[str, str] = {}
+
+    def uri(self, stage: str) -> str:
+        return str(self.folder / stage)
+
+    def ingest(self, path: Path, config: IngestConfig | None = None, **changes: Any) -> list[parts.Part]:
+        """Ingest one source file; its parts follow those that are there."""
+        stage = Ingest(config or IngestConfig(), self.shared)
+        task = source_task(stage, path, **changes)
+        ingest_source(stage, self.uri("ingest"), task)
+        if not self.stages:
+            self.stages.append(stage)
+        names = [n for n in self.part_names("ingest") if n.startswith(task.name)]
+        self.names += [name for name in names if name not in self.names]
+        self.roots |= dict.fromkeys(names, task.images)
+        return [self.part("ingest", name) for name in names]
+
+    def part_names(self, stage: str) -> list[str]:
+        found = files.list_names(self.uri(stage), parts.SUFFIX)
+        return [name.removesuffix(parts.SUFFIX) for name in found]
+
+    def part(self, stage: str, name: str | None = None) -> parts.Part:
+        return parts.read_part(parts.part_uri(self.uri(stage), name or self.names[0]))
+
+    def dead(self, stage: str, name: str | None = None) -> list[dict[str, Any]]:
+        uri = parts.dead_uri(self.uri(stage), name or self.names[0])
+        return parts.read_table(uri).to_pylist() if files.exists(uri) else []
+
+    def tasks(self, stage: Stage[Any]) -> list[PartTask]:
+        before = {other.name: other for other in self.stages}
+        inputs = [name for name in stage.inputs() if name in before]
+        return [
+            PartTask(name, f"makes-{stage.name}", {i: self._input(i, name) for i in inputs}, self.roots[name])
+            for name in self.names
+        ]
+
+    def _input(self, stage: str, name: str) -> str:
+        if stage == "cluster":
+            return files.join(self.uri(stage), "clusters.parquet")
+        return parts.part_uri(self.uri(stage), name)
+
+    def run(self, stage: Stage[Any]) -> list[parts.Part]:
+        """Run a part stage on all parts, or a global stage as a Beam job."""
+        if isinstance(stage, PartStage):
+            stage.setup()
+            for task in self.tasks(stage):
+                make_part(stage, self.uri(stage.name), task)
+        elif isinstance(stage, GlobalStage):
+            self.beam(stage)
+        self.stages.append(stage)
+        return [self.part(stage.name, name) for name in self.names] if stage.name != "cluster" else []
+
+    def beam(self, stage: GlobalStage[Any], runner: str = "FnApiRunner", work: str | None = None) -> str:
+        """Run a global stage's job; what it makes lies in the folder that is returned."""
+        folder = work or self.uri(stage.name)
+        order = {name: place for place, name in enumerate(self.names)}
+        with beam.Pipeline(runner=runner) as pipeline:
+            pipeline | beam.Create(self.tasks(stage)) | stage.transform(folder, order)
+        return folder
+
+    def inputs(self, stage: Stage[Any], name: str | None = None) -> parts.Inputs:
+        task = next(t for t in self.tasks(stage) if t.name == (name or self.names[0]))
+        read = {i: parts.read_part(uri) for i, uri in task.inputs.items() if i != "cluster"}
+        return parts.Inputs(task.name, read, {}, task.root)
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value).encode()

@@ -1,0 +1,58 @@
+"""Models for the coloured squares that are slow, that fail, or that take their process with them.
+
+An image is told by its seed's drawing alone, so trouble is asked for by files: an option names a folder.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from square_models import SquareTagger
+from tagmill.models.base import Floats, Image
+
+
+class SlowTagger(SquareTagger):
+    """Takes `seconds` an image."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def predict(self, images: Sequence[Image]) -> list[Floats]:
+        time.sleep(self.seconds * len(images))
+        return super().predict(images)
+
+
+class FailingTagger(SquareTagger):
+    """Fails on every image, as a bug does."""
+
+    def predict(self, images: Sequence[Image]) -> list[Floats]:
+        raise KeyError("a bug in a plug-in")
+
+
+class DyingTagger(SquareTagger):
+    """Kills its own process, without a word, while fewer than `times` files lie in `folder`."""
+
+    def __init__(self, folder: str, times: int) -> None:
+        self.folder = Path(folder)
+        self.times = times
+
+    def predict(self, images: Sequence[Image]) -> list[Floats]:
+        deaths = len(list(self.folder.iterdir()))
+        if deaths < self.times:
+            (self.folder / f"{deaths}-{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(images)
+
+
+class ChokingTagger(SquareTagger):
+    """Kills its own process whenever an image of more than `width` pixels is among its images."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def predict(self, images: Sequence[Image]) -> list[Floats]:
+        if any(image.shape[1] > self.width for image in images):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(images)
