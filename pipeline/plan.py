@@ -14,7 +14,6 @@ from tagmill.pipeline.run_folder import (
     StageRecord,
     committed_parts,
     read_headers,
-    supersede_part,
 )
 from tagmill.pipeline.sources import FoundSource
 from tagmill.transforms import files, parts
@@ -185,9 +184,7 @@ class ClusterSlices:
         return [[tag, self._rows[tag]] for tag in self._tags[name]]
 
 
-def make_way(plan: StagePlan) -> None:
-    """Move the parts that must be made again out of the way, before any worker starts."""
+def stale_parts(plan: StagePlan) -> list[str]:
+    """Name the parts that are there and must be made again."""
     there = committed_parts(plan.folder)
-    for task in plan.tasks:
-        if task.name in there:
-            supersede_part(plan.folder, task.name)
+    return [task.name for task in plan.tasks if task.name in there]

@@ -16,9 +16,9 @@ from tagmill.pipeline.plan import (
     Upstream,
     generation_of,
     known_records,
-    make_way,
     plan_global,
     plan_parts,
+    stale_parts,
 )
 from tagmill.pipeline.progress import Progress
 from tagmill.pipeline.run_folder import (
@@ -188,14 +188,21 @@ class Driver:
         self._record(plan, self._finish(plan))
 
     def _make_way(self, plan: StagePlan) -> None:
+        """Move what must be made again out of the way, before any worker starts: workers only create."""
+        stale: list[str] = []
         if isinstance(plan.stage, Shards):
             dataset.make_way_for_shards(plan)
-        elif isinstance(plan.stage, Ingest) and self._sources:
-            self._sources.make_way(plan.tasks)
         elif isinstance(plan.stage, GlobalStage):
             files.remove(self._work(plan))
+        elif isinstance(plan.stage, Ingest) and self._sources:
+            stale = self._sources.stale_parts(plan.tasks)
+            self._sources.drop_records(plan.tasks)
         else:
-            make_way(plan)
+            stale = stale_parts(plan)
+        # First forgotten, then moved: an interruption in between leaves nothing that is believed wrongly.
+        self.run_folder.forget_parts(plan.stage.name, plan.generation, stale)
+        for name in stale:
+            supersede_part(plan.folder, name)
 
     def _work(self, plan: StagePlan) -> str:
         return files.join(plan.folder, "work")

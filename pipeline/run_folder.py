@@ -9,6 +9,7 @@ RUN/shards/<gen>/       the dataset
 """
 
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -84,13 +85,25 @@ class RunFolder:
 
     def write_record(self, record: StageRecord) -> None:
         """Record a finished generation and make it the current one."""
-        values = {**asdict(record), "parts": [asdict(part) for part in record.parts.values()]}
         folder = self.generation(record.stage, record.generation)
-        files.replace_bytes(files.join(folder, RECORD), _json(values))
+        files.replace_bytes(files.join(folder, RECORD), record_bytes(record))
         files.replace_bytes(self.path(record.stage, RECORD), _json({"generation": record.generation}))
+
+    def forget_parts(self, stage: str, generation: str, names: Collection[str]) -> None:
+        """Take parts that will be made again out of a generation's record, whatever happens afterwards."""
+        record = self.read_record(stage, generation)
+        if record and not record.parts.keys().isdisjoint(names):
+            record.parts = {name: part for name, part in record.parts.items() if name not in names}
+            uri = files.join(self.generation(stage, generation), RECORD)
+            files.replace_bytes(uri, record_bytes(record))
 
     def _read(self, uri: str) -> Any:
         return json.loads(files.read_bytes(uri)) if files.exists(uri) else None
+
+
+def record_bytes(record: StageRecord) -> bytes:
+    """Write a stage's record as JSON."""
+    return _json({**asdict(record), "parts": [asdict(part) for part in record.parts.values()]})
 
 
 def _json(value: Any) -> bytes:

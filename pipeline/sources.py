@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.run_folder import committed_parts, read_headers, supersede, supersede_part
+from tagmill.pipeline.run_folder import committed_parts, read_headers, supersede
 from tagmill.tag_system.errors import ConfigError, InputChangedError
 from tagmill.transforms import files
 from tagmill.transforms.digests import value_digest
-from tagmill.transforms.ingest import Ingest, SourceTask, part_fingerprint, part_name, source_record_uri
+from tagmill.transforms.ingest import (
+    Ingest,
+    SourceTask,
+    part_fingerprint,
+    part_name,
+    source_of,
+    source_record_uri,
+)
 from tagmill.transforms.readers.base import InputConfig
 
 
@@ -124,8 +131,6 @@ class Sources:
                 reason = "new source"
             elif record["fingerprint"] != task.fingerprint:
                 reason = "its input's config changed"
-            elif missing := _parts_of(name, record) - there:
-                reason = f"{len(missing)} of its parts are gone"
             elif self._is_changed(source, record):
                 if not accept_changes:
                     raise InputChangedError(
@@ -133,6 +138,8 @@ class Sources:
                         "or run with --accept-changes to make its parts again"
                     )
                 reason = "the file changed"
+            elif missing := _parts_of(name, record) - there:
+                reason = f"{len(missing)} of its parts are gone"
             else:
                 continue
             tasks.append(task)
@@ -147,16 +154,20 @@ class Sources:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
         return bool(digest != record["sha256"])
 
-    def make_way(self, tasks: list[SourceTask]) -> None:
-        """Move what is there of these sources out of the way, except parts of an interrupted ingest."""
-        there = sorted(committed_parts(self.folder))
+    def stale_parts(self, tasks: list[SourceTask]) -> list[str]:
+        """Name the parts of these sources that are there and must be made again.
+
+        Those that an interrupted ingest left behind are as good as any.
+        """
+        by_name = {task.name: task for task in tasks}
+        there = sorted(name for name in committed_parts(self.folder) if source_of(name) in by_name)
+        headers = read_headers(self.folder, there)
+        return [n for n in there if headers[n].fingerprint != part_fingerprint(by_name[source_of(n)], n)]
+
+    def drop_records(self, tasks: list[SourceTask]) -> None:
+        """Move the records of these sources out of the way: they are no longer ingested whole."""
         for task in tasks:
             supersede(self.folder, source_record_uri(self.folder, task.name))
-            for name in there:
-                if name.startswith(task.name):
-                    header = read_headers(self.folder, [name])[name]
-                    if header.fingerprint != part_fingerprint(task, name):
-                        supersede_part(self.folder, name)
 
     def part_names(self) -> Iterator[tuple[str, FoundSource]]:
         """Name the parts of all ingested sources, in order, with their sources."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer._click.exceptions import ClickException
 
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
@@ -115,11 +116,17 @@ def main() -> None:
     configure_logging()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command to go on", INTERRUPTED)
+        code = app(standalone_mode=False) or 0
+    except ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except tuple(EXIT_CODES) as error:
         _fail(str(error), EXIT_CODES[type(error)])
+    if code == INTERRUPTED:
+        _fail("interrupted; run the same command to go on", INTERRUPTED)
+    sys.exit(code)
 
 
 def _fail(message: str, code: int) -> Any:

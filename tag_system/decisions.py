@@ -26,11 +26,11 @@ Rule = Literal[
     "regions_agree",
     "doubtful",
 ]
-"""Why. `given`: a trusted label. `not_proposed`: under every source's threshold. `not_localized`: no region was
-looked for. `agreed`: several captions name it. `no_box`: no region was found. `weak_box`: the best box scores
-low. `other_tag`: the region looks more like another tag. `outlier`: it lies far from the tag's other regions.
-`contradiction`: the tagger does not see the tag on its region. `regions_agree`: nothing speaks against it.
-`doubtful`: the evidence is thin."""
+"""Why. `given`: a trusted label. `not_proposed`: under every source's threshold. `not_localized`: no region
+was looked for. `agreed`: several captions name it. `no_box`: no region was found. `weak_box`: the best
+box scores low. `other_tag`: the region looks more like another tag. `outlier`: it lies far from the tag's
+other regions. `contradiction`: the tagger does not see the tag on its region. `regions_agree`: nothing
+speaks against it. `doubtful`: the evidence is thin."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Evidence:
     """What is known of one tag on one image. None means: nobody looked, which never speaks against a tag.
 
     `given`, `parsed`, `generated` count the labels and captions that name the tag; `tagger` is the score on
-    the whole image. `asked` says that the localizer looked; `boxes` how many it found. The rest belongs to the
-    best box: its score, the similarity of the region's embedding to its own tag and to the best `other`
-    candidate of the image, the tagger's score on the region, and the region's distance to the tag's nearest
-    cluster centre with its rank among the tag's regions, 0 (nearest) to 1 (farthest).
+    the whole image. `asked` says that the localizer looked; `boxes` how many it found. The rest belongs
+    to the best box: its score, the similarity of the region's embedding to its own tag and to the best
+    `other` candidate of the image, the tagger's score on the region, and the region's distance to the
+    tag's nearest cluster centre with its rank among the tag's regions, 0 (nearest) to 1 (farthest).
     """
 
     given: int = 0
@@ -74,11 +74,11 @@ class PaperRule(_Rules):
 class AdaptiveRule(_Rules):
     """Constants of the rule `adaptive`.
 
-    A tag that `agreeing` captions name is kept unless its region looks like another tag: on 300 photographs with
-    five captions each, such tags were right in 331 of 339 cases. Else a best box under `weak_box` drops the tag;
-    at `strong_box` only the embedding can speak against it. `margin` is how far another candidate may lie
-    above the tag itself in similarity to the region; `outlier_rank` the rank of distance from which a box that
-    is not strong counts as an outlier.
+    A tag that `agreeing` captions name is kept unless its region looks like another tag: on 300 photographs
+    with five captions each, such tags were right in 331 of 339 cases. Else a best box under `weak_box`
+    drops the tag; at `strong_box` only the embedding can speak against it. `margin` is how far another
+    candidate may lie above the tag itself in similarity to the region; `outlier_rank` the rank of
+    distance from which a box that is not strong counts as an outlier.
     """
 
     agreeing: int = Field(2, ge=1)

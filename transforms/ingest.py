@@ -98,6 +98,11 @@ def part_name(source_name: str, chunk: int) -> str:
     return f"{source_name}-{chunk:05d}"
 
 
+def source_of(part: str) -> str:
+    """Name the source of a part."""
+    return part.rpartition("-")[0]
+
+
 def part_fingerprint(task: SourceTask, name: str) -> str:
     """Hash what makes a part of a source: the task, and the file as it was when it was read."""
     return value_digest([task.fingerprint, name, task.size, task.stamp])

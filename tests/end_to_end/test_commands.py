@@ -1,0 +1,181 @@
+import json
+import signal
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+from commands import parts_of, shards_of, start, tagmill
+from sources import members, write_config, write_squares, write_tar
+
+
+def config_over(folder: Path, count: int = 8, **changes: object) -> Path:
+    write_squares(folder / "data" / "a.tar", count)
+    return write_config(folder, **changes)
+
+
+def one_line(err: str) -> str:
+    (line,) = err.strip().splitlines()
+    assert line.startswith("tagmill: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"part_sise": 5}, "did you mean part_size"),
+        ({"clean": {"policy": {"rull": "paper"}}}, "clean.policy.rull; did you mean rule"),
+        ({"inputs": [{"name": "a", "format": "webdataset", "path": "nowhere/*.tar"}]}, "nowhere/*.tar"),
+        ({"tag": {"model": "no_such_module:Tagger"}}, "no_such_module"),
+        (
+            {"localize": {"model": "grounding-dino", "options": {"path": "/no/such/folder"}}},
+            "/no/such/folder",
+        ),
+        ({"vocabulary": "no_such_list.txt"}, "no_such_list.txt"),
+        ({"shards": {"size": 2}}, "shards.size"),
+    ],
+    ids=[
+        "unknown key",
+        "nested key",
+        "wrong path",
+        "missing module",
+        "missing model",
+        "vocabulary",
+        "shard size",
+    ],
+)
+def test_bad_usage_is_one_line_that_says_what_to_do(tmp_path: Path, changes: dict[str, object], said: str):
+    config = config_over(tmp_path, **changes)
+    _, err = tagmill("run", config, code=2)
+    assert said in one_line(err)
+
+
+def test_a_missing_config_file_is_one_line(tmp_path: Path):
+    _, err = tagmill("plan", tmp_path / "none.yaml", code=2)
+    assert "none.yaml" in one_line(err)
+
+
+def test_unknown_beam_flags_and_refused_runners_say_why(tmp_path: Path):
+    config = config_over(tmp_path)
+    _, err = tagmill("run", config, "--", "--job_endpoin=x", code=2)
+    assert "--job_endpoin" in one_line(err)
+    _, err = tagmill("run", config, "--runner", "DaskRunner", code=2)
+    assert "loses data" in one_line(err)
+
+
+def test_run_then_nothing_to_do_then_verify_finds_damage(tmp_path: Path):
+    config = config_over(tmp_path)
+    run = tmp_path / "run"
+    tagmill("run", config)
+    before = parts_of(run)
+    tagmill("run", config)
+    assert parts_of(run) == before
+    tagmill("verify", run)
+    victim = next((run / "tag").glob("*/*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-10])
+    _, err = tagmill("verify", run, code=5)
+    assert "damaged" in err
+    victim.unlink()
+    tagmill("run", config)
+    tagmill("verify", run)
+
+
+def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    tagmill("run", config_over(whole, 60, part_size=3))
+    config = config_over(killed, 60, part_size=3)
+    process = start("run", config)
+    run = killed / "run"
+    deadline = time.monotonic() + 120
+    while len(list(run.glob("localize/*/*.parquet"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = parts_of(run)
+    made = [name for name in before if name.startswith("localize/")]
+    assert 4 <= len(made) <= 20
+    tagmill("run", config)
+    after = parts_of(run)
+    assert {name: after[name] for name in before} == before, "a finished part was made again"
+    assert shards_of(run) == shards_of(whole / "run")
+    leftovers = list(run.rglob(".tmp-*"))
+    assert len(leftovers) <= 1
+
+
+def test_interrupting_is_one_line_and_130(tmp_path: Path):
+    process = start("run", config_over(tmp_path, 60, part_size=3))
+    while not list((tmp_path / "run").glob("ingest/*/*.parquet")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+
+
+def test_hostile_input_is_dead_letters_and_nothing_is_lost(tmp_path: Path):
+    write_squares(tmp_path / "data" / "good.tar", 6)
+    chunk = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    huge = b"\x89PNG\r\n\x1a\n\x00\x00\x00\r" + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    huge += b"\x00\x00\x00\x00IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
+    captions = ["", "x" * 1_000_000, "ein roter Würfel 🟥", "red square", 7]
+    write_tar(
+        tmp_path / "data" / "bad.tar",
+        [
+            ("huge.png", huge),
+            ("broken.jpg", b"\xff\xd8\xff\xe0 no image"),
+            ("gif.gif", b"GIF89a"),
+            ("words.json", json.dumps({"captions": captions}).encode()),
+            ("words.png", next(iter(members("x", 77).values()))),
+            ("twice.png", next(iter(members("x", 78).values()))),
+            ("other.png", next(iter(members("x", 79).values()))),
+            ("twice.png", next(iter(members("x", 80).values()))),
+        ],
+    )
+    data = (tmp_path / "data" / "good.tar").read_bytes()
+    (tmp_path / "data" / "half.tar").write_bytes(data[: len(data) // 2])
+    config = write_config(tmp_path, max_dead_fraction=1.0)
+    tagmill("run", config)
+    import duckdb
+
+    dead = duckdb.sql(
+        f"SELECT unit, reason, count(*) FROM '{tmp_path}/run/ingest/*/dead/*.parquet' GROUP BY ALL"
+    ).fetchall()
+    counts = {(unit, reason): count for unit, reason, count in dead}
+    assert counts[("example", "image_too_large")] == 1
+    assert counts[("example", "image_unreadable")] == 1
+    assert counts[("example", "image_format")] == 1
+    assert counts[("example", "key_repeated")] == 1
+    assert counts[("example", "source_truncated")] >= 1
+    assert counts[("caption", "caption_empty")] == 1
+    assert counts[("caption", "caption_too_long")] == 1
+    assert counts[("caption", "caption_not_text")] == 1
+    for row in duckdb.sql(f"SELECT * FROM '{tmp_path}/run/report/stages.parquet'").fetchall():
+        _, _, _, _, came, out, dropped, gone, captions_in, captions_out, captions_dead, *_ = row
+        assert came == out + dropped + gone
+        assert captions_in == captions_out + captions_dead
+
+
+def test_too_many_dead_letters_stop_the_run(tmp_path: Path):
+    write_tar(tmp_path / "data" / "a.tar", [("a.png", b"no"), ("b.png", b"no")])
+    _, err = tagmill("run", write_config(tmp_path), code=3)
+    assert "max_dead_fraction" in one_line(err)
+
+
+def test_a_changed_source_is_refused_until_it_is_accepted(tmp_path: Path):
+    config = config_over(tmp_path)
+    tagmill("run", config)
+    write_squares(tmp_path / "data" / "a.tar", 8, 100)
+    _, err = tagmill("run", config, code=4)
+    assert "--accept-changes" in one_line(err)
+    tagmill("run", config, "--accept-changes")
+    tagmill("verify", tmp_path / "run")
+
+
+def test_dry_run_shows_the_accelerator_hint_on_model_stages_alone(tmp_path: Path):
+    config = config_over(tmp_path)
+    tagmill("run", config)
+    out, _ = tagmill("run", config, "--set", "tag.score_floor=0.2", "--runner", "portable", "--dry-run")
+    (hinted,) = [line for line in out.splitlines() if "accelerator" in line]
+    assert hinted.strip().startswith("tag/")

@@ -1,0 +1,136 @@
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+
+from tagmill.transforms import files
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    """A folder that is not there yet, on disk and in fsspec's stand-in for an object store."""
+    return str(tmp_path / "new") if request.param == "local" else f"memory://{uuid4().hex}"
+
+
+def test_the_first_of_two_writers_wins_and_the_other_learns_it(folder):
+    uri = files.join(folder, "a", "b.bin")
+    assert files.create_bytes(uri, b"first")
+    assert not files.create_bytes(uri, b"second")
+    assert files.read_bytes(uri) == b"first"
+
+
+def test_the_first_of_two_local_files_wins(folder, tmp_path):
+    uri = files.join(folder, "b.bin")
+    for number, expected in ((1, True), (2, False)):
+        with files.local_scratch(uri) as scratch:
+            scratch.write_bytes(b"%d" % number)
+            assert files.create_from(uri, scratch) is expected
+    assert files.read_bytes(uri) == b"1"
+    assert files.list_names(folder) == ["b.bin"]
+
+
+def test_of_many_writers_at_once_exactly_one_wins(tmp_path):
+    uri = str(tmp_path / "new" / "part.parquet")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda i: files.create_bytes(uri, b"%d" % i), range(24)))
+    assert sum(won) == 1
+    assert files.read_bytes(uri) == b"%d" % won.index(True)
+    assert os.listdir(tmp_path / "new") == ["part.parquet"]
+
+
+def test_a_committed_file_can_be_read_by_colleagues(tmp_path):
+    for name, write in (("a", files.create_bytes), ("b", files.replace_bytes)):
+        write(str(tmp_path / name), b"1")
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o644
+
+
+def test_listings_pass_over_temporaries_and_folders(folder):
+    files.create_bytes(files.join(folder, "b.tar"), b"1")
+    files.create_bytes(files.join(folder, "a.json"), b"1")
+    files.create_bytes(files.join(folder, files.TEMPORARY + "c.tar"), b"1")
+    files.create_bytes(files.join(folder, "dead", "d.tar"), b"1")
+    assert files.list_names(folder) == ["a.json", "b.tar"]
+    assert files.list_names(folder, ".tar") == ["b.tar"]
+    assert files.list_folders(folder) == ["dead"]
+
+
+def test_an_absent_folder_is_empty(folder):
+    nowhere = files.join(folder, "nowhere")
+    assert files.list_names(nowhere) == files.list_folders(nowhere) == []
+    assert files.folder_size(nowhere) == 0
+    assert not files.exists(nowhere)
+    files.remove(nowhere)
+
+
+def test_a_wildcard_gives_files_in_order_and_neither_folders_nor_hidden_files(folder):
+    for name in ("b.tar", "a.tar", "._a.tar", ".tmp-x.tar", "c.tar/inner.tar", "d.txt"):
+        files.create_bytes(files.join(folder, name), b"1")
+    found = files.expand(files.join(folder, "*.tar"))
+    assert [uri.rsplit("/", 1)[-1] for uri in found] == ["a.tar", "b.tar"]
+    assert files.read_bytes(found[0]) == b"1"
+
+
+def test_a_plain_name_is_that_file_or_nothing(folder):
+    uri = files.join(folder, "a.tar")
+    assert files.expand(uri) == []
+    files.create_bytes(uri, b"1")
+    assert len(files.expand(uri)) == 1
+
+
+def test_the_stamp_tells_a_rewritten_file(folder):
+    uri = files.join(folder, "a")
+    files.replace_bytes(uri, b"1")
+    size, stamp = files.size_and_stamp(uri)
+    assert (size, stamp) == files.size_and_stamp(uri)
+    files.replace_bytes(uri, b"2")
+    if files.is_local(uri):
+        os.utime(uri, (1, 1))
+    assert files.size_and_stamp(uri)[1] != stamp
+
+
+def test_replacing_writes_over_and_leaves_nothing_else(folder):
+    uri = files.join(folder, "a")
+    files.replace_bytes(uri, b"a long first text")
+    files.replace_bytes(uri, b"2")
+    assert files.read_bytes(uri) == b"2"
+    assert files.list_names(folder) == ["a"]
+
+
+def test_moving_makes_room_for_a_new_commit(folder):
+    uri, target = files.join(folder, "a"), files.join(folder, "superseded", "a")
+    files.create_bytes(uri, b"old")
+    files.move(uri, target)
+    assert files.create_bytes(uri, b"new")
+    assert (files.read_bytes(uri), files.read_bytes(target)) == (b"new", b"old")
+
+
+def test_size_and_removal_of_a_folder(folder):
+    files.create_bytes(files.join(folder, "a"), b"123")
+    files.create_bytes(files.join(folder, "b", "c"), b"4567")
+    assert files.folder_size(folder) == 7
+    files.remove(folder)
+    assert not files.exists(files.join(folder, "a"))
+
+
+def test_a_missing_file_is_a_file_not_found_error(folder):
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(files.join(folder, "nowhere"))
+    with pytest.raises(FileNotFoundError), files.open_read(files.join(folder, "nowhere")):
+        pass
+
+
+def test_scratch_goes_even_when_the_writer_fails(tmp_path):
+    target = str(tmp_path / "x")
+    with pytest.raises(RuntimeError), files.local_scratch(target) as scratch:  # noqa: PT012
+        scratch.write_bytes(b"half")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "joined"), [("a", "a/b/c"), ("a/", "a/b/c"), ("gs://x/y/", "gs://x/y/b/c")], ids=str
+)
+def test_join(folder, joined):
+    assert files.join(folder, "b", "c") == joined

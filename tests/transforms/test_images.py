@@ -1,0 +1,301 @@
+import hashlib
+import io
+import struct
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hostile import chunk, png, resized_jpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sources import encode, square_image
+from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.transforms import images
+
+CAP = 10**6
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8))
+
+
+def saved(image, format_, **options):
+    sink = io.BytesIO()
+    image.save(sink, format_, **options)
+    return sink.getvalue()
+
+
+def reason(call, *arguments):
+    with pytest.raises(DataError) as caught:
+        call(*arguments)
+    return caught.value.reason
+
+
+def grey_rows(value, depth):
+    row = b"\0" + struct.pack(">H" if depth == 16 else "B", value) * 8
+    return row * 8
+
+
+WELL_FORMED = {
+    "jpeg": saved(NOISE, "JPEG"),
+    "progressive": saved(NOISE, "JPEG", progressive=True),
+    "jpeg cmyk": saved(NOISE.convert("CMYK"), "JPEG"),
+    "jpeg grey": saved(NOISE.convert("L"), "JPEG"),
+    "jpeg of 5 x 3": saved(NOISE.crop((0, 0, 5, 3)), "JPEG"),
+    "jpeg of 1 x 1": saved(NOISE.crop((0, 0, 1, 1)), "JPEG"),
+    "jpeg followed by pictures": saved(NOISE, "MPO", save_all=True, append_images=[NOISE]),
+    "png": saved(NOISE, "PNG"),
+    "png palette": saved(NOISE.convert("P"), "PNG", transparency=3),
+    "png alpha": saved(NOISE.convert("RGBA"), "PNG"),
+    "png grey alpha": saved(NOISE.convert("LA"), "PNG"),
+    "png of bits": saved(NOISE.convert("1"), "PNG"),
+    "png of 16 bits": png(8, 8, depth=16, colour=0, rows=grey_rows(9, 16)),
+    "animated png": saved(NOISE, "PNG", save_all=True, append_images=[NOISE.rotate(90)]),
+    "webp": saved(NOISE, "WEBP"),
+    "webp lossless": saved(NOISE.convert("RGBA"), "WEBP", lossless=True),
+    "animated webp": saved(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)]),
+}
+named = pytest.mark.parametrize("data", WELL_FORMED.values(), ids=WELL_FORMED)
+
+
+@named
+def test_what_ingest_accepts_can_be_decoded_and_has_the_size_it_says(data):
+    info = images.inspect(data, CAP)
+    pixels = images.decode(data, CAP)
+    assert pixels.shape == (info.height, info.width, 3)
+    assert pixels.dtype == np.uint8
+    assert info.format in images.FORMATS
+    assert info.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (saved(Image.new("RGB", (9, 9), (10, 200, 30)), "PNG"), (10, 200, 30)),
+        (saved(Image.new("L", (9, 9), 77), "PNG"), (77, 77, 77)),
+        (saved(Image.new("RGBA", (9, 9), (255, 0, 0, 0)), "PNG"), (255, 255, 255)),
+        (saved(Image.new("RGBA", (9, 9), (0, 0, 0, 51)), "PNG"), (204, 204, 204)),
+        (saved(Image.new("LA", (9, 9), (50, 0)), "PNG"), (255, 255, 255)),
+        (saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
+        (png(8, 8, depth=16, colour=0, rows=grey_rows(0x8000, 16)), (128, 128, 128)),
+        (
+            png(8, 8, depth=16, colour=0, rows=grey_rows(40, 16), extra=chunk(b"tRNS", b"\0\1")),
+            (0, 0, 0),
+        ),
+        (
+            png(8, 8, depth=8, colour=0, rows=grey_rows(9, 8), extra=chunk(b"tRNS", b"\0\x09")),
+            (255, 255, 255),
+        ),
+    ],
+    ids=[
+        "rgb",
+        "grey",
+        "transparent is white",
+        "half transparent black",
+        "grey and transparent",
+        "cmyk",
+        "16 bits are scaled and not clipped",
+        "16 bits and a transparent grey",
+        "a transparent grey",
+    ],
+)
+def test_pixels_are_rgb(data, colour):
+    pixels = images.decode(data, CAP)
+    assert np.abs(pixels[4, 4].astype(int) - colour).max() <= 2
+
+
+def test_a_transparent_palette_colour_is_white():
+    image = Image.new("P", (9, 9), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    assert images.decode(saved(image, "PNG"), CAP)[0, 0].tolist() == [255, 0, 0]
+    assert images.decode(saved(image, "PNG", transparency=0), CAP)[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(60_000, 60_000),
+        resized_jpeg(WELL_FORMED["jpeg"], 60_000, 60_000),
+        png(15_000, 10_000),
+        png(1_001, 1_000),
+    ],
+    ids=["png 60,000 x 60,000", "jpeg 60,000 x 60,000", "png 15,000 x 10,000", "one row over the cap"],
+)
+@pytest.mark.parametrize("call", [images.inspect, images.decode], ids=["inspect", "decode"])
+def test_an_image_over_the_cap_is_refused_by_its_header(data, call):
+    assert reason(call, data, CAP) is Reason.IMAGE_TOO_LARGE
+
+
+def test_an_image_at_the_cap_is_accepted():
+    assert images.inspect(saved(NOISE, "PNG"), 24 * 32).width == 32
+    assert reason(images.inspect, saved(NOISE, "PNG"), 24 * 32 - 1) is Reason.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("format_", ["GIF", "TIFF", "BMP", "AVIF"])
+def test_another_format_is_refused_as_such(format_):
+    assert reason(images.inspect, saved(NOISE, format_), CAP) is Reason.IMAGE_FORMAT
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        b"<html>404</html>",
+        bytes(5_000),
+        png(0, 0),
+        WELL_FORMED["png"][:20],
+        b"RIFF\0\0\0\0WEBP",
+    ],
+    ids=["empty", "two bytes", "a web page", "zeros", "0 x 0", "half a header", "an empty webp"],
+)
+def test_what_is_no_image_is_unreadable(data):
+    assert reason(images.inspect, data, CAP) is Reason.IMAGE_UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "webp"])
+@pytest.mark.parametrize("share", [0.5, 0.9], ids=str)
+def test_a_cut_image_is_refused(name, share):
+    data = WELL_FORMED[name]
+    found = reason(images.inspect, data[: int(len(data) * share)], CAP)
+    assert found in (Reason.IMAGE_TRUNCATED, Reason.IMAGE_UNREADABLE)
+    if name == "jpeg" and share == 0.9:  # the first half of so small a file is header
+        assert found is Reason.IMAGE_TRUNCATED
+
+
+def test_the_same_bad_bytes_have_the_same_detail():
+    def details():
+        for data in (b"no image", WELL_FORMED["jpeg"][:400], saved(NOISE, "GIF")):
+            try:
+                images.inspect(data, CAP)
+            except DataError as error:
+                yield error.detail
+
+    kept_alive = bytearray(1000)
+    first = list(details())
+    assert (len(first), first) == (3, list(details()))
+    assert len(kept_alive) == 1000
+
+
+@given(st.sampled_from(sorted(WELL_FORMED)), st.data())
+def test_damaged_bytes_are_bad_data_and_never_a_crash(name, data):
+    damaged = bytearray(WELL_FORMED[name])
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=6)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    damaged = bytes(
+        damaged[: data.draw(st.integers(0, len(damaged)))] if data.draw(st.booleans()) else damaged
+    )
+    for call in (images.inspect, images.decode):
+        try:
+            call(damaged, CAP)
+        except DataError as error:
+            assert error.reason in (  # noqa: PT017  most damage raises, some is harmless
+                Reason.IMAGE_UNREADABLE,
+                Reason.IMAGE_TRUNCATED,
+                Reason.IMAGE_TOO_LARGE,
+            )
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three images as files and as ranges of one archive."""
+    data = [
+        encode(square_image(names, seed)) for seed, names in enumerate((["red"], ["blue"], ["green", "red"]))
+    ]
+    archive, offsets = b"", []
+    for number, image in enumerate(data):
+        (tmp_path / f"{number}.png").write_bytes(image)
+        archive += b"\0" * 100
+        offsets.append(len(archive))
+        archive += image
+    (tmp_path / "a.tar").write_bytes(archive)
+
+    def examples(kind):
+        for number, image in enumerate(data):
+            place = (f"{number}.png", 0) if kind == "file" else ("a.tar", offsets[number])
+            yield {
+                "key": f"k{number}",
+                "image": {"kind": kind, "uri": place[0], "offset": place[1], "size": len(image)},
+                "width": 96,
+                "height": 80,
+                "sha256": hashlib.sha256(image).hexdigest(),
+            }
+
+    return SimpleNamespace(root=str(tmp_path), path=tmp_path, data=data, examples=lambda k: list(examples(k)))
+
+
+kinds = pytest.mark.parametrize("kind", ["file", "range"])
+
+
+@kinds
+def test_references_give_the_bytes_in_any_order(store, kind):
+    references = [example["image"] for example in store.examples(kind)]
+    assert list(images.read_references(references, store.root)) == store.data
+    assert list(images.read_references(references[::-1], store.root)) == store.data[::-1]
+
+
+def test_references_change_between_files_and_ranges(store):
+    mixed = [
+        pair["image"]
+        for pairs in zip(store.examples("file"), store.examples("range"), strict=True)
+        for pair in pairs
+    ]
+    expected = [data for data in store.data for _ in range(2)]
+    assert list(images.read_references(mixed, store.root)) == expected
+
+
+@kinds
+@pytest.mark.parametrize("change", ["gone", "cut", "other bytes", "longer"])
+def test_a_file_that_changed_since_ingest_stops_the_run(store, kind, change):
+    path = store.path / ("0.png" if kind == "file" else "a.tar")
+    before = path.read_bytes()
+    after = {
+        "cut": before[:50],
+        "other bytes": before[:-9] + b"x" + before[-8:] if kind == "file" else b"x" * len(before),
+        "longer": b"in front" + before,
+    }
+    path.unlink()
+    if change != "gone":
+        path.write_bytes(after[change])
+    with images.Decoder(2, CAP) as decoder, pytest.raises(InputChangedError):
+        list(decoder.pixels(store.examples(kind), store.root))
+
+
+@kinds
+def test_pixels_are_decoded(store, kind):
+    with images.Decoder(2, CAP) as decoder:
+        pixels = list(decoder.pixels(store.examples(kind), store.root))
+    for data, found in zip(store.data, pixels, strict=True):
+        assert np.array_equal(found, images.decode(data, CAP))
+    assert decoder.seconds > 0
+
+
+def test_decoding_ahead_keeps_the_order_and_bounds_what_waits(store, monkeypatch):
+    monkeypatch.setattr(images, "AHEAD_IMAGES", 5)
+    examples = store.examples("range") * 20
+    with images.Decoder(4, CAP) as decoder:
+        stream = decoder.pixels(examples, store.root)
+        first = next(stream)
+        pixels = [first, *stream]
+    expected = [images.decode(data, CAP) for data in store.data]
+    assert len(pixels) == 60
+    assert all(np.array_equal(found, expected[i % 3]) for i, found in enumerate(pixels))
+
+
+@pytest.mark.parametrize("limit", [1, 96 * 80, 96 * 80 * 4], ids=["one pixel", "one image", "four images"])
+def test_huge_images_wait_one_by_one(store, monkeypatch, limit):
+    monkeypatch.setattr(images, "AHEAD_PIXELS", limit)
+    with images.Decoder(2, CAP) as decoder:
+        assert len(list(decoder.pixels(store.examples("file") * 4, store.root))) == 12
+
+
+def test_an_image_that_cannot_be_decoded_gives_its_error_in_its_place(store):
+    with images.Decoder(2, 96 * 80 - 1) as decoder:
+        results = list(decoder.pixels(store.examples("file"), store.root))
+    assert [result.reason for result in results] == [Reason.IMAGE_TOO_LARGE] * 3
+
+
+def test_the_threads_end_with_the_decoder(store):
+    with images.Decoder(3, CAP) as decoder:
+        next(decoder.pixels(store.examples("file") * 20, store.root))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
