@@ -193,6 +193,8 @@ class Driver:
         if isinstance(plan.stage, Shards):
             dataset.make_way_for_shards(plan)
         elif isinstance(plan.stage, GlobalStage):
+            # Its record speaks for all of its parts at once, and would for a half-published mixture.
+            self.run_folder.forget_all(plan.stage.name, plan.generation)
             files.remove(self._work(plan))
         elif isinstance(plan.stage, Ingest) and self._sources:
             stale = self._sources.stale_parts(plan.tasks)

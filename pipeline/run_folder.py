@@ -97,6 +97,10 @@ class RunFolder:
             uri = files.join(self.generation(stage, generation), RECORD)
             files.replace_bytes(uri, record_bytes(record))
 
+    def forget_all(self, stage: str, generation: str) -> None:
+        """Remove a generation's record, before its parts are made again all at once."""
+        files.remove(files.join(self.generation(stage, generation), RECORD))
+
     def _read(self, uri: str) -> Any:
         return json.loads(files.read_bytes(uri)) if files.exists(uri) else None
 

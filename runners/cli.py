@@ -1,8 +1,9 @@
 """The command line: `tagmill run`, `plan`, `status`, `verify`, `gc`."""
 
+import atexit
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -119,19 +120,29 @@ def main() -> None:
         code = app(standalone_mode=False) or 0
     except ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except tuple(EXIT_CODES) as error:
-        _fail(str(error), EXIT_CODES[type(error)])
+        _say(str(error))
+        code = EXIT_CODES[type(error)]
     if code == INTERRUPTED:
-        _fail("interrupted; run the same command to go on", INTERRUPTED)
-    sys.exit(code)
+        _say("interrupted; run the same command to go on")
+    _leave(code)
 
 
-def _fail(message: str, code: int) -> Any:
+def _say(message: str) -> None:
     sys.stderr.write(f"tagmill: {message}\n")
-    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: native threads of the libraries now and then abort an orderly shutdown, and
+    would turn the exit code of work that is done and written into that of a crash.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def read(
         raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
     damage: list[str] = []
     with archive:
-        members = _members(archive, damage)
+        members = _members(archive, files.size_and_stamp(source.uri)[0], damage)
         for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
             yield SourceExample(key, partial(_load, archive, group, source, config, limits))
         if not damage and not _is_ended(source, archive.offset):
@@ -58,12 +58,15 @@ def read(
         yield _cut(source, damage[0])
 
 
-def _members(archive: tarfile.TarFile, damage: list[str]) -> Iterator[tarfile.TarInfo]:
-    """Give the archive's files that belong to examples, and keep none of them in memory.
+def _members(archive: tarfile.TarFile, size: int, damage: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Give the files that belong to examples, of an archive of `size` bytes, and keep none in memory.
 
     Ends at the first header that cannot be read, and then notes the damage.
     """
     while True:
+        if archive.offset > size:  # tarfile would seek there for ever
+            damage.append(f"{archive.offset - size} bytes are missing")
+            return
         try:
             member = archive.next()
         except (tarfile.TarError, ValueError, OverflowError) as error:

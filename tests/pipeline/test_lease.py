@@ -1,0 +1,100 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tagmill.pipeline import lease
+from tagmill.pipeline.lease import STALE_SECONDS, Lease, read_lease
+from tagmill.tag_system.errors import ConfigError
+
+
+def write_lease(path: Path, **changes: object) -> str:
+    holder = {"host": "elsewhere", "pid": 1, "process": None, "since": 0.0, "heartbeat": time.time()}
+    path.write_text(json.dumps(holder | changes))
+    return str(path)
+
+
+def test_a_second_driver_is_refused_while_the_first_one_lives(tmp_path):
+    uri = str(tmp_path / "run" / "lease.json")
+    with Lease(uri):
+        with pytest.raises(ConfigError, match=f"driven by process {os.getpid()} on {socket.gethostname()}"):
+            Lease(uri).__enter__()
+        assert (read_lease(uri) or {})["pid"] == os.getpid()
+    assert read_lease(uri) is None
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_the_lease_of_a_process_that_is_gone_is_taken_over(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    uri = write_lease(tmp_path / "lease.json", host=socket.gethostname(), pid=process.pid)
+    assert read_lease(uri) is None
+    with Lease(uri):
+        assert (read_lease(uri) or {})["pid"] == os.getpid()
+
+
+def test_a_process_that_only_has_the_number_of_the_driver_holds_nothing(tmp_path):
+    uri = write_lease(
+        tmp_path / "lease.json", host=socket.gethostname(), pid=os.getpid(), process="of another time"
+    )
+    assert read_lease(uri) is None
+    with Lease(uri):
+        assert read_lease(uri) is not None
+
+
+@pytest.mark.parametrize(("age", "is_free"), [(STALE_SECONDS - 20, False), (STALE_SECONDS + 5, True)])
+def test_a_lease_of_another_host_is_free_when_its_heart_stopped(tmp_path, age, is_free):
+    uri = write_lease(tmp_path / "lease.json", heartbeat=time.time() - age)
+    if is_free:
+        with Lease(uri):
+            assert (read_lease(uri) or {})["host"] == socket.gethostname()
+    else:
+        with pytest.raises(ConfigError, match="on elsewhere"):
+            Lease(uri).__enter__()
+        assert json.loads(Path(uri).read_text())["host"] == "elsewhere"
+
+
+def test_of_many_who_take_over_one_succeeds(tmp_path):
+    for _ in range(10):
+        uri = write_lease(tmp_path / "lease.json", heartbeat=0)
+        barrier = threading.Barrier(8)
+        entered: list[Lease] = []
+
+        def enter(
+            uri: str = uri, barrier: threading.Barrier = barrier, entered: list[Lease] = entered
+        ) -> None:
+            one = Lease(uri)
+            barrier.wait()
+            try:
+                one.__enter__()
+            except ConfigError:
+                return
+            entered.append(one)
+
+        threads = [threading.Thread(target=enter) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(entered) == 1
+        entered[0].__exit__()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_heart_beats_and_stops_when_another_has_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
+    uri = str(tmp_path / "lease.json")
+    with Lease(uri):
+        first = json.loads(Path(uri).read_text())["heartbeat"]
+        time.sleep(0.2)
+        assert json.loads(Path(uri).read_text())["heartbeat"] > first
+        write_lease(tmp_path / "lease.json")
+        time.sleep(0.2)
+        assert json.loads(Path(uri).read_text())["host"] == "elsewhere"
+    assert json.loads(Path(uri).read_text())["host"] == "elsewhere"

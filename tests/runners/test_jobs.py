@@ -1,0 +1,111 @@
+"""What the jobs look like that are handed to a runner: steps, hints, and how elements are encoded."""
+
+import io
+
+import apache_beam as beam
+import pytest
+from apache_beam import coders
+from apache_beam.options.pipeline_options import PipelineOptions
+from rich.console import Console
+
+from runs import CountingEngine, Quiet, coders_of, squares_config
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.run import Driver, Job
+from tagmill.runners.job_view import show_jobs, steps
+from tagmill.runners.remote import DEFAULT_HINTS, RemoteEngine, parse_hints
+from tagmill.tag_system.errors import ConfigError
+from tagmill.transforms.ingest import SourceTask
+from tagmill.transforms.shards import ShardTask
+from tagmill.transforms.stage import PartTask
+
+
+class Keeping(CountingEngine):
+    """Remembers the jobs themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Job] = {}
+
+    def execute(self, job: Job) -> None:
+        self.kept[job.name] = job
+        super().execute(job)
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory) -> dict[str, Job]:
+    engine = Keeping()
+    config = squares_config(
+        tmp_path_factory.mktemp("jobs"), caption={"model": "square_models:SquareCaptioner"}
+    )
+    Driver(load_config(str(config))).run(engine, Quiet())
+    return engine.kept
+
+
+def test_only_model_stages_ask_for_an_accelerator(jobs):
+    for name, job in jobs.items():
+        asking = [step for step, asked in steps(job, dict(DEFAULT_HINTS)) if "accelerator" in asked]
+        assert bool(asking) == (name in ("caption", "tag", "localize", "embed")), name
+        assert all(step.startswith(f"{name}/") for step in asking)
+
+
+def test_hints_reach_the_step_as_they_were_given(jobs):
+    found = dict(steps(jobs["tag"], parse_hints(["min_ram=1GB"])))
+    assert found["tag/Tag"] == {"min_ram_bytes": "1000000000"}
+    assert all(asked == {} for _, asked in steps(jobs["tag"], parse_hints(["none"])))
+
+
+@pytest.mark.parametrize(("hint", "words"), [("min_ram", "write it as name=value"), ("foo=1", "foo")])
+def test_a_bad_hint_is_refused_before_anything_runs(hint, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_hints([hint])
+
+
+def test_tasks_travel_as_rows_and_nothing_is_pickled(jobs):
+    """What a worker of another version or language cannot read, or what runs code on reading, never travels."""
+    pickled = {coders.PickleCoder, coders.DillCoder, coders.CloudpickleCoder, coders.FastPrimitivesCoder}
+    for job in jobs.values():
+        pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+        job.build(pipeline)
+        found = coders_of(pipeline)
+        tasks = [urns for name, urns in found.items() if name.endswith("Map(decode).None")]
+        assert tasks, sorted(found)
+        assert all("beam:coder:row:v1" in urns for urns in tasks), (job.name, tasks)
+    for task in (PartTask, SourceTask, ShardTask):
+        assert isinstance(coders.registry.get_coder(task), coders.RowCoder)
+        assert type(coders.registry.get_coder(task)) not in pickled
+
+
+def test_what_crosses_a_shuffle_has_a_row_coder_where_it_is_a_task(jobs):
+    pipeline = beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
+    jobs["duplicates"].build(pipeline)
+    (named,) = [urns for name, urns in coders_of(pipeline).items() if "Name" in name and "Group" not in name]
+    assert "beam:coder:row:v1" in named
+    assert not any("pickle" in urn for urn in named)
+
+
+def test_a_task_survives_its_coder(jobs):
+    for job in jobs.values():
+        coder = coders.registry.get_coder(type(job.tasks[0]))
+        for task in job.tasks:
+            again = coder.decode(coder.encode(task))
+            assert again.name == task.name
+            assert again.fingerprint == task.fingerprint
+
+
+def test_a_dry_run_shows_steps_hints_and_what_waits(tmp_path):
+    config = squares_config(tmp_path)
+    console = Console(file=io.StringIO(), width=200)
+    engine = RemoteEngine("portable", PipelineOptions([]))
+    show_jobs(console, Driver(load_config(str(config))), engine)
+    text = console.file.getvalue()
+    assert "ingest: 2 tasks" in text
+    assert "ingest/Ingest" in text
+    assert "tag: planned when its inputs are made" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_remote_engine_builds_for_its_runner_without_the_main_session(jobs):
+    engine = RemoteEngine("portable", PipelineOptions(["--job_endpoint=localhost:1"]))
+    pipeline = engine.pipeline(jobs["tag"])
+    assert type(pipeline.runner).__name__ == "PortableRunner"
+    assert pipeline.options.get_all_options()["save_main_session"] is False

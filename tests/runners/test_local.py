@@ -1,0 +1,127 @@
+"""Worker processes of the local runner: the same bytes, deaths, bugs, interruption."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import start
+from runs import parts_there, shard_bytes, squares_config, tagmill
+
+
+def workers_of(pid: int) -> list[int]:
+    """Worker processes that a driver has, or had: found by what they run."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return [
+        int(own) for own, parent, args in lines if int(parent) == pid and "tagmill.runners.worker" in args
+    ]
+
+
+def small(folder: Path, **changes: object) -> Path:
+    """A run of few jobs: each of them starts its workers anew."""
+    changes = {"duplicates": None, "localize": None, "embed": None} | changes
+    return squares_config(folder, {"a.tar": (12, 0), "b.tar": (8, 12)}, **changes)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("expected")
+    assert tagmill("run", small(folder)).returncode == 0
+    return shard_bytes(folder / "run")
+
+
+def test_two_workers_make_the_same_shards_as_one_and_are_quiet(tmp_path, expected):
+    result = tagmill("run", small(tmp_path), "--workers", "2")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert shard_bytes(tmp_path / "run") == expected
+
+
+def test_a_worker_that_dies_costs_only_what_it_was_at(tmp_path, expected):
+    (tmp_path / "deaths").mkdir()
+    tagger = {
+        "model": "troubled_models:DyingTagger",
+        "options": {"folder": str(tmp_path / "deaths"), "times": 1},
+    }
+    result = tagmill("run", small(tmp_path, tag=tagger), "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("a worker process died without a word (attempt 1 of 3)") == 1
+    assert "Traceback" not in result.stderr
+    assert len(list((tmp_path / "deaths").iterdir())) == 1
+    # Another model is another generation, but what it says is the same.
+    assert shard_bytes(tmp_path / "run") == expected
+
+
+def test_workers_that_die_every_time_end_the_run_with_a_word_on_memory(tmp_path):
+    (tmp_path / "deaths").mkdir()
+    tagger = {
+        "model": "troubled_models:DyingTagger",
+        "options": {"folder": str(tmp_path / "deaths"), "times": 99},
+    }
+    result = tagmill("run", small(tmp_path, tag=tagger), "--workers", "2")
+    assert result.returncode == 1
+    assert "tag: a worker process died without a word, 3 times" in result.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "run" / "lease.json").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bug_in_a_plug_in_ends_the_run_with_its_cause(tmp_path, workers):
+    config = small(tmp_path, tag={"model": "troubled_models:FailingTagger"})
+    result = tagmill("run", config, "--workers", workers)
+    assert result.returncode == 1
+    assert 'KeyError: "a bug in a plug-in [while running' in result.stderr.replace("'a bug", '"a bug')
+    assert not (tmp_path / "run" / "lease.json").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interruption_is_one_line_and_leaves_no_worker(tmp_path, workers):
+    slow = {"model": "troubled_models:SlowTagger", "options": {"seconds": 1}}
+    process = start("run", small(tmp_path, tag=slow), "--workers", workers)
+    try:
+        while not (tmp_path / "run" / "ingest" / "_STAGE.json").exists() or (
+            workers > 1 and not workers_of(process.pid)
+        ):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1.5)
+        running = workers_of(process.pid)
+        for pid in [process.pid, *running]:  # as Ctrl-C in a terminal, which reaches them all
+            os.kill(pid, signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err == "tagmill: interrupted; run the same command to go on\n"
+    assert time.monotonic() - began < 10
+    for pid in running:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert not (tmp_path / "run" / "lease.json").exists()
+
+
+def test_a_driver_that_is_killed_leaves_no_worker_behind_and_is_gone_on_from(tmp_path, expected):
+    slow = {"model": "troubled_models:SlowTagger", "options": {"seconds": 0.15}}
+    config = small(tmp_path, tag=slow)
+    process = start("run", config, "--workers", 2)
+    run = tmp_path / "run"
+    while len(parts_there(run, "tag")) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    running = workers_of(process.pid)
+    assert len(running) == 2
+    process.kill()
+    process.communicate()
+    before = parts_there(run, "tag")
+    result = tagmill("run", config, "--workers", 2)
+    assert result.returncode == 0, result.stderr
+    assert before.items() <= parts_there(run, "tag").items()
+    assert shard_bytes(run) == expected
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in running):
+        time.sleep(0.2)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running)
