@@ -16,7 +16,7 @@ setup: .venv/installed
 	touch $@
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: format-check lint types test package
 

@@ -41,7 +41,8 @@ STAGES_SCHEMA = pa.schema(
         pa.field("libraries", pa.map_(pa.string(), pa.string()), nullable=False),
     ]
 )
-"""`seconds` are summed over the parts, by what they were spent on; `dead` counts by unit and reason."""
+"""`seconds` are summed over the parts, by what they were spent on, but for `wall`, the length of the stage's
+last job as the driver saw it; `dead` counts by unit and reason."""
 
 TAGS_SCHEMA = pa.schema(
     [
@@ -104,7 +105,7 @@ def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         **{f"captions_{what}": record.count("caption", what) for what in ("in", "out", "dead")},
         "dropped": dict(dropped),
         "dead": dict(dead),
-        "seconds": dict(seconds),
+        "seconds": {**seconds, "wall": record.more.get("wall", 0.0)},
         "bytes": files.folder_size(folder),
         "meaning": json.dumps(record.meaning, sort_keys=True),
         "libraries": record.libraries,

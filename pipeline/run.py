@@ -1,8 +1,10 @@
 """The driver: plans each stage, has an engine make what is missing, checks it and records it."""
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -52,11 +54,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """The Beam job of a stage: its tasks and the transform that takes them."""
+    """The Beam job of a stage: its tasks and how to make the transform that takes them."""
 
     plan: StagePlan
     tasks: list[Any]
-    transform: beam.PTransform
+    make_transform: Callable[[], beam.PTransform]
 
     @property
     def name(self) -> str:
@@ -70,7 +72,9 @@ class Job:
 
     def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str] | None = None) -> None:
         """Wire the job; `hints` are Beam's resource hints for the stage's own step."""
-        transform = self.transform.with_resource_hints(**hints) if hints else self.transform
+        transform = self.make_transform()
+        if hints:
+            transform = transform.with_resource_hints(**hints)
         tasks = pipeline | f"{self.name} tasks" >> beam.Create(self.tasks)
         tasks | self.name >> transform
 
@@ -153,7 +157,7 @@ class Driver:
         """Make everything that is missing, stage by stage."""
         self._save_config()
         for plan in self.plan():
-            done, total = self._extent(plan)
+            done, total = self.extent(plan)
             progress.start(plan.stage.name, done, total)
             if not plan.is_whole:
                 self._make(plan, engine, progress)
@@ -162,7 +166,7 @@ class Driver:
             self._save_record(record)
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
 
-    def _extent(self, plan: StagePlan) -> tuple[int, int]:
+    def extent(self, plan: StagePlan) -> tuple[int, int]:
         """Count what is in place and what there will be, in the stage's own units."""
         total = len(plan.more["sources"]) if isinstance(plan.stage, Ingest) else len(plan.names)
         return total - len(plan.tasks), total
@@ -173,6 +177,7 @@ class Driver:
         files.replace_bytes(self.run_folder.path("run.yaml"), text.encode())
 
     def _make(self, plan: StagePlan, engine: Engine, progress: Progress) -> None:
+        start = time.monotonic()
         self._make_way(plan)
         for job in self.jobs(plan):
             with progress.watch(plan.stage.name, lambda: self._count_done(plan)):
@@ -185,7 +190,9 @@ class Driver:
                     raise own from error
             if len(job.tasks) < len(plan.tasks):
                 self._check_canaries(plan, job)
-        self._record(plan, self._finish(plan))
+        made = self._finish(plan)
+        plan.more["wall"] = round(time.monotonic() - start, 2)
+        self._record(plan, made)
 
     def _make_way(self, plan: StagePlan) -> None:
         """Move what must be made again out of the way, before any worker starts: workers only create."""
@@ -215,16 +222,16 @@ class Driver:
         if not plan.tasks:
             return
         if isinstance(stage, Ingest):
-            yield Job(plan, plan.tasks, IngestSources(stage, plan.folder))
+            yield Job(plan, plan.tasks, partial(IngestSources, stage, plan.folder))
         elif isinstance(stage, Shards):
-            yield Job(plan, plan.tasks, WriteShards(stage, plan.folder))
+            yield Job(plan, plan.tasks, partial(WriteShards, stage, plan.folder))
         elif isinstance(stage, GlobalStage):
             order = {name: place for place, name in enumerate(plan.names)}
-            yield Job(plan, plan.tasks, stage.transform(self._work(plan), order))
+            yield Job(plan, plan.tasks, partial(stage.transform, self._work(plan), order))
         elif isinstance(stage, PartStage):
             if stage.uses_model and len(plan.tasks) > 10 * CANARIES:
-                yield Job(plan, plan.tasks[:CANARIES], MakeParts(stage, plan.folder))
-            yield Job(plan, plan.tasks, MakeParts(stage, plan.folder))
+                yield Job(plan, plan.tasks[:CANARIES], partial(MakeParts, stage, plan.folder))
+            yield Job(plan, plan.tasks, partial(MakeParts, stage, plan.folder))
 
     def _count_done(self, plan: StagePlan) -> int:
         """Count what lies in the folder, which is the truth whatever the engine reports."""
@@ -305,6 +312,9 @@ class Driver:
 
     def _record(self, plan: StagePlan, made: dict[str, PartRecord]) -> None:
         stage = plan.stage
+        before = self.run_folder.read_record(stage.name, plan.generation)
+        if plan.is_whole and before and "wall" in before.more:
+            plan.more["wall"] = before.more["wall"]
         record = StageRecord(
             stage.name, stage.version, plan.generation, stage.meaning, made, plan.more, libraries()
         )

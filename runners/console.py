@@ -129,7 +129,7 @@ def _cells(stage: _Stage) -> list[Text | ProgressBar]:
         clock = f"{stage.elapsed():.0f} s" if made else "as it was"
     else:
         clock = f"{remaining:.0f} s left" if remaining is not None else f"{stage.elapsed():.0f} s"
-    out = f"{stage.examples} examples" if finished else ""
+    out = f"{stage.examples} examples" if stage.examples else ""
     dead = Text(f"{stage.dead} dead" if finished else "", "red" if stage.dead else "dim")
     name = Text(("✓ " if finished else "· ") + stage.name, "green" if finished else "bold")
     return [name, bar, Text(count), Text(pace, "dim"), Text(clock, "cyan"), Text(out), dead]
@@ -154,7 +154,11 @@ class _PlainView:
             words.append(f"{stage.rate():.2f}/s")
             words.append("" if remaining is None else f"{remaining:.0f} s left")
         elif event == "finish":
-            words += [f"{stage.examples} examples", f"{stage.dead} dead", f"{stage.elapsed():.1f} s"]
+            words += [
+                f"{stage.examples} examples" if stage.examples else "",
+                f"{stage.dead} dead",
+                f"{stage.elapsed():.1f} s",
+            ]
         self._console.print(", ".join(word for word in words if word), highlight=False)
 
     def close(self) -> None: ...

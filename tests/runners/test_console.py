@@ -72,12 +72,13 @@ def test_a_terminal_shows_every_stage_in_a_line_of_its_own():
     assert "3/3 sources" in text
     assert "1 dead" in text
     assert "as it was" in text
-    assert text.rstrip("\n").endswith("\x1b[?25h") or "\x1b[?25h" in text  # the cursor is back
+    assert "\x1b[?25h" in text  # the cursor is back
 
 
 def test_a_view_is_closed_when_the_run_fails():
     sink = io.StringIO()
-    with pytest.raises(RuntimeError), ConsoleProgress(Console(file=sink, force_terminal=True)) as progress:
+    console = Console(file=sink, force_terminal=True)
+    with pytest.raises(RuntimeError), ConsoleProgress(console) as progress:  # noqa: PT012
         progress.start("tag", 0, 1)
         with progress.watch("tag", lambda: 0):
             raise RuntimeError("a bug")

@@ -23,8 +23,8 @@ def workers_of(pid: int) -> list[int]:
 
 def small(folder: Path, **changes: object) -> Path:
     """A run of few jobs: each of them starts its workers anew."""
-    changes = {"duplicates": None, "localize": None, "embed": None} | changes
-    return squares_config(folder, {"a.tar": (12, 0), "b.tar": (8, 12)}, **changes)
+    changes = {"duplicates": None, "localize": None, "embed": None, "shards": {"size": 100}} | changes
+    return squares_config(folder, {"a.tar": (20, 0)}, **changes)
 
 
 @pytest.fixture(scope="module")

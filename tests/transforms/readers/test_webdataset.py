@@ -365,6 +365,20 @@ def test_damage_anywhere_is_bad_data_and_never_a_crash(whole, tmp_path, places):
         walk(tmp_path / "whole.tar")
 
 
+@pytest.mark.timeout(20)
+def test_a_header_that_promises_a_yottabyte_ends_the_archive(whole, tmp_path):
+    path, content, original = whole
+    at = list(borders(path))[-4]  # the header of the last member
+    block = bytearray(content[at : at + 512])
+    block[124:136] = b"\x80" + b"\0" * 3 + b"\xff" * 8
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "whole.tar").write_bytes(content[:at] + bytes(block) + content[at + 512 :])
+    found = walk(tmp_path / "whole.tar")
+    assert found[:-2] == original[:-1]
+    assert [reason for _, reason in found[-2:]] == [Reason.MEMBER_TOO_LARGE, Reason.SOURCE_TRUNCATED]
+
+
 @pytest.mark.parametrize("fill", [b"\0", b"\xaa"], ids=["zeros", "garbage"])
 @pytest.mark.parametrize("size", [512, 5_120])
 def test_a_hole_in_the_middle_is_told(whole, tmp_path, fill, size):

@@ -1,0 +1,275 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stage_runs import SQUARES, Bench, example, ingest_part, part, shared
+
+from sources import write_squares
+from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.shard_contract import SampleTag, evidence_of
+from tagmill.transforms import cluster, embed, files, localize, parse, parts
+from tagmill.transforms.clean import SCHEMA, Clean, CleanConfig, Clusters
+from tagmill.transforms.cluster import Cluster, ClusterConfig, fit
+from tagmill.transforms.parts import Inputs
+from tagmill.transforms.shards import make_sample
+from tagmill.transforms.tag import Tag, TagConfig
+
+
+def single(value):
+    """The float32 nearest to a number, which is what a table holds of it."""
+    return float(np.float32(value))
+
+
+def labels(*names):
+    return [{"name": name, "box": None} for name in names]
+
+
+def box(row, tag, region, score):
+    return {"row": row, "tag": tag, "region": region, "x1": 0, "y1": 0, "x2": 9, "y2": 9, "score": score}
+
+
+def region(row, tag, number, embedding=(1, 0), **scores):
+    values = {"own_score": None, "other_score": None, "other_tag": None, "region_score": None} | scores
+    vector = np.array(embedding, dtype=np.float16)
+    return {"row": row, "tag": tag, "region": number, "embedding": vector, **values}
+
+
+CENTRES = {"red": ((1.0, 0.0), np.linspace(0, 1, 101)), "blue": ((0.0, 1.0), np.linspace(0, 2, 101))}
+
+
+def clusters():
+    records = [
+        {
+            "tag": tag,
+            "regions": 50,
+            "sampled": 50,
+            "dimension": 2,
+            "k": 1,
+            "centroids": np.array(centre, np.float32),
+            "spread": 0.5,
+            "quantiles": quantiles.astype(np.float32),
+        }
+        for tag, (centre, quantiles) in CENTRES.items()
+    ]
+    records.append(records[0] | {"tag": "green", "k": 0, "centroids": [], "spread": None, "quantiles": []})
+    return pa.Table.from_pylist(records, cluster.SCHEMA)
+
+
+def by_hand():
+    """Row 0: a near red, a far blue, a green that was not found. Row 2: nothing. Row 3: what is given."""
+    ingest = ingest_part(
+        example(0),
+        example(2),
+        example(3, labels=labels("purple", "tidy"), split="val"),
+        gone=[1],
+    )
+    mentions = [
+        {"tag": tag, "kind": "object", "surface": tag, "start": 0, "end": 1}
+        for tag in ("red", "blue", "green")
+    ]
+    regions = [
+        region(0, "blue", 0, (0.5, -0.75), own_score=0.25, other_score=0.125, other_tag="red"),
+        region(0, "red", 0, (1, 0.5), own_score=0.75, other_score=0.1, other_tag="blue", region_score=0.05),
+        region(0, "red", 1, (0, 1)),
+    ]
+    boxes = [
+        box(0, "blue", 0, 0.3),
+        {"row": 0, "tag": "green"},
+        box(0, "red", 0, 0.4),
+        box(0, "red", 1, 0.2),
+    ]
+    return Inputs(
+        "p",
+        {
+            "ingest": ingest,
+            "parse": part("parse", parse.SCHEMA, [{"row": 0, "caption_index": 0, "mentions": mentions}]),
+            "localize": part("localize", localize.SCHEMA, boxes),
+            "embed": part("embed", embed.SCHEMA, regions),
+        },
+        {"cluster": clusters()},
+        "",
+    )
+
+
+def judged(policy):
+    stage = Clean(CleanConfig(policy=policy), shared())
+    output = stage.process(by_hand())
+    assert output.table.schema.equals(SCHEMA)
+    return output, {(r["row"], r["tag"]): r for r in output.table.to_pylist()}
+
+
+def test_evidence_of_a_case_made_by_hand():
+    _, found = judged(Policy())
+    assert list(found) == [(0, "blue"), (0, "green"), (0, "red"), (3, "purple"), (3, "tidy")]
+    red = found[0, "red"]
+    assert (red["parsed"], red["given"], red["asked"], red["boxes"]) == (1, 0, True, 2)
+    assert red["box_score"] == single(0.4)
+    assert (red["own_score"], red["other_score"], red["other_tag"]) == (0.75, single(0.1), "blue")
+    assert (red["distance"], red["distance_rank"]) == (0.5, 0.5)
+    blue = found[0, "blue"]
+    assert blue["distance"] == single(np.hypot(0.5, 1.75))
+    assert blue["distance_rank"] == single(np.float32(np.hypot(0.5, 1.75)) / 2)
+    green = found[0, "green"]
+    assert (green["asked"], green["boxes"], green["box_score"], green["distance"]) == (True, 0, None, None)
+    assert {tag: r["kind"] for (_, tag), r in found.items()} == dict.fromkeys(
+        ("red", "blue", "green", "purple"), "object"
+    ) | {"tidy": "attribute"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdicts"),
+    [
+        (
+            Policy(rule="paper"),
+            {
+                "red": ("dropped", "contradiction"),
+                "blue": ("dropped", "outlier"),
+                "green": ("kept", "no_box"),
+                "purple": ("kept", "given"),
+            },
+        ),
+        (
+            Policy(rule="adaptive"),
+            {
+                "red": ("kept", "doubtful"),
+                "blue": ("kept", "doubtful"),
+                "green": ("uncertain", "no_box"),
+                "purple": ("kept", "given"),
+            },
+        ),
+        (
+            Policy(rule="adaptive", trust_given=False, adaptive={"weak_box": 0.35, "outlier_rank": 0.4}),
+            {
+                "red": ("dropped", "outlier"),
+                "blue": ("dropped", "weak_box"),
+                "green": ("uncertain", "no_box"),
+                "purple": ("kept", "not_localized"),
+            },
+        ),
+    ],
+    ids=["paper", "adaptive", "adaptive with other constants"],
+)
+def test_verdicts_of_a_case_made_by_hand(policy, verdicts):
+    _, found = judged(policy)
+    assert {tag: (r["verdict"], r["rule"]) for (_, tag), r in found.items() if tag in verdicts} == verdicts
+
+
+def test_all_living_rows_are_counted_and_their_splits_noted():
+    output, _ = judged(Policy())
+    assert output.counts()["example"] == {"in": 3, "out": 3, "dropped": 0, "dead": 0}
+    assert output.notes == {"splits": {"train": 2, "val": 1}}
+
+
+class TestDistance:
+    def distance(self, tag, embedding):
+        return Clusters(clusters()).distance(tag, list(embedding))
+
+    @pytest.mark.parametrize(
+        ("embedding", "expected"),
+        [
+            ((1, 0), (0.0, 0.0)),
+            ((1, 0.25), (0.25, 0.25)),
+            ((2, 0), (1.0, 1.0)),
+            ((9, 0), (8.0, 1.0)),
+        ],
+        ids=["at the centre", "a quarter", "the farthest", "farther than all"],
+    )
+    def test_the_rank_is_the_place_among_the_tags_regions(self, embedding, expected):
+        assert self.distance("red", embedding) == expected
+
+    @pytest.mark.parametrize("tag", ["green", "nowhere"])
+    def test_a_tag_without_clusters_has_no_distance(self, tag):
+        assert self.distance(tag, (1, 0)) == (None, None)
+
+    def test_without_a_cluster_stage_there_is_no_distance(self):
+        assert Clusters(None).distance("red", [1.0, 0.0]) == (None, None)
+
+    def test_regions_that_all_look_the_same_are_no_outliers(self):
+        vector = np.random.default_rng(0).normal(size=64).astype(np.float16).astype(np.float32)
+        row = fit("a", np.tile(vector, (50, 1)), 50, ClusterConfig(), 1)
+        found = Clusters(pa.Table.from_pylist([row], cluster.SCHEMA))
+        assert found.distance("a", vector.tolist())[1] == 0
+        assert found.distance("a", (vector + 1).tolist())[1] == 1
+
+    @given(st.integers(10, 300), st.integers(0, 1_000))
+    def test_a_sampled_region_has_the_rank_of_its_distance(self, count, seed):
+        sample = np.random.default_rng(seed).normal(size=(count, 16)).astype(np.float16).astype(np.float32)
+        row = fit("a", sample, count, ClusterConfig(), 1)
+        found = Clusters(pa.Table.from_pylist([row], cluster.SCHEMA))
+        measured = [found.distance("a", vector.tolist()) for vector in sample]
+        distances = np.array([distance for distance, _ in measured])
+        ranks = np.array([rank for _, rank in measured])
+        assert all(single(value) == value for pair in measured for value in pair)
+        assert ranks.min() == 0
+        assert ranks.max() == 1
+        assert (np.diff(ranks[np.argsort(distances)]) >= 0).all()
+        place = np.searchsorted(np.sort(distances), distances) / (count - 1)
+        assert np.abs(ranks - place).max() < 0.02
+        # What the rule `paper` is named after: a tenth of a tag's regions are outliers.
+        assert abs((ranks > 0.9).mean() - 0.1) < 0.1 * 0.5 + 1 / count
+
+
+score = st.none() | st.floats(0, 1, width=32)
+
+
+@given(st.data(), st.sampled_from(["paper", "adaptive"]))
+def test_a_trainer_decides_the_stored_evidence_as_clean_did(data, rule):
+    evidence = Evidence(
+        given=data.draw(st.integers(0, 1)),
+        parsed=data.draw(st.integers(0, 2)),
+        tagger=data.draw(score),
+        asked=True,
+        boxes=1,
+        box_score=data.draw(st.floats(0, 1, width=32)),
+        **{name: data.draw(score) for name in ("own_score", "other_score", "region_score", "distance_rank")},
+    )
+    policy = Policy(rule=rule)
+    decision = decide(evidence, policy)
+    record = {"row": 0, "tag": "red", "kind": "object", "other_tag": None, **vars(evidence), **vars(decision)}
+    inputs = Inputs(
+        "p", {"ingest": ingest_part(example(0)), "clean": part("clean", SCHEMA, [record], examples=1)}, {}, ""
+    )
+    (tag,) = json.loads(json.dumps(make_sample(inputs, 0, "v")))["tags"]
+    stored = SampleTag.model_validate(tag)
+    assert evidence_of(stored) == evidence
+    again = decide(evidence_of(stored), policy)
+    assert (again.verdict, again.rule) == (stored.verdict, stored.rule) == (decision.verdict, decision.rule)
+
+
+def test_the_whole_way_over_real_squares(tmp_path):
+    bench = Bench(tmp_path / "run", part_size=6)
+    bench.ingest(write_squares(tmp_path / "a.tar", 18))
+    bench.run(parse.Parse(parse.ParseConfig(), bench.shared))
+    bench.run(Tag(TagConfig(model="square_models:SquareTagger"), bench.shared))
+    config = localize.LocalizeConfig(model="square_models:SquareLocalizer")
+    bench.run(localize.Localize(config, bench.shared))
+    config = embed.EmbedConfig(model="square_models:SquareEmbedder")
+    bench.run(embed.Embed(config, bench.shared, None))
+    stage = Cluster(ClusterConfig(min_regions=2), bench.shared)
+    bench.run(stage)
+    names = files.list_names(bench.uri("cluster"))
+    tables = [
+        parts.read_table(files.join(bench.uri("cluster"), n)) for n in names if n.startswith("clusters-")
+    ]
+    files.create_bytes(
+        files.join(bench.uri("cluster"), "clusters.parquet"), parts.table_bytes(cluster.merge(tables))
+    )
+    for made, name in zip(bench.run(Clean(CleanConfig(), bench.shared)), bench.names, strict=True):
+        for record in bench.part("ingest", name).records:
+            tags = made.of_row(record["row"])
+            assert sorted(t["tag"] for t in tags) == sorted(json.loads(record["meta"])["truth"])
+            assert {t["verdict"] for t in tags} == {"kept"}
+            assert all(t["distance"] is not None and 0 <= t["distance_rank"] <= 1 for t in tags)
+
+
+def test_policy_vocabulary_and_floor_are_the_meaning():
+    def meaning(policy=None, **changes):
+        return Clean(CleanConfig(policy=policy or Policy()), shared(SQUARES, **changes)).meaning
+
+    assert meaning() == meaning(threads=7)
+    assert meaning(Policy(rule="paper")) != meaning()
+    assert meaning(candidate_floor=0.4) != meaning()
+    assert json.loads(json.dumps(meaning())) == meaning()

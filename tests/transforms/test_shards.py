@@ -1,0 +1,267 @@
+import hashlib
+import io
+import json
+import os
+import tarfile
+import warnings
+
+import apache_beam as beam
+import pytest
+from PIL import Image
+from stage_runs import Bench, as_json
+
+from sources import encode, square_image, write_tar
+from tagmill.tag_system.errors import DamageError, InputChangedError
+from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Sample, unescape
+from tagmill.transforms import files, parts
+from tagmill.transforms.clean import Clean, CleanConfig
+from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
+from tagmill.transforms.localize import Localize, LocalizeConfig
+from tagmill.transforms.parse import Parse, ParseConfig
+from tagmill.transforms.shards import (
+    Shards,
+    ShardsConfig,
+    ShardTask,
+    Slice,
+    WriteShards,
+    index_uri,
+    tar_uri,
+    write_shard,
+)
+
+
+def saved(number, format_):
+    sink = io.BytesIO()
+    square_image(["red", "blue"], number).save(sink, format_)
+    return sink.getvalue()
+
+
+KEYS = ["plain", "folder.a/with space", "漢字/ключ😀", "k" * 380, "percent%2F", "last"]
+FORMATS = ["PNG", "JPEG", "WEBP"]
+
+
+def source(path):
+    contents = []
+    for number, key in enumerate(KEYS):
+        format_ = FORMATS[number % 3]
+        extension = {"PNG": "png", "JPEG": "JPG", "WEBP": "webp"}[format_]
+        fields = {
+            "captions": ["a red square", "", "größer 😀"] if number != 4 else [],
+            "labels": [{"name": "red", "box": [0.1, 2, 3, 16777217]}],
+            "url": "http://example.org/ü",
+            "split": "val" if number == 2 else "train",
+        }
+        contents.append((f"{key}.{extension}", saved(number, format_)))
+        contents.append((f"{key}.json", as_json(fields)))
+    return write_tar(path, contents)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    return made(folder, source(folder / "data" / "a.tar"))
+
+
+def made(folder, path, part_size=2):
+    bench = Bench(folder / "run", part_size=part_size)
+    bench.ingest(path)
+    bench.run(Duplicates(DuplicatesConfig(), bench.shared))
+    bench.run(Parse(ParseConfig(), bench.shared))
+    bench.run(Localize(LocalizeConfig(model="square_models:SquareLocalizer"), bench.shared))
+    bench.run(Clean(CleanConfig(), bench.shared))
+    return bench
+
+
+def task(bench, stage, split="train"):
+    slices = [Slice(t.name, t.inputs, t.root) for t in bench.tasks(stage)]
+    return ShardTask(f"{split}-000000", split, "made-by", slices)
+
+
+@pytest.fixture
+def stage(bench):
+    return Shards(ShardsConfig(), bench.shared)
+
+
+@pytest.fixture
+def shard(bench, stage, tmp_path):
+    """The folder of a written shard of the split `train`."""
+    write_shard(stage, str(tmp_path / "shards"), task(bench, stage))
+    return str(tmp_path / "shards")
+
+
+def in_split(bench, split):
+    found = [r for name in bench.names for r in bench.part("ingest", name).records]
+    return [r for r in found if r["split"] == split]
+
+
+def read(shard, name="train-000000"):
+    with tarfile.open(tar_uri(shard, name)) as archive:
+        return [(m, archive.extractfile(m).read()) for m in archive]
+
+
+def test_a_shard_holds_the_original_bytes_of_its_split_in_order(shard, bench):
+    expected = in_split(bench, "train")
+    members = read(shard)
+    images = [(unescape(m.name.split(".")[0]), data) for m, data in members if not m.name.endswith(".json")]
+    assert (
+        [key for key, _ in images]
+        == [r["key"] for r in expected]
+        == [f"squares/{k}" for k in KEYS if k != KEYS[2]]
+    )
+    assert [hashlib.sha256(data).hexdigest() for _, data in images] == [r["sha256"] for r in expected]
+    assert [m.name.split(".")[1] for m, _ in members] == [
+        "png",
+        "json",
+        "jpg",
+        "json",
+        "png",
+        "json",
+        "jpg",
+        "json",
+        "webp",
+        "json",
+    ]
+
+
+def test_every_record_is_a_sample_of_the_contract(shard, bench):
+    rows = {r["key"]: r for r in in_split(bench, "train")}
+    for member, data in read(shard):
+        if member.name.endswith(".json"):
+            sample = Sample.model_validate_json(data)
+            row = rows[sample.key]
+            assert (sample.width, sample.height, sample.format, sample.sha256) == (
+                row["width"],
+                row["height"],
+                row["format"],
+                row["sha256"],
+            )
+            assert sample.vocabulary == bench.shared.vocabulary.digest
+            assert sample.meta == {"url": "http://example.org/ü", "split": "train"}
+            assert sample.labels == [{"name": "red", "box": [0.1, 2, 3, 16777216]}]
+            assert [c.text for c in sample.captions] == [c for c in row["captions"] if c is not None]
+            (red,) = [t for t in sample.tags if t.tag == "red"]
+            assert (red.verdict, red.rule, red.boxes[0][4]) == ("kept", "given", 0.9)
+
+
+def test_captions_keep_their_own_mentions_after_a_hole(shard):
+    sample = next(Sample.model_validate_json(d) for m, d in read(shard) if m.name.endswith(".json"))
+    assert [(c.text, [m.tag for m in c.mentions]) for c in sample.captions] == [
+        ("a red square", ["red"]),
+        ("größer 😀", []),
+    ]
+
+
+def test_offsets_of_the_index_point_at_the_exact_bytes(shard):
+    table = parts.read_table(index_uri(shard, "train-000000"))
+    assert table.schema.remove_metadata().equals(INDEX_SCHEMA)
+    data = files.read_bytes(tar_uri(shard, "train-000000"))
+    index = table.to_pylist()
+    assert [(r["member"], data[r["offset"] :][: r["size"]]) for r in index] == [
+        (m.name, content) for m, content in read(shard)
+    ]
+    assert all(unescape(r["member"].split(".")[0]) == r["key"] for r in index)
+    header = json.loads(table.schema.metadata[parts.METADATA_KEY])
+    assert header["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (header["bytes"], header["examples"], header["split"]) == (len(data), 5, "train")
+
+
+def test_the_same_bytes_whatever_the_retry_the_machine_or_the_clock(shard, bench, stage, tmp_path):
+    first = files.read_bytes(tar_uri(shard, "train-000000"))
+    files.remove(tar_uri(shard, "train-000000"))
+    files.remove(index_uri(shard, "train-000000"))
+    write_shard(stage, shard, task(bench, stage))
+    assert files.read_bytes(tar_uri(shard, "train-000000")) == first
+    other = made(tmp_path / "elsewhere", source(tmp_path / "elsewhere" / "b" / "a.tar"))
+    write_shard(Shards(ShardsConfig(), other.shared), str(tmp_path / "s"), task(other, stage))
+    assert files.read_bytes(tar_uri(str(tmp_path / "s"), "train-000000")) == first
+    for member, _ in read(shard):
+        assert (member.uid, member.gid, member.mtime, member.uname, member.gname) == (0, 0, 0, "", "")
+    assert str(tmp_path).encode() not in first
+
+
+def test_a_tar_without_an_index_is_taken_over(shard, bench, stage):
+    expected = files.read_bytes(index_uri(shard, "train-000000"))
+    files.remove(index_uri(shard, "train-000000"))
+    write_shard(stage, shard, task(bench, stage))
+    assert files.read_bytes(index_uri(shard, "train-000000")) == expected
+
+
+def test_another_tar_in_its_place_is_damage(shard, bench, stage):
+    files.remove(index_uri(shard, "train-000000"))
+    files.replace_bytes(tar_uri(shard, "train-000000"), b"half a tar")
+    with pytest.raises(DamageError, match="train-000000"):
+        write_shard(stage, shard, task(bench, stage))
+
+
+@pytest.mark.parametrize("runner", ["FnApiRunner", "BundleBasedDirectRunner"])
+def test_the_beam_job_writes_the_same_bytes(shard, bench, stage, tmp_path, runner):
+    folder = str(tmp_path / runner)
+    tasks = [task(bench, stage, split) for split in ("train", "val")]
+    for _ in range(2):  # the second time there is nothing left to do
+        with beam.Pipeline(runner=runner) as pipeline:
+            pipeline | beam.Create(tasks) | WriteShards(stage, folder)
+    assert files.read_bytes(tar_uri(folder, "train-000000")) == files.read_bytes(
+        tar_uri(shard, "train-000000")
+    )
+    assert [unescape(m.name.split(".")[0]) for m, _ in read(folder, "val-000000")] == [
+        f"squares/{KEYS[2]}"
+    ] * 2
+    assert len(os.listdir(folder)) == 4
+
+
+def test_webdataset_reads_a_shard(shard, bench):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import webdataset
+
+        found = list(webdataset.WebDataset(tar_uri(shard, "train-000000"), shardshuffle=False).decode("pil"))
+    assert [sample["json"]["key"] for sample in found] == [r["key"] for r in in_split(bench, "train")]
+    for sample in found:
+        (image,) = [value for value in sample.values() if isinstance(value, Image.Image)]
+        assert image.size == (sample["json"]["width"], sample["json"]["height"])
+
+
+def test_an_image_that_changed_since_ingest_stops_the_run(stage, tmp_path):
+    path = source(tmp_path / "a.tar")
+    bench = made(tmp_path, path)
+    place = bench.part("ingest").records[0]["image"]
+    data = bytearray(path.read_bytes())
+    data[place["offset"] + place["size"] // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputChangedError, match="squares/plain"):
+        write_shard(stage, str(tmp_path / "shards"), task(bench, stage))
+    assert files.list_names(str(tmp_path / "shards")) == []
+
+
+def test_losers_and_dead_are_not_in_a_shard(tmp_path):
+    image = encode(square_image(["red"], 1))
+    contents = [
+        ("a.png", image),
+        ("b.png", image),
+        ("c.png", b"broken"),
+        ("d.png", encode(square_image(["blue"], 2))),
+    ]
+    bench = made(tmp_path, write_tar(tmp_path / "a.tar", contents))
+    stage = Shards(ShardsConfig(), bench.shared)
+    write_shard(stage, str(tmp_path / "s"), task(bench, stage))
+    members = [unescape(m.name.split(".")[0]) for m, _ in read(str(tmp_path / "s"))]
+    assert members == ["squares/a", "squares/a", "squares/d", "squares/d"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'{"x": "\\ud83d", "\\udc00": ["\\udfff"]}',
+        b'{"x": "\\u0000\\u2028</script>"}',
+        b'{"x": NaN, "big": 123456789012345678901234567890}',
+    ],
+    ids=["half characters", "control characters", "numbers"],
+)
+def test_odd_meta_is_written_as_strict_json(tmp_path, fields):
+    path = write_tar(tmp_path / "a.tar", [("a.png", encode(square_image(["red"], 1))), ("a.json", fields)])
+    bench = made(tmp_path, path)
+    stage = Shards(ShardsConfig(), bench.shared)
+    write_shard(stage, str(tmp_path / "s"), task(bench, stage))
+    (_, _), (_, data) = read(str(tmp_path / "s"))
+    expected = json.loads(fields, parse_constant=lambda _: None)
+    assert json.loads(data.decode(), parse_constant=pytest.fail)["meta"] == expected

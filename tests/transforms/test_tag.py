@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from odd_models import WitnessTagger
+from stage_runs import SQUARES, Bench, shared
+
+from sources import COLOURS, write_squares
+from square_models import SquareTagger, shares
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms.class_names import masked_tags
+from tagmill.transforms.images import decode
+from tagmill.transforms.tag import SCHEMA, Tag, TagConfig
+
+TAGGER = "square_models:SquareTagger"
+
+
+def truth(bench, name=None):
+    return {r["row"]: sorted(json.loads(r["meta"])["truth"]) for r in bench.part("ingest", name).records}
+
+
+def test_the_squares_of_every_image_are_seen(tmp_path):
+    bench = Bench(tmp_path / "run", part_size=4)
+    bench.ingest(write_squares(tmp_path / "a.tar", 7))
+    for part, name in zip(bench.run(Tag(TagConfig(model=TAGGER), bench.shared)), bench.names, strict=True):
+        assert part.table.schema.equals(SCHEMA)
+        assert {row: sorted(r["tag"] for r in part.of_row(row)) for row in truth(bench, name)} == truth(
+            bench, name
+        )
+        assert part.header.counts["example"]["out"] == len(truth(bench, name))
+        assert part.header.seconds.keys() >= {"model", "decode", "wait", "read", "total"}
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5, 1.0])
+def test_the_floor_is_the_least_score_that_is_written(tmp_path, floor):
+    bench = Bench(tmp_path / "run")
+    bench.ingest(write_squares(tmp_path / "a.tar", 3))
+    (part,) = bench.run(Tag(TagConfig(model=TAGGER, score_floor=floor), bench.shared))
+    found = {(r["row"], r["tag"]): r["score"] for r in part.records}
+    expected = {}
+    for row, record in enumerate(bench.part("ingest").records):
+        place = record["image"]
+        data = (tmp_path / "a.tar").read_bytes()[place["offset"] :][: place["size"]]
+        for name, share in zip(COLOURS, shares(decode(data, 10**6)), strict=True):
+            score = np.float32(min(1, share * 20))
+            if score >= floor:
+                expected[row, name] = float(score)
+    assert found == expected
+
+
+def test_what_the_model_knows_is_noted_and_so_is_what_is_no_tag(tmp_path):
+    vocabulary = Vocabulary.from_text("blue\nother\nred\n", "test")
+    bench = Bench(tmp_path / "run", vocabulary=vocabulary)
+    bench.ingest(write_squares(tmp_path / "a.tar", 2))
+    (part,) = bench.run(Tag(TagConfig(model=TAGGER, score_floor=0), bench.shared))
+    assert masked_tags(part.header.notes["scored"], vocabulary) == {"red", "blue"}
+    assert part.header.notes["unmapped_classes"] == 3
+    assert part.header.notes["unmapped"] == "green, yellow, purple"
+    assert [r["tag"] for r in part.records] == ["blue", "red"] * 2
+
+
+def test_batches_hold_what_the_config_says(tmp_path):
+    WitnessTagger.batches.clear()
+    bench = Bench(tmp_path / "run", part_size=7)
+    bench.ingest(write_squares(tmp_path / "a.tar", 7))
+    bench.run(Tag(TagConfig(model="odd_models:WitnessTagger", batch_size=3), bench.shared))
+    assert WitnessTagger.batches == [3, 3, 1]
+
+
+def test_the_meaning_says_model_vocabulary_and_floor_but_not_the_batch():
+    def meaning(vocabulary=SQUARES, **changes):
+        return Tag(TagConfig(**({"model": TAGGER} | changes)), shared(vocabulary)).meaning
+
+    assert meaning(batch_size=2) == meaning()
+    assert meaning(score_floor=0.1) != meaning()
+    assert meaning(Vocabulary.from_text("red", "x")) != meaning()
+    assert meaning()["model"] == SquareTagger().fingerprint()
+
+
+def test_processing_before_setup_is_a_bug(tmp_path):
+    with pytest.raises(RuntimeError, match="before setup"):
+        Tag(TagConfig(model=TAGGER), shared()).process(None)
