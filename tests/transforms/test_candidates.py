@@ -1,6 +1,6 @@
 import pytest
-from stage_runs import SQUARES, example, ingest_part, part
 
+from stage_runs import SQUARES, example, ingest_part, part
 from tagmill.transforms import caption, parse, tag
 from tagmill.transforms.candidates import Sources, gather
 from tagmill.transforms.class_names import ClassNames

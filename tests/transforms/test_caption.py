@@ -1,8 +1,7 @@
 import json
 
-from stage_runs import Bench, shared
-
 from sources import write_squares
+from stage_runs import Bench, shared
 from tagmill.transforms.candidates import gather
 from tagmill.transforms.caption import SCHEMA, Caption, CaptionConfig
 from tagmill.transforms.clean import Clean, CleanConfig

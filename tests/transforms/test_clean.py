@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_runs import SQUARES, Bench, example, ingest_part, part, shared
 
 from sources import write_squares
+from stage_runs import SQUARES, Bench, example, ingest_part, part, shared
 from tagmill.tag_system.decisions import Evidence, Policy, decide
 from tagmill.tag_system.shard_contract import SampleTag, evidence_of
 from tagmill.transforms import cluster, embed, files, localize, parse, parts

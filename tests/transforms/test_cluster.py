@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_runs import Bench, part
 
+from stage_runs import Bench, part
 from tagmill.transforms import cluster, embed, files, parts
 from tagmill.transforms.cluster import (
     Cluster,

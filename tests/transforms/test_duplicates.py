@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import apache_beam as beam
 import pytest
-from flaky_files import FlakyFileSystem
-from stage_runs import Bench, as_json, shared
 
+from flaky_files import FlakyFileSystem
 from sources import encode, square_image, write_tar
+from stage_runs import Bench, as_json, shared
 from tagmill.transforms import files, parts
 from tagmill.transforms.duplicates import SCHEMA, Duplicates, DuplicatesConfig
 

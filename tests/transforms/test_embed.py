@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_runs import Bench, as_json
 
 from sources import encode, square_image, write_squares, write_tar
+from stage_runs import Bench, as_json
 from tagmill.transforms import embed
 from tagmill.transforms.embed import Embed, EmbedConfig, crop
 from tagmill.transforms.localize import Localize, LocalizeConfig

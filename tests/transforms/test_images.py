@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hostile import chunk, png, resized_jpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hostile import chunk, png, resized_jpeg
 from sources import encode, square_image
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
 from tagmill.transforms import images

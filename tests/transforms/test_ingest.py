@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from stage_runs import Bench, shared, source_task
 
 from sources import encode, members, square_image, write_squares, write_tar
+from stage_runs import Bench, shared, source_task
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
 from tagmill.transforms import files, parts
 from tagmill.transforms.ingest import (

@@ -2,16 +2,17 @@ import json
 import math
 
 import pytest
-from stage_runs import Bench, shared
 
 from sources import write_squares
+from stage_runs import Bench, shared
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.localize import SCHEMA, Localize, LocalizeConfig
 from tagmill.transforms.parse import Parse, ParseConfig
 
 VOCABULARY = Vocabulary.from_text(
     "red\tobject\tred square|crimson\nblue\tobject\tblue square\n"
-    "green\tobject\ntidy\tattribute\nhall\tscene\n",
+    "green\tobject\n"
+    "tidy\tattribute\nhall\tscene\n",
     "t",
 )
 
@@ -21,9 +22,8 @@ def localize(tmp_path):
     """Localize one image of 96 x 80, whose labels are given, by a script of boxes."""
 
     def localize(script, labels=("red", "blue"), classes=None, **changes):
-        from stage_runs import as_json
-
         from sources import encode, square_image, write_tar
+        from stage_runs import as_json
 
         contents = [("a.png", encode(square_image(["red"]))), ("a.json", as_json({"labels": list(labels)}))]
         bench = Bench(tmp_path / "run", vocabulary=VOCABULARY)

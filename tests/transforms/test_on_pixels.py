@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from stage_runs import Bench
 
 from sources import encode, write_tar
+from stage_runs import Bench
 from tagmill.tag_system.errors import DataError, Reason
 from tagmill.transforms import files, images, on_pixels, parts
 from tagmill.transforms.tag import Tag, TagConfig

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from stage_runs import Bench, as_json, shared
 
 from sources import encode, square_image, write_tar
+from stage_runs import Bench, as_json, shared
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.parse import SCHEMA, Parse, ParseConfig
 

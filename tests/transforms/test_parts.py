@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_runs import example, ingest_part, part
 
+from stage_runs import example, ingest_part, part
 from tagmill.tag_system.errors import DamageError, DataError, Reason
 from tagmill.transforms import files, parts
 from tagmill.transforms.parts import Dead, Inputs, Output

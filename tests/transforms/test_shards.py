@@ -8,9 +8,9 @@ import warnings
 import apache_beam as beam
 import pytest
 from PIL import Image
-from stage_runs import Bench, as_json
 
 from sources import encode, square_image, write_tar
+from stage_runs import Bench, as_json
 from tagmill.tag_system.errors import DamageError, InputChangedError
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Sample, unescape
 from tagmill.transforms import files, parts

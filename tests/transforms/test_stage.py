@@ -8,11 +8,11 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
-from flaky_files import FlakyFileSystem
 from pydantic import ValidationError
-from stage_runs import Bench, shared
 
+from flaky_files import FlakyFileSystem
 from sources import write_squares
+from stage_runs import Bench, shared
 from tagmill.transforms import files, parts
 from tagmill.transforms.caption import Caption, CaptionConfig
 from tagmill.transforms.clean import Clean, CleanConfig

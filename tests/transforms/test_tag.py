@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from odd_models import WitnessTagger
-from stage_runs import SQUARES, Bench, shared
 
+from odd_models import WitnessTagger
 from sources import COLOURS, write_squares
 from square_models import SquareTagger, shares
+from stage_runs import SQUARES, Bench, shared
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.class_names import masked_tags
 from tagmill.transforms.images import decode
