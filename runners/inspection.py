@@ -33,7 +33,7 @@ def show_plan(console: Console, config: str, overrides: list[str], *, accept_cha
         elif plan.unfinished and not plan.tasks:
             console.print(f"{plan.stage.name}: write the manifest anew", highlight=False)
         elif not plan.tasks:
-            console.print(f"{plan.stage.name}: up to date, {len(plan.names)} {unit}", highlight=False)
+            console.print(f"{plan.stage.name}: up to date, {driver.extent(plan)[1]} {unit}", highlight=False)
         else:
             console.print(
                 f"{plan.stage.name}: make {len(plan.tasks)} of {len(plan.done) + len(plan.tasks)} {unit}",
