@@ -1,16 +1,23 @@
-"""Duplicates: of images with the same bytes in one input, the first lives; so it is with keys.
+"""Duplicates: an example is dropped if one that lives, earlier in its input, has its image or else its key.
 
-First means first in ingest's order, which later input only extends: it never changes an earlier winner.
-Only digests and row numbers cross the shuffle.
+Examples are gone through in ingest's order, so whoever loses names a winner that lives, and no image goes but
+under keys that other images of the dataset have. To settle all keys first and then images, or the reverse,
+would not do: an example could lose to one that is dropped itself, and the last copy of an image with it.
+What becomes of an example depends on earlier ones alone: later input changes no winner, and no loser.
+
+Only digests and row numbers cross the shuffle. Copies under keys of their own are settled in buckets; what
+hangs together by keys that stand for several images meets in one place, at about 400 bytes an example.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tagmill.transforms import parts
 from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, conform, libraries
@@ -29,7 +36,13 @@ SCHEMA = pa.schema(
 SAME_IMAGE = "same_image"
 SAME_KEY = "same_key"
 
-ENTRY = np.dtype([("digest", "S16"), ("order", "<i8"), ("row", "<i4"), ("what", "u1")])
+ENTRY = np.dtype([("key", "S16"), ("image", "S16"), ("order", "<i8"), ("row", "<i4"), ("contested", "?")])
+"""An example: digests of its key and image, the place of its part in ingest's order, its row in the part."""
+
+Entries = NDArray[np.void]
+
+Loss = tuple[int, int, str, int, int]
+"""Order and row of an example that is dropped, the reason, order and row of the one that lives."""
 
 
 class DuplicatesConfig(StageConfig):
@@ -40,7 +53,7 @@ class Duplicates(GlobalStage[DuplicatesConfig]):
     """Drops the copies; what is written are the losers."""
 
     name = "duplicates"
-    version = 1
+    version = 2
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -62,13 +75,22 @@ class FindDuplicates(beam.PTransform):
         self._order = order
 
     def expand(self, tasks: beam.PCollection[PartTask]) -> beam.PCollection[str]:
-        """Digests to their bucket, losers back to their part."""
-        losers = (
+        """Digests to their bucket, of keys and then of images; losers back to their part."""
+        names = sorted(self._order, key=self._order.__getitem__)
+        copies = (
             tasks
-            | "Read digests" >> beam.ParDo(_DigestsFn(self._order))
-            | "Group by digest" >> beam.GroupByKey()
-            | "Find losers" >> beam.ParDo(_LosersFn(sorted(self._order, key=self._order.__getitem__)))
+            | "Read digests" >> beam.ParDo(_EntriesFn(self._order))
+            | "Group by key" >> beam.GroupByKey()
+            | "Mark contested keys" >> beam.ParDo(_MarkFn())
+            | "Group by image" >> beam.GroupByKey()
+            | "Settle copies" >> beam.ParDo(_CopiesFn(names)).with_outputs("open", main="losers")
         )
+        contested = (
+            copies.open
+            | "Bring together" >> beam.GroupByKey()
+            | "Settle in order" >> beam.ParDo(_InOrderFn(names))
+        )
+        losers = (copies.losers, contested) | "All losers" >> beam.Flatten()
         named = tasks | "Name" >> beam.Map(_named).with_output_types(tuple[str, PartTask])
         return (
             {"task": named, "losers": losers}
@@ -85,8 +107,74 @@ def _digest(*values: str) -> bytes:
     return hashlib.blake2b("\0".join(values).encode(), digest_size=16).digest()
 
 
-class _DigestsFn(beam.DoFn):
-    """A part's digests of image and key, in blocks by bucket."""
+def mark_contested(entries: Entries) -> Entries:
+    """Mark the entries whose key stands for several images; `entries` has all of a key, or none."""
+    _, keys = np.unique(entries["key"], return_inverse=True)
+    _, images = np.unique(entries["image"], return_inverse=True)
+    pairs = np.unique(np.stack([keys, images]), axis=1)
+    marked = entries.copy()
+    marked["contested"] = np.bincount(pairs[0])[keys] > 1
+    return marked
+
+
+def settle_copies(entries: Entries) -> tuple[list[Loss], Entries]:
+    """Settle the images that have no contested key: the first of each lives.
+
+    `entries` has all of an image, or none. Returns the losses, and the entries of the other images.
+    """
+    entries = entries[np.lexsort((entries["row"], entries["order"], entries["image"]))]
+    starts = np.flatnonzero(np.concatenate([[True], entries["image"][1:] != entries["image"][:-1]]))
+    sizes = np.diff(np.append(starts, len(entries)))
+    first = np.repeat(starts, sizes)
+    is_open = np.repeat(np.logical_or.reduceat(entries["contested"], starts), sizes)
+    lost = np.flatnonzero(~is_open & (first != np.arange(len(entries))))
+    return [_loss(entries, int(place), int(first[place]), SAME_IMAGE) for place in lost], entries[is_open]
+
+
+def settle_in_order(entries: Entries) -> list[Loss]:
+    """Go through entries in their order: one lives unless one that lives has its image, or else its key."""
+    entries = entries[np.lexsort((entries["row"], entries["order"]))]
+    of_image: dict[bytes, int] = {}
+    of_key: dict[bytes, int] = {}
+    losses = []
+    pairs = zip(entries["image"].tolist(), entries["key"].tolist(), strict=True)
+    for place, (image, key) in enumerate(pairs):
+        if image in of_image:
+            losses.append(_loss(entries, place, of_image[image], SAME_IMAGE))
+        elif key in of_key:
+            losses.append(_loss(entries, place, of_key[key], SAME_KEY))
+        else:
+            of_image[image] = of_key[key] = place
+    return losses
+
+
+def _loss(entries: Entries, place: int, winner: int, reason: str) -> Loss:
+    lost, won = entries[place], entries[winner]
+    return int(lost["order"]), int(lost["row"]), reason, int(won["order"]), int(won["row"])
+
+
+def _blocks(entries: Entries, column: str) -> Iterator[tuple[int, bytes]]:
+    """Deal entries to buckets, by the first byte of a digest."""
+    buckets = np.ascontiguousarray(entries[column]).view(np.uint8).reshape(-1, 16)[:, 0]
+    for bucket in np.unique(buckets):
+        yield int(bucket), entries[buckets == bucket].tobytes()
+
+
+def _joined(blocks: Iterable[bytes]) -> Entries:
+    return np.frombuffer(b"".join(blocks), dtype=ENTRY)
+
+
+def _by_part(losses: Iterable[Loss], names: list[str]) -> Iterator[tuple[str, list[Any]]]:
+    """Gather losses by the name of the loser's part, as row, reason, the winner's part and row."""
+    found = defaultdict(list)
+    for order, row, reason, winner_order, winner_row in losses:
+        found[order].append([row, reason, names[winner_order], winner_row])
+    for order, rows in found.items():
+        yield names[order], rows
+
+
+class _EntriesFn(beam.DoFn):
+    """A part's entries, in blocks by the bucket of the key."""
 
     def __init__(self, order: dict[str, int]) -> None:
         self._order = order
@@ -94,38 +182,41 @@ class _DigestsFn(beam.DoFn):
     def process(self, element: PartTask) -> Iterable[tuple[int, bytes]]:
         part = parts.read_part(element.inputs["ingest"], ["row", "key", "sha256"])
         place, of_input = self._order[element.name], part.header.notes["input"]
-        entries = []
-        for record in part.records:
-            entries.append((_digest(of_input, record["sha256"]), place, record["row"], 0))
-            entries.append((_digest(record["key"]), place, record["row"], 1))
-        table = np.array(entries, dtype=ENTRY)
-        buckets = np.ascontiguousarray(table["digest"]).view(np.uint8).reshape(-1, 16)[:, 0]
-        for bucket in np.unique(buckets):
-            yield int(bucket), table[buckets == bucket].tobytes()
+        entries = [
+            (_digest(record["key"]), _digest(of_input, record["sha256"]), place, record["row"], False)
+            for record in part.records
+        ]
+        yield from _blocks(np.array(entries, dtype=ENTRY), "key")
 
 
-class _LosersFn(beam.DoFn):
-    """All entries of a bucket -> the losers, by the name of their part."""
+class _MarkFn(beam.DoFn):
+    """All entries of a bucket of keys, in blocks by the bucket of the image."""
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterable[tuple[int, bytes]]:
+        yield from _blocks(mark_contested(_joined(element[1])), "image")
+
+
+class _CopiesFn(beam.DoFn):
+    """All entries of a bucket of images -> losers by part; beside them what is to be settled in order."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+        losses, left = settle_copies(_joined(element[1]))
+        yield from _by_part(losses, self._names)
+        if len(left):
+            yield beam.TaggedOutput("open", (0, left.tobytes()))
+
+
+class _InOrderFn(beam.DoFn):
+    """All entries that are left -> losers by part."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[str, list[Any]]]:
-        entries = np.frombuffer(b"".join(element[1]), dtype=ENTRY)
-        entries = np.sort(entries, order=["what", "digest", "order", "row"])
-        same = (entries["digest"][1:] == entries["digest"][:-1]) & (
-            entries["what"][1:] == entries["what"][:-1]
-        )
-        starts = np.flatnonzero(np.concatenate([[True], ~same]))
-        winner = np.repeat(starts, np.diff(np.append(starts, len(entries))))
-        losers: dict[int, list[Any]] = {}
-        for index in np.flatnonzero(winner != np.arange(len(entries))):
-            entry, first = entries[index], entries[winner[index]]
-            reason = SAME_KEY if entry["what"] else SAME_IMAGE
-            loss = [int(entry["row"]), reason, self._names[int(first["order"])], int(first["row"])]
-            losers.setdefault(int(entry["order"]), []).append(loss)
-        for place, found in losers.items():
-            yield self._names[place], found
+        yield from _by_part(settle_in_order(_joined(element[1])), self._names)
 
 
 class _WriteFn(beam.DoFn):
@@ -141,12 +232,11 @@ class _WriteFn(beam.DoFn):
         part = parts.read_part(task.inputs["ingest"], ["row", "key"])
         inputs = parts.Inputs(name, {"ingest": part}, {}, task.root)
         losses = sorted(loss for block in groups["losers"] for loss in block)
-        first = {row: (reason, winner, at) for row, reason, winner, at in reversed(losses)}
         records = [
             {"row": row, "key": inputs.key(row), "reason": reason, "winner_part": winner, "winner_row": at}
-            for row, (reason, winner, at) in sorted(first.items())
+            for row, reason, winner, at in losses
         ]
-        dropped = {row: reason for row, (reason, _, _) in first.items()}
+        dropped = {row: reason for row, reason, _, _ in losses}
         table = conform(pa.Table.from_pylist(records, SCHEMA), self._stage)
         output = parts.Output(table, len(inputs.rows), dropped=dropped)
         header = parts.make_header(

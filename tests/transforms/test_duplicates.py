@@ -1,13 +1,24 @@
 from dataclasses import replace
 
 import apache_beam as beam
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flaky_files import FlakyFileSystem
 from sources import encode, square_image, write_tar
 from stage_runs import Bench, as_json, shared
 from tagmill.transforms import files, parts
-from tagmill.transforms.duplicates import SCHEMA, Duplicates, DuplicatesConfig
+from tagmill.transforms.duplicates import (
+    ENTRY,
+    SCHEMA,
+    Duplicates,
+    DuplicatesConfig,
+    mark_contested,
+    settle_copies,
+    settle_in_order,
+)
 
 NAMES = ["red", "green", "blue", "yellow", "purple"]
 
@@ -58,6 +69,19 @@ def test_an_image_with_the_same_key_and_bytes_is_lost_once_as_the_same_image(ben
     assert losers(bench) == [("squares/a", "same_image", "squares/a")]
 
 
+def test_an_image_whose_copy_lost_its_key_lives_on(bench, tmp_path):
+    bench.ingest(write(tmp_path / "a.tar", [("a", 1)]))
+    bench.ingest(write(tmp_path / "b.tar", [("a", 2)]))
+    bench.ingest(write(tmp_path / "c.tar", [("b", 2)]))
+    assert losers(bench) == [("squares/a", "same_key", "squares/a")]
+
+
+def test_a_key_is_free_again_when_its_first_example_is_a_copy(bench, tmp_path):
+    bench.ingest(write(tmp_path / "a.tar", [("a", 1), ("b", 1)]))
+    bench.ingest(write(tmp_path / "b.tar", [("b", 2)]))
+    assert losers(bench) == [("squares/b", "same_image", "squares/a")]
+
+
 def test_copies_in_two_inputs_are_kept(bench, tmp_path):
     bench.ingest(write(tmp_path / "a.tar", [("a", 1)]), name="one")
     bench.ingest(write(tmp_path / "b.tar", [("a", 1)]), name="two")
@@ -74,6 +98,86 @@ def test_the_order_of_the_parts_decides_and_not_their_names(bench, tmp_path):
         found = losers(bench)
         assert [winner for _, _, winner in found] == [first, first]
         bench.stages.pop()
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=40)
+"""Examples in ingest's order, as key and image."""
+
+
+def settle(pairs):
+    """Settle examples as the job does, two to a part: {place: (reason, place of the winner)}."""
+    entries = np.array(
+        [(b"k%d" % key, b"i%d" % image, n // 2, n % 2, False) for n, (key, image) in enumerate(pairs)], ENTRY
+    )
+    marked = [mark_contested(block) for block in dealt(entries, "key")]
+    losses, left = [], [entries[:0]]
+    for block in dealt(np.concatenate([*left, *marked]), "image"):
+        lost, still_open = settle_copies(block)
+        losses += lost
+        left.append(still_open)
+    losses += settle_in_order(np.concatenate(left))
+    found = {order * 2 + row: (reason, part * 2 + at) for order, row, reason, part, at in losses}
+    assert len(found) == len(losses)
+    return found
+
+
+def dealt(entries, column):
+    """Three buckets, each in the reverse of the order, but for those that are empty."""
+    bucket = np.array([int(value[1:]) % 3 for value in entries[column]])
+    blocks = (entries[bucket == number][::-1] for number in range(3))
+    return [block for block in blocks if len(block)]
+
+
+@given(PAIRS)
+def test_a_loser_shares_its_image_or_else_its_key_with_an_earlier_one_that_lives(pairs):
+    losses = settle(pairs)
+    for place, (reason, winner) in losses.items():
+        assert winner < place
+        assert winner not in losses
+        shared = 1 if reason == "same_image" else 0
+        assert pairs[winner][shared] == pairs[place][shared]
+
+
+@given(PAIRS)
+def test_every_image_lives_once_but_where_each_of_its_keys_is_another_living_images(pairs):
+    losses = settle(pairs)
+    living = [pair for place, pair in enumerate(pairs) if place not in losses]
+    keys, images = [key for key, _ in living], [image for _, image in living]
+    assert len(set(keys)) == len(keys)
+    assert len(set(images)) == len(images)
+    for key, image in pairs:
+        assert image in images or key in keys
+        if image not in images:
+            rows = [place for place, pair in enumerate(pairs) if pair[1] == image]
+            assert {losses[place][0] for place in rows} == {"same_key"}
+        if key not in keys:
+            rows = [place for place, pair in enumerate(pairs) if pair[0] == key]
+            assert {losses[place][0] for place in rows} == {"same_image"}
+
+
+@given(PAIRS, PAIRS)
+def test_later_examples_change_nothing_for_earlier_ones(earlier, later):
+    after = settle(earlier + later)
+    assert settle(earlier) == {place: loss for place, loss in after.items() if place < len(earlier)}
+
+
+def test_the_job_drops_what_going_through_in_order_drops(bench, tmp_path):
+    draw = np.random.default_rng(3)
+    tars = [[(int(draw.integers(12)), int(draw.integers(9))) for _ in range(3)] for _ in range(12)]
+    for number, examples in enumerate(tars):
+        named = {f"{key:02d}": image for key, image in examples}  # of a key, one in a tar
+        bench.ingest(write(tmp_path / f"{number:02d}.tar", list(named.items())))
+    keys, images, expected = set(), set(), []
+    for name in bench.names:
+        for r in bench.part("ingest", name).records:
+            if r["sha256"] in images or r["key"] in keys:
+                expected.append((name, r["row"], "same_image" if r["sha256"] in images else "same_key"))
+            else:
+                keys.add(r["key"])
+                images.add(r["sha256"])
+    found = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
+    assert [(p.header.name, r["row"], r["reason"]) for p in found for r in p.records] == expected
+    assert {reason for _, _, reason in expected} == {"same_image", "same_key"}
 
 
 def test_every_part_gets_a_table_and_its_counts_add_up(bench, tmp_path):
