@@ -28,6 +28,7 @@ from tagmill.pipeline.run_folder import (
     RunFolder,
     StageRecord,
     committed_parts,
+    lone_dead_letters,
     read_headers,
     supersede_part,
 )
@@ -210,7 +211,8 @@ class Driver:
             stale = stale_parts(plan)
         # First forgotten, then moved: an interruption in between leaves nothing that is believed wrongly.
         self.run_folder.forget_parts(plan.stage.name, plan.generation, stale)
-        for name in stale:
+        # Dead letters without a part were made by what may have changed since; workers would leave them.
+        for name in [*stale, *lone_dead_letters(plan.folder)]:
             supersede_part(plan.folder, name)
 
     def _work(self, plan: StagePlan) -> str:

@@ -133,6 +133,15 @@ def committed_parts(folder: str) -> set[str]:
     return {name.removesuffix(parts.SUFFIX) for name in files.list_names(folder, parts.SUFFIX)}
 
 
+def lone_dead_letters(folder: str) -> list[str]:
+    """List the parts whose dead letters lie in a generation's folder without them.
+
+    A worker was stopped before it could commit the part, or the driver while it moved both away.
+    """
+    letters = files.list_names(files.join(folder, "dead"), parts.SUFFIX)
+    return sorted({name.removesuffix(parts.SUFFIX) for name in letters} - committed_parts(folder))
+
+
 def supersede(folder: str, *uris: str) -> None:
     """Move files that must be made again out of the way; workers only ever create."""
     for uri in uris:

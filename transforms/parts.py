@@ -232,6 +232,7 @@ def dead_table(stage: str, dead: Sequence[Dead]) -> pa.Table:
 def commit(folder: str, header: Header, output: Output) -> bool:
     """Write a part and its dead letters; the part comes last and makes both count.
 
+    The driver moves away what an interruption between the two left, before it starts another job.
     Returns False if another worker had committed the part already: the first one stays.
     """
     if output.dead:

@@ -10,6 +10,7 @@ from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.verify import verify
+from tagmill.transforms import files, parts
 
 
 def stop_before_recording(config: Path, stage: str) -> None:
@@ -65,3 +66,45 @@ def test_a_run_that_stopped_before_its_manifest_gets_one(tmp_path):
         (folder / name).unlink()
     assert drive(config).jobs == []
     assert (folder / "manifest.json").read_bytes() == before
+
+
+def dead_keys(folder: Path) -> list[str]:
+    found = sorted((folder / "dead").glob("*.parquet"))
+    return [letter["key"] for path in found for letter in parts.read_table(str(path)).to_pylist()]
+
+
+@pytest.mark.parametrize("bad", [[], [3]], ids=["without dead letters", "with another"])
+def test_dead_letters_of_a_part_that_never_came_leave_before_another_comes(tmp_path, monkeypatch, bad):
+    def write(bad: list[int]) -> None:
+        named = [(i, members(f"{i}", i, ["" if i in bad else "x"])) for i in range(5)]
+        write_tar(tmp_path / "data" / "b.tar", [item for _, found in named for item in found.items()])
+
+    def create(uri: str, data: bytes) -> bool:
+        if "/ingest/" in uri and "/dead/" not in uri:
+            raise OSError("the connection is lost")
+        return create_bytes(uri, data)
+
+    create_bytes = files.create_bytes
+    config = squares_config(tmp_path, {}, embed=None, localize=None)
+    write([1, 2])
+    monkeypatch.setattr(files, "create_bytes", create)
+    with pytest.raises(OSError, match="connection is lost"):
+        drive(config, "max_dead_fraction=1")
+    monkeypatch.undo()
+    write(bad)
+    drive(config, "max_dead_fraction=1")
+    folder = current_folder(tmp_path / "run", "ingest")
+    assert dead_keys(folder) == [f"squares/{i}" for i in bad]
+    assert drive(config, "max_dead_fraction=1").jobs == []
+
+
+def test_dead_letters_that_a_removed_part_left_behind_go_too(tmp_path):
+    config = squares_config(tmp_path, {"b.tar": (8, 0)}, embed=None)
+    drive(config)
+    folder = current_folder(tmp_path / "run", "tag")
+    part = sorted(folder.glob("*.parquet"))[0]
+    (folder / "dead").mkdir()
+    part.rename(folder / "dead" / part.name)
+    assert drive(config).stages == ["tag"]
+    assert list((folder / "dead").iterdir()) == []
+    assert is_sound(tmp_path / "run")
