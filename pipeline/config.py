@@ -57,9 +57,9 @@ class RunConfig(StageConfig):
         if len(set(names)) < len(names):
             raise ValueError(f"inputs: two have the same name: {', '.join(names)}")
         for source in self.inputs:
-            if source.images and source.format == "webdataset":
+            if source.images and source.format != "jsonl":
                 raise ValueError(
-                    f"input {source.name}: a webdataset holds its images, so images is not for it"
+                    f"input {source.name}: a {source.format} holds its images, so images is not for it"
                 )
         if self.embed and not self.localize:
             raise ValueError("embed: needs the stage localize, which is switched off")

@@ -20,6 +20,7 @@ from tagmill.transforms.ingest import (
     source_of,
     source_record_uri,
 )
+from tagmill.transforms.readers import access
 from tagmill.transforms.readers.base import InputConfig
 
 
@@ -42,32 +43,42 @@ class FoundSource:
 
 
 def find_sources(config: RunConfig) -> dict[str, FoundSource]:
-    """List the source files of all inputs, by name, in the order of the inputs and then of their paths.
+    """List the sources of all inputs, by name, in the order of the inputs and then of their paths.
 
-    Raises ConfigError for a pattern that matches nothing and a missing image folder.
+    Raises ConfigError for a pattern that matches nothing, and a folder that is missing or holds no image.
     """
     found: dict[str, FoundSource] = {}
     for source in config.inputs:
-        uris = files.expand(source.path)
-        if not uris:
-            where = f" (working directory: {os.getcwd()})" if files.is_local(source.path) else ""
-            raise ConfigError(f"input {source.name}: no file matches {source.path}{where}")
+        root, paths = _folders(source) if source.format == "folder" else _files(source)
         if source.images and not files.exists(source.images):
             raise ConfigError(f"input {source.name}: no image folder {source.images}")
-        root = _root(source.path, uris)
-        for uri in uris:
-            path = uri.removeprefix(root).lstrip("/")
+        for path in paths:
             # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
             name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
-            size, stamp = files.size_and_stamp(uri)
+            uri = files.join(root, path)
+            size, stamp = access.size_and_stamp(uri, source)
             images = _absolute(source.images) if source.images else _images(source, root, uri)
             found[name] = FoundSource(name, source, root, path, images, size, stamp)
     return found
 
 
+def _folders(source: InputConfig) -> tuple[str, list[str]]:
+    return _absolute(source.path), access.folders_of(source)
+
+
+def _files(source: InputConfig) -> tuple[str, list[str]]:
+    """Give the folder that an input's files lie under, and their paths in it."""
+    uris = files.expand(source.path)
+    if not uris:
+        where = f" (working directory: {os.getcwd()})" if files.is_local(source.path) else ""
+        raise ConfigError(f"input {source.name}: no file matches {source.path}{where}")
+    root = _root(source.path, uris)
+    return root, [uri.removeprefix(root).lstrip("/") for uri in uris]
+
+
 def _images(source: InputConfig, root: str, uri: str) -> str:
-    """Say where image references resolve: an archive's below the root, others beside their source."""
-    return root if source.format == "webdataset" else uri.rpartition("/")[0]
+    """Say where image references resolve: beside a file of JSON lines, and below the root otherwise."""
+    return uri.rpartition("/")[0] if source.format == "jsonl" else root
 
 
 def _root(pattern: str, uris: list[str]) -> str:
@@ -150,7 +161,7 @@ class Sources:
         """Compare size and stamp, and only where they differ the bytes."""
         if (source.size, source.stamp) == (record["size"], record["stamp"]):
             return False
-        with files.open_read(source.uri) as stream:
+        with access.open_read(source.uri, source.config) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
         return bool(digest != record["sha256"])
 

@@ -6,7 +6,7 @@ learns it, so a late attempt of an old job cannot replace what the run already b
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -58,8 +58,12 @@ def size_and_stamp(uri: str) -> tuple[int, str]:
     """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime)."""
     fs, path = filesystem(uri)
     info = fs.info(path)
-    stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
-    return int(info["size"]), str(stamp)
+    return int(info["size"]), stamp_of(info)
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """Take what changes when a file is rewritten out of what its file system says of it."""
+    return str(info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created"))
 
 
 def list_names(folder: str, suffix: str = "") -> list[str]:

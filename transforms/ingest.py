@@ -16,7 +16,7 @@ from pydantic import Field
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
 from tagmill.transforms import files, images, parts
 from tagmill.transforms.digests import value_digest
-from tagmill.transforms.readers import jsonl, webdataset
+from tagmill.transforms.readers import access, folder, jsonl, webdataset
 from tagmill.transforms.readers.base import (
     HashingStream,
     InputConfig,
@@ -29,7 +29,7 @@ from tagmill.transforms.readers.base import (
 )
 from tagmill.transforms.stage import Stage, StageConfig, conform, libraries, limit_threads
 
-READERS: dict[str, Reader] = {"jsonl": jsonl.read, "webdataset": webdataset.read}
+READERS: dict[str, Reader] = {"folder": folder.read, "jsonl": jsonl.read, "webdataset": webdataset.read}
 
 SCHEMA = pa.schema(
     [
@@ -141,10 +141,10 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
     """Read one source front to end and commit the parts that are not there yet, then its record."""
     source = Source(task.root, task.path, task.images)
     config = InputConfig.model_validate_json(task.config)
-    if files.size_and_stamp(source.uri) != (task.size, task.stamp):
+    if access.size_and_stamp(source.uri, config) != (task.size, task.stamp):
         raise InputChangedError(f"{source.uri} changed while the run was starting; run again")
     chunks = count = 0
-    with files.open_read(source.uri) as raw:
+    with access.open_read(source.uri, config) as raw:
         stream = HashingStream(raw)
         numbered = enumerate(_examples(stream, source, config, stage))
         part_size = stage.shared.part_size

@@ -62,6 +62,20 @@ def test_images_of_json_lines_lie_beside_their_file_unless_the_input_says_otherw
     assert {source.images for source in elsewhere.values()} == {str(tmp_path / "one")}
 
 
+def test_the_folders_in_a_folder_of_images_are_its_sources(tmp_path, monkeypatch):
+    for name in ("mine/b.png", "mine/2024/a.png", "mine/2024/trip/a.png", "mine/texts/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encode(square_image(["red"])))
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for path in ("mine", "mine/", "./mine", f"{tmp_path}/mine"):
+        found = find_sources(config_over(tmp_path, {"name": "m", "format": "folder", "path": path}))
+        assert [source.path for source in found.values()] == [".", "2024", "2024/trip"]
+        assert {source.images for source in found.values()} == {str(tmp_path / "mine")}
+        names.append(list(found))
+    assert all(found == names[0] for found in names)
+
+
 def test_names_do_not_depend_on_where_the_data_lies_or_how_that_is_written(tmp_path, monkeypatch):
     write_squares(tmp_path / "here" / "data" / "a.tar", 1)
     write_squares(tmp_path / "here" / "data" / "deep" / "b.tar", 1)

@@ -18,17 +18,21 @@ Split = Literal["train", "val"]
 MAX_DEPTH = 50
 """How deeply the JSON of an example may be nested."""
 
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+"""Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
+
 
 class InputConfig(StageConfig):
     """One input: source files of one format under one name.
 
-    `path` is a file, a glob or an fsspec url; `images` the folder that a `jsonl` input's image paths are
-    relative to (default: the folder of the file). `captions` and `labels` name JSON fields; in webdataset
-    sources a `.txt` member is a caption too. `split` overrides what the source says.
+    `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` the folder that a
+    `jsonl` input's image paths are relative to (default: the folder of the file). `captions` and `labels`
+    name JSON fields; a `.txt` member of a webdataset is a caption too, and so is each line of a `.txt` file
+    beside an image in a folder. `split` overrides what the source says.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    format: Literal["webdataset", "jsonl"]
+    format: Literal["webdataset", "jsonl", "folder"]
     path: str
     images: str | None = None
     captions: list[str] = ["captions", "caption"]

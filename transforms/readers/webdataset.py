@@ -14,6 +14,7 @@ from typing import Any
 from tagmill.tag_system.errors import DataError, Reason
 from tagmill.transforms import files
 from tagmill.transforms.readers.base import (
+    IMAGE_EXTENSIONS,
     HashingStream,
     InputConfig,
     Limits,
@@ -23,9 +24,6 @@ from tagmill.transforms.readers.base import (
     captions_of,
     parse_object,
 )
-
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
-"""Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
 
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 

@@ -1,0 +1,239 @@
+"""Reads a folder of images, and the folders in it; captions lie beside an image in a text file of its name.
+
+Each folder that holds images is one source. It is passed through as one stream, like an archive: for each
+image a frame of its header, its bytes and those of its captions. So one digest speaks for all of the folder.
+The key is the image's path without extension, or with it where two images differ in nothing else. Each
+line of KEY.txt is a caption. Names are sorted; those that begin with a dot, and linked folders, are passed
+over. The names of one folder are held in memory, and one image at a time.
+"""
+
+import hashlib
+import io
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import IO, Any
+
+from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.transforms import files
+from tagmill.transforms.readers.base import (
+    IMAGE_EXTENSIONS,
+    HashingStream,
+    InputConfig,
+    Limits,
+    Record,
+    Source,
+    SourceExample,
+)
+
+CHUNK = 1 << 20
+LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    size: int
+    stamp: str
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The header of an image in the stream: sizes in bytes; `problem` says why there is nothing to read."""
+
+    key: str
+    name: str
+    size: int
+    captions_size: int | None = None
+    problem: str | None = None
+
+
+def find_folders(root: str) -> Iterator[str]:
+    """List the folders that hold images, relative to `root` ("." is itself), in a fixed order.
+
+    Raises OSError for a folder that cannot be listed.
+    """
+    waiting = ["."]
+    while waiting:
+        path = waiting.pop()
+        entries = _entries(_uri(root, path))
+        if any(_is_image(entry["name"]) for entry in entries if entry["type"] == "file"):
+            yield path
+        folders = (_name(entry) for entry in entries if entry["type"] == "directory")
+        waiting += [posixpath.normpath(posixpath.join(path, name)) for name in sorted(folders, reverse=True)]
+
+
+def size_and_stamp(uri: str) -> tuple[int, str]:
+    """Tell the bytes of a folder's images and captions, and what changes when any of them is rewritten."""
+    listed = [asdict(file) for pair in _pairs(uri) for file in pair if file]
+    stamp = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return sum(file["size"] for file in listed), stamp
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[IO[bytes]]:
+    """Open a folder as one stream. Reading raises InputChangedError if a file changes meanwhile."""
+    with closing(_frames(uri)) as chunks:
+        yield io.BufferedReader(_Stream(chunks), CHUNK)
+
+
+def read(
+    stream: HashingStream, source: Source, config: InputConfig, limits: Limits
+) -> Iterator[SourceExample]:
+    """Give the examples of a folder; see `Reader`."""
+    while length := stream.read(LENGTH_BYTES):
+        frame = _Frame(**json.loads(stream.read(int.from_bytes(length))))
+        body = _Body(stream, frame.size + (frame.captions_size or 0))
+        folder = posixpath.normpath(source.path)
+        path, key = (posixpath.normpath(posixpath.join(folder, name)) for name in (frame.name, frame.key))
+        yield SourceExample(key, partial(_load, body, frame, path, limits))
+        body.skip()
+
+
+class _Body:
+    """What follows a header, read once: examples that nobody loads are passed over."""
+
+    def __init__(self, stream: HashingStream, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def take(self, size: int) -> bytes:
+        self._left -= size
+        return self._stream.read(size)
+
+    def skip(self) -> None:
+        while self._left:
+            self.take(min(self._left, CHUNK))
+
+
+def _load(body: _Body, frame: _Frame, path: str, limits: Limits) -> Record:
+    if frame.problem:
+        raise DataError(Reason.IMAGE_MISSING, f"{path}: {frame.problem}")
+    for size in (frame.size, frame.captions_size or 0):
+        if size > limits.max_member_bytes:
+            detail = f"{path}: {size} bytes; the limit is {limits.max_member_bytes}"
+            raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
+    reference = {"kind": "file", "uri": path, "offset": 0, "size": frame.size}
+    record = Record(reference, body.take(frame.size))
+    if frame.captions_size is not None:
+        record.captions = _captions(body.take(frame.captions_size))
+    return record
+
+
+def _captions(data: bytes) -> list[str | bytes]:
+    """Split a text into captions, one a line; what is empty or no UTF-8 is left for ingest to refuse."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return [data]
+    return [line for line in text.splitlines() if line.strip()] or [text]
+
+
+class _Stream(io.RawIOBase):
+    """Reads pieces of bytes as one file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _frames(uri: str) -> Generator[bytes]:
+    pairs = _pairs(uri)
+    stems = Counter(_stem(image.name) for image, _ in pairs)
+    for image, text in pairs:
+        key = _stem(image.name) if stems[_stem(image.name)] == 1 else image.name
+        with ExitStack() as stack:
+            try:
+                opened = [
+                    (file, stack.enter_context(files.open_read(files.join(_folder(uri), file.name))))
+                    for file in (image, text)
+                    if file
+                ]
+            except OSError as error:
+                problem = f"cannot be read ({error.strerror or type(error).__name__})"
+                yield _header(_Frame(key, image.name, 0, problem=problem))
+                continue
+            yield _header(_Frame(key, image.name, image.size, text.size if text else None))
+            for file, stream in opened:
+                yield from _checked(stream, file, uri)
+
+
+def _header(frame: _Frame) -> bytes:
+    data = json.dumps(asdict(frame)).encode()
+    return len(data).to_bytes(LENGTH_BYTES) + data
+
+
+def _checked(stream: IO[bytes], file: _File, uri: str) -> Iterator[bytes]:
+    """Give a file's bytes, as many as the listing said."""
+    size = 0
+    while piece := stream.read(CHUNK):
+        size += len(piece)
+        if size > file.size:
+            break
+        yield piece
+    if size != file.size:
+        raise InputChangedError(f"{files.join(_folder(uri), file.name)} changed while it was read; run again")
+
+
+def _pairs(uri: str) -> list[tuple[_File, _File | None]]:
+    """List a folder's images, each with its text file if it has one."""
+    found = {_name(entry): entry for entry in _entries(uri) if entry["type"] == "file"}
+    there = {name: _File(name, int(entry["size"]), files.stamp_of(entry)) for name, entry in found.items()}
+    return [(there[name], there.get(f"{_stem(name)}.txt")) for name in sorted(there) if _is_image(name)]
+
+
+def _entries(uri: str) -> list[dict[str, Any]]:
+    """List what is in a folder, without hidden names; a link to a file, or to nothing, counts as a file."""
+    fs, path = files.filesystem(_folder(uri))
+    fs.invalidate_cache(path)
+    entries = [entry for entry in fs.ls(path, detail=True) if not _name(entry).startswith(".")]
+    return [_followed(fs, entry) if entry.get("islink") else entry for entry in entries]
+
+
+def _followed(fs: Any, entry: dict[str, Any]) -> dict[str, Any]:
+    name = entry["name"]
+    if fs.isfile(name):
+        found: dict[str, Any] = fs.info(name)
+        return found
+    return entry if fs.exists(name) else entry | {"type": "file"}
+
+
+def _uri(root: str, path: str) -> str:
+    return root if path == "." else files.join(root, path)
+
+
+def _folder(uri: str) -> str:
+    """Take the last `/.` off the uri of a source that is the root itself: object stores know no such name."""
+    return uri.removesuffix("/.")
+
+
+def _name(entry: dict[str, Any]) -> str:
+    name: str = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+    return name
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_image(name: str) -> bool:
+    return "." in name and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
