@@ -126,6 +126,22 @@ def test_an_image_over_the_cap_is_refused_by_its_header(data, call):
     assert reason(call, data, CAP) is Reason.IMAGE_TOO_LARGE
 
 
+@pytest.mark.parametrize(
+    "data",
+    [png(20_000, 20_000), resized_jpeg(WELL_FORMED["jpeg"], 20_000, 20_000)],
+    ids=["png", "jpeg"],
+)
+@pytest.mark.filterwarnings("error")
+def test_the_cap_alone_decides_and_not_the_limit_that_pillow_has(data):
+    before = Image.MAX_IMAGE_PIXELS
+    assert images.open_image(data, 400_000_000).size == (20_000, 20_000)
+    with pytest.raises(
+        DataError, match=r"20000 x 20000 pixels; the limit is 399999999 \(ingest\.max_pixels\)"
+    ):
+        images.open_image(data, 399_999_999)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
 def test_an_image_at_the_cap_is_accepted():
     assert images.inspect(saved(NOISE, "PNG"), 24 * 32).width == 32
     assert reason(images.inspect, saved(NOISE, "PNG"), 24 * 32 - 1) is Reason.IMAGE_TOO_LARGE
