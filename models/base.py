@@ -89,6 +89,7 @@ class Captioner(Model, Protocol):
 BUILT_IN = {
     "grounding-dino": "tagmill.models.grounding_dino:GroundingDino",
     "open-clip": "tagmill.models.open_clip:OpenClip",
+    "ram": "tagmill.models.ram.tagger:RamTagger",
 }
 """Short names of the built-in models."""
 

@@ -1,0 +1,74 @@
+"""The two halves of a BERT layer (arXiv 1810.04805): attention and feed-forward, normalised after."""
+
+import math
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-12
+"""Of every LayerNorm on the text side; that of image encoders is larger."""
+
+
+class Memory(NamedTuple):
+    """What queries attend to: keys and values [B, heads, N, hidden / heads]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention to a memory, residual and LayerNorm.
+
+    `heads` is not part of the weights: layers that share them may split them differently.
+    """
+
+    def __init__(self, hidden: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(width, hidden)
+        self.value = nn.Linear(width, hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden, EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def remember(self, tokens: Tensor) -> Memory:
+        """Project what is attended to, [B, N, width], once for any number of queries."""
+        return Memory(self.split(self.key(tokens)), self.split(self.value(tokens)))
+
+    def forward(self, queries: Tensor, memory: Memory, mask: Tensor | None = None) -> Tensor:
+        """Attend: [B, Q, hidden] to the same; `mask` [B, 1, Q or 1, N] is True where N may be seen."""
+        found = F.scaled_dot_product_attention(
+            self.split(self.query(queries)),
+            memory.keys,
+            memory.values,
+            attn_mask=mask,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        joined = self.output(found.transpose(1, 2).flatten(2))
+        return self.norm(queries + self.dropout(joined))
+
+    def split(self, rows: Tensor) -> Tensor:
+        """[B, N, hidden] to [B, heads, N, hidden / heads]."""
+        return rows.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    @property
+    def scale(self) -> float:
+        """Factor on the products of queries and keys."""
+        return 1 / math.sqrt(self.query.out_features // self.heads)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with the exact GELU between them, residual and LayerNorm."""
+
+    def __init__(self, hidden: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden, inner)
+        self.output = nn.Linear(inner, hidden)
+        self.norm = nn.LayerNorm(hidden, EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[B, Q, hidden] to the same."""
+        return self.norm(rows + self.dropout(self.output(F.gelu(self.inner(rows)))))

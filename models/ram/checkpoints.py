@@ -1,0 +1,117 @@
+"""The published checkpoints: their keys, brought to the names of our modules.
+
+A checkpoint is a pickled dict with the weights under "model". Every key is either translated or
+dropped for a stated reason; one that is neither is an error, so that nothing is lost in silence.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tagmill.models.ram import position_tables
+from tagmill.tag_system.errors import ConfigError
+
+TABLE = "relative_position_bias_table"
+
+DROPPED = {
+    r"relative_position_index$": "follows from the window size",
+    r"attn_mask$": "follows from the image size",
+    r"position_ids$": "counts from 0",
+}
+"""Patterns of keys that are left out, and why."""
+
+_LAYER = r"(?:tagging_head|vision_multi)\.encoder\.layer\.(\d+)\."
+RENAMED = (
+    (
+        r"visual_encoder\.layers\.(\d+)\.downsample\.",
+        lambda m: f"encoder.trunk.layers.{int(m[1]) + 1}.downsample.",
+    ),
+    (r"visual_encoder\.", "encoder.trunk."),
+    (r"image_proj\.", "image_projection."),
+    (r"wordvec_proj\.", "label_projection."),
+    (r"fc\.", "score_projection."),
+    (r"(label_embed|reweight_scale)$", r"\1"),
+    (_LAYER + r"crossattention\.self\.(query|key|value)\.", r"head.layers.\1.attention.\2."),
+    (_LAYER + r"crossattention\.output\.dense\.", r"head.layers.\1.attention.output."),
+    (_LAYER + r"crossattention\.output\.LayerNorm\.", r"head.layers.\1.attention.norm."),
+    (_LAYER + r"intermediate\.dense\.", r"head.layers.\1.feed_forward.inner."),
+    (_LAYER + r"output\.dense\.", r"head.layers.\1.feed_forward.output."),
+    (_LAYER + r"output\.LayerNorm\.", r"head.layers.\1.feed_forward.norm."),
+)
+"""How keys begin, and what stands there in our modules; the first that fits counts."""
+
+
+@dataclass(frozen=True)
+class Translated:
+    """Weights under our names, and the keys that were dropped with the reason of each."""
+
+    weights: dict[str, Tensor]
+    dropped: dict[str, str]
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint's weights under their published names, from .pth or .safetensors.
+
+    Nothing pickled but tensors and plain data is read. Raises ConfigError if that fails.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ConfigError(f"cannot read the checkpoint {path}: {error}") from error
+    weights = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping):
+        raise ConfigError(f"{path} is no checkpoint of RAM: it has no weights under 'model'")
+    return dict(weights)
+
+
+def translate(published: Mapping[str, Tensor]) -> Translated:
+    """Bring published keys to our names. Raises ConfigError for a key that nothing is known about."""
+    weights: dict[str, Tensor] = {}
+    dropped: dict[str, str] = {}
+    for key, tensor in published.items():
+        reason = next((why for pattern, why in DROPPED.items() if re.search(pattern, key)), None)
+        if reason is not None:
+            dropped[key] = reason
+        else:
+            weights[_rename(key)] = tensor
+    return Translated(weights, dropped)
+
+
+def load(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Load weights under our names into the model, whose tables of positions may be of another window.
+
+    Raises ConfigError unless the weights are exactly those of the model, in name and shape.
+    """
+    state = model.state_dict()
+    fitted = dict(weights)
+    for key, tensor in weights.items():
+        if key.endswith(TABLE) and key in state and state[key].shape != tensor.shape:
+            window = (round(len(state[key]) ** 0.5) + 1) // 2
+            fitted[key] = position_tables.resize(tensor, window)
+    try:
+        model.load_state_dict(fitted, strict=True)
+    except RuntimeError as error:
+        raise ConfigError(f"the weights do not fit the model: {_brief(error)}") from error
+
+
+def _rename(key: str) -> str:
+    for pattern, ours in RENAMED:
+        name, count = re.subn("^" + pattern, ours, key, count=1)
+        if count:
+            return name
+    raise ConfigError(f"unknown key {key!r} in the checkpoint: it is not one of a RAM model")
+
+
+def _brief(error: RuntimeError) -> str:
+    """Cut torch's list of keys to its first lines."""
+    lines = [line.strip() for line in str(error).splitlines()[1:4]]
+    return " ".join(lines)[:500]

@@ -1,0 +1,106 @@
+"""What a RAM model's folder says about its weights: `config.json` beside `model.safetensors`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tagmill.tag_system.errors import ConfigError
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+NEEDS = ((CONFIG,), (WEIGHTS,))
+"""Files that a model's folder must have, as `pretrained.require_files` takes them."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Colour = tuple[float, float, float]
+Size = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(_Part):
+    """A model of timm and which of its maps become tokens of `width` numbers.
+
+    `name` and `arguments` go to `timm.create_model`; weights are never downloaded. No `stages`: the
+    model's own normalised last map, which must be channels-last and `width` wide, as Swin's is; the
+    image size is passed on. Else `stages` are the indices of feature maps, each of which is projected
+    to `width` and normalised.
+    """
+
+    name: str
+    arguments: dict[str, Any] = {}
+    stages: tuple[int, ...] = ()
+    width: Size
+
+    @field_validator("arguments")
+    @classmethod
+    def _tuples(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Undo what JSON does: timm takes tuples."""
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+
+
+class HeadConfig(_Part):
+    """Sizes of the tagging head; the defaults are those of the published models."""
+
+    hidden: Size = 768
+    heads: Size = 4
+    layers: Size = 2
+    inner: Size = 3072
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "HeadConfig":
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class RamConfig(_Part):
+    """All that is needed to build the model and to feed it images.
+
+    `dimension` is the width of the space that image tokens and label embeddings share (CLIP's: 512).
+    `descriptions` is the number of label embeddings a class, more than 1 only for ram_plus.
+    `thresholds`, one a class, are scores above which a class counts as seen. `vocabulary` is a digest
+    of the tag vocabulary that the classes come from, for whoever wants to compare it.
+    """
+
+    kind: Literal["ram_plus"] = "ram_plus"
+    image_size: Size = 384
+    mean: Colour = IMAGENET_MEAN
+    std: Colour = IMAGENET_STD
+    resize: Literal["bilinear", "bicubic"] = "bilinear"
+    encoder: EncoderConfig
+    dimension: Size = 512
+    head: HeadConfig = HeadConfig()
+    classes: tuple[str, ...] = Field(min_length=1)
+    descriptions: Size = 1
+    thresholds: tuple[Fraction, ...] | None = None
+    vocabulary: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "RamConfig":
+        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.classes)} classes")
+        return self
+
+
+def read(folder: Path) -> RamConfig:
+    """Read the config of a model's folder. Raises ConfigError if it is missing or does not hold."""
+    path = folder / CONFIG
+    try:
+        return RamConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path} is no config of a RAM model: {place}: {first['msg']}") from error
+
+
+def write(config: RamConfig, folder: Path) -> None:
+    """Write the config into the folder."""
+    (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n")

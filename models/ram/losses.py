@@ -1,0 +1,46 @@
+"""What RAM models are trained with. The asymmetric loss is a sum: its size grows with batch and classes."""
+
+import torch
+from torch import Tensor
+
+
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma_negative: float = 7,
+    gamma_positive: float = 0,
+    clip: float = 0.05,
+    eps: float = 1e-8,
+    through_focus: bool = False,
+) -> Tensor:
+    """Sum over all logits of the asymmetric loss (arXiv 2009.14119); targets are 0 or 1.
+
+    `clip` is added to the probability of a negative before it is punished: easy ones cost nothing.
+    The focusing weight takes part in the gradient only if `through_focus`.
+    """
+    positive = logits.sigmoid()
+    negative = 1 - positive
+    if clip > 0:
+        negative = (negative + clip).clamp(max=1)
+    chosen = positive * targets + negative * (1 - targets)
+    likelihood = targets * positive.clamp(min=eps).log() + (1 - targets) * negative.clamp(min=eps).log()
+    gamma = gamma_positive * targets + gamma_negative * (1 - targets)
+    focus = (1 - chosen) ** gamma
+    return -(likelihood * (focus if through_focus else focus.detach())).sum()
+
+
+def tagging_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Asymmetric loss of class logits [B, C], with the exponents of the RAM papers."""
+    return asymmetric_loss(logits, targets, gamma_negative=7)
+
+
+def alignment_loss(logits: Tensor) -> Tensor:
+    """Asymmetric loss of image-text logits [B, B]: each image fits its own text and no other."""
+    own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
+    return asymmetric_loss(logits, own, gamma_negative=4)
+
+
+def distillation_loss(tokens: Tensor, features: Tensor) -> Tensor:
+    """Mean distance (L1) of the first of the tokens [B, 1 + N, D] to unscaled CLIP features [B, D]."""
+    return (tokens[:, 0] - features).abs().mean()

@@ -1,0 +1,72 @@
+"""RAM and RAM++ as a tagger: a folder of our format, images in, scores of its classes out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tagmill.models.base import Floats, Image
+from tagmill.models.pretrained import check_dtype, digest, prepare_torch, require_files
+from tagmill.models.ram import config as configs
+from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
+
+
+class RamTagger:
+    """Scores all classes of a RAM or RAM++ model; fits `Tagger`.
+
+    `path`: a folder with config.json and model.safetensors (see `store`). `device`: "auto", "cpu",
+    "cuda", ... `dtype`: the format to compute in; scores are float32 always.
+
+    Raises ConfigError for options out of range, a folder that lacks a file, or a config that does
+    not hold.
+    """
+
+    def __init__(self, path: str, *, device: str = "auto", dtype: str = "float32") -> None:
+        check_dtype(dtype)
+        self._folder, self._device, self._dtype = Path(path), device, dtype
+        require_files(self._folder, NEEDS)
+        self._config = configs.read(self._folder)
+        self._model: Any = None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names in the order of the scores; known at once."""
+        return self._config.classes
+
+    @property
+    def thresholds(self) -> Sequence[float] | None:
+        """The checkpoint's own score for each class, above which it counts as seen; None if it has none."""
+        return self._config.thresholds
+
+    def fingerprint(self) -> str:
+        """Hash the folder's two files and the dtype; the device and the batch size are not part of it."""
+        return digest([self._folder / CONFIG, self._folder / WEIGHTS], {"dtype": self._dtype})
+
+    def load(self) -> None:
+        """Read the weights onto the device. Raises ConfigError if they do not fit the config."""
+        import torch
+
+        from tagmill.models.ram import store
+
+        self._place = prepare_torch(self._device)
+        self._model = store.load(self._folder).to(self._place, getattr(torch, self._dtype))
+
+    def predict(self, images: Sequence[Image]) -> list[Floats]:
+        """Score every class of each image, as one batch: float32 (len(classes),) in 0..1.
+
+        Raises FloatingPointError if the model answers with NaN (float16 can overflow).
+        """
+        import torch
+
+        from tagmill.models.ram.preprocess import prepare
+
+        if not images:
+            return []
+        batch = torch.from_numpy(np.stack([prepare(image, self._config) for image in images]))
+        with torch.inference_mode():
+            logits = self._model(batch.to(self._place, getattr(torch, self._dtype)))
+            scores = np.asarray(logits.float().sigmoid().cpu().numpy(), np.float32)
+        if np.isnan(scores).any():
+            raise FloatingPointError("RAM gave NaN; float16 can overflow, try bfloat16 or float32")
+        return list(scores)
