@@ -1,11 +1,12 @@
 """Tags of a run against a truth, after each step that changes them: parsed, with the tagger's, cleaned."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import KINDS, Kind
 from tagmill.transforms import parts
 
 STEPS = ("parse", "tag", "clean")
@@ -36,11 +37,70 @@ class Score:
         """Harmonic mean of both."""
         return 2 * self.right / max(1, 2 * self.right + self.wrong + self.missed)
 
-    def add(self, found: set[str], true: set[str]) -> None:
-        """Count one image."""
-        self.right += len(found & true)
-        self.wrong += len(found - true)
-        self.missed += len(true - found)
+    def __add__(self, other: "Score") -> "Score":
+        return Score(self.right + other.right, self.wrong + other.wrong, self.missed + other.missed)
+
+
+@dataclass
+class StepScores:
+    """The scores of each class after one step, and how many tags belong to no class and are not scored."""
+
+    classes: dict[str, Score] = field(default_factory=dict)
+    unscored: int = 0
+
+    def micro(self, names: Collection[str] | None = None) -> Score:
+        """Sum the counts of these classes, or of all: every tag counts alike."""
+        return sum((self.classes[name] for name in self._among(names)), Score())
+
+    def macro_f1(self, names: Collection[str] | None = None) -> float:
+        """Average the F1 of these classes, or of all, as far as the truth has them: every class counts alike."""
+        true = [score for name in self._among(names) if (score := self.classes[name]).right + score.missed]
+        return sum(score.f1 for score in true) / max(1, len(true))
+
+    def _among(self, names: Collection[str] | None) -> list[str]:
+        return [name for name in self.classes if names is None or name in names]
+
+    def count(self, found: set[str], true: set[str]) -> None:
+        """Count the classes of one image."""
+        for name in found | true:
+            score = self.classes.setdefault(name, Score())
+            score.right += name in found and name in true
+            score.wrong += name not in true
+            score.missed += name not in found
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true tags of every example, by the key that its source gave it, and the kind of each tag."""
+
+    tags: Mapping[str, frozenset[str]]
+    kinds: Mapping[str, Kind]
+
+    def of(self, example: Mapping[str, Any]) -> set[str]:
+        """Give the true tags of an ingest row, whose key is `<input>/<key>`. Raises ConfigError."""
+        try:
+            return set(self.tags[example["key"].partition("/")[2]])
+        except KeyError:
+            raise ConfigError(
+                f"the truth has no row for {example['key']}; is it another dataset's?"
+            ) from None
+
+
+def read_truth(uri: str) -> Truth:
+    """Read a truth from Parquet: columns `key`, `tags` and `kinds`, the kind of each tag in the same order.
+
+    Raises ConfigError if the file is not there or has other columns.
+    """
+    tags: dict[str, frozenset[str]] = {}
+    kinds: dict[str, Kind] = {}
+    try:
+        table = parts.read_table(uri, ["key", "tags", "kinds"])
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"{uri} is no truth with the columns key, tags and kinds: {error}") from error
+    for row in table.to_pylist():
+        tags[row["key"]] = frozenset(row["tags"])
+        kinds.update(zip(row["tags"], row["kinds"], strict=True))
+    return Truth(tags, kinds)
 
 
 def tags_by_step(run: RunFolder) -> Iterator[tuple[dict[str, Any], dict[str, set[str]]]]:
@@ -72,14 +132,26 @@ def _steps(decisions: list[dict[str, Any]]) -> dict[str, set[str]]:
 
 def evaluate(
     run: RunFolder, truth: Callable[[dict[str, Any]], set[str]], classes: Mapping[str, str]
-) -> dict[str, Score]:
+) -> dict[str, StepScores]:
     """Score a run's tags after each step against `truth(example)`, a set of class names.
 
     `classes` maps tags to class names (several tags may stand for one); other tags are not scored.
     """
-    scores = {step: Score() for step in STEPS}
+    scores = {step: StepScores() for step in STEPS}
     for example, steps in tags_by_step(run):
         true = truth(example)
         for step, tags in steps.items():
-            scores[step].add({classes[tag] for tag in tags if tag in classes}, true)
+            known = {tag for tag in tags if tag in classes}
+            scores[step].count({classes[tag] for tag in known}, true)
+            scores[step].unscored += len(tags - known)
     return scores
+
+
+def by_kind(scores: StepScores, kinds: Mapping[str, Kind]) -> dict[str, tuple[Score, float]]:
+    """Give the micro score and the macro F1 of each kind that `kinds` gives to a class, and of `all`."""
+    found = {}
+    for kind in KINDS:
+        names = {name for name, other in kinds.items() if other == kind}
+        if names:
+            found[kind] = (scores.micro(names), scores.macro_f1(names))
+    return found | {"all": (scores.micro(), scores.macro_f1())}

@@ -37,7 +37,8 @@ def true_categories(example: dict[str, Any]) -> set[str]:
 
 def score(run: str, synonyms: str) -> dict[str, Score]:
     """Score a run with the built-in vocabulary."""
-    return evaluate(RunFolder(run), true_categories, read_classes(synonyms, Vocabulary.load()))
+    scores = evaluate(RunFolder(run), true_categories, read_classes(synonyms, Vocabulary.load()))
+    return {step: found.micro() for step, found in scores.items()}
 
 
 def main() -> None:
