@@ -53,7 +53,7 @@ class StepScores:
         return sum((self.classes[name] for name in self._among(names)), Score())
 
     def macro_f1(self, names: Collection[str] | None = None) -> float:
-        """Average the F1 of these classes, or of all, as far as the truth has them: every class counts alike."""
+        """Average the F1 of these classes, or of all, where the truth has them: each class counts alike."""
         true = [score for name in self._among(names) if (score := self.classes[name]).right + score.missed]
         return sum(score.f1 for score in true) / max(1, len(true))
 
