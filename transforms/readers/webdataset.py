@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from tagmill.tag_system.errors import DataError, Reason
 from tagmill.transforms import files
@@ -25,6 +25,20 @@ from tagmill.transforms.readers.base import (
     parse_object,
 )
 
+MAX_HEADER_BYTES = 1 << 20
+"""How long the name and the attributes of a member may be, which tarfile reads whole."""
+
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, IndexError, RecursionError)
+"""What tarfile raises of damaged headers; it checks neither where a map of holes ends nor how names nest."""
+
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
@@ -38,9 +52,9 @@ def read(
     """
     try:
         archive = tarfile.open(  # noqa: SIM115  # closed by the `with` below
-            fileobj=stream, mode="r|", bufsize=1 << 20
+            fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Member
         )
-    except tarfile.ReadError as error:
+    except _DAMAGE as error:
         detail = f"{source.path} is not an uncompressed tar ({error})"
         raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
     damage: list[str] = []
@@ -56,6 +70,17 @@ def read(
         yield _cut(source, damage[0])
 
 
+class _Member(tarfile.TarInfo):
+    """A header of a tar. Raises ReadError before too much would be read for a name."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADERS and member.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a name or attributes of {member.size} bytes")
+        return member
+
+
 def _members(archive: tarfile.TarFile, size: int, damage: list[str]) -> Iterator[tarfile.TarInfo]:
     """Give the files that belong to examples, of an archive of `size` bytes, and keep none in memory.
 
@@ -67,7 +92,7 @@ def _members(archive: tarfile.TarFile, size: int, damage: list[str]) -> Iterator
             return
         try:
             member = archive.next()
-        except (tarfile.TarError, ValueError, OverflowError) as error:
+        except _DAMAGE as error:
             damage.append(str(error))
             return
         if member is None:

@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -365,18 +366,76 @@ def test_damage_anywhere_is_bad_data_and_never_a_crash(whole, tmp_path, places):
         walk(tmp_path / "whole.tar")
 
 
+def rewritten(header, place, data):
+    """A header with other bytes at a place, and a checksum that fits again."""
+    block = bytearray(header)
+    block[place : place + len(data)] = data
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
 @pytest.mark.timeout(20)
 def test_a_header_that_promises_a_yottabyte_ends_the_archive(whole, tmp_path):
     path, content, original = whole
     at = list(borders(path))[-4]  # the header of the last member
-    block = bytearray(content[at : at + 512])
-    block[124:136] = b"\x80" + b"\0" * 3 + b"\xff" * 8
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    (tmp_path / "whole.tar").write_bytes(content[:at] + bytes(block) + content[at + 512 :])
+    block = rewritten(content[at : at + 512], 124, b"\x80" + b"\0" * 3 + b"\xff" * 8)
+    (tmp_path / "whole.tar").write_bytes(content[:at] + block + content[at + 512 :])
     found = walk(tmp_path / "whole.tar")
     assert found[:-2] == original[:-1]
     assert [reason for _, reason in found[-2:]] == [Reason.MEMBER_TOO_LARGE, Reason.SOURCE_TRUNCATED]
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g", b"X"], ids=bytes.decode)
+def test_a_name_that_promises_gigabytes_ends_the_archive_before_they_are_read(whole, tmp_path, kind):
+    path, content, original = whole
+    at = list(borders(path))[-7]  # the header of the last example's image
+    block = rewritten(rewritten(content[at : at + 512], 124, b"77777777777"), 156, kind)
+    (tmp_path / "whole.tar").write_bytes(content[:at] + block + content[at + 512 :])
+    with open(tmp_path / "whole.tar", "r+b") as stream:
+        stream.truncate(1 << 28)
+    tracemalloc.start()
+    try:
+        found = walk(tmp_path / "whole.tar", limit=1 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == [*original[:-1], ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+    assert peak < 1 << 24
+
+
+def test_a_long_name_is_read_up_to_the_bound(read):
+    key = "folder/" * 20_000 + "k"
+    ((found, record),) = read((f"{key}.png", PNG))
+    assert (found, record.data) == (key, PNG)
+
+
+def test_a_map_of_holes_that_the_archive_ends_in_is_told(whole, tmp_path):
+    path, content, original = whole
+    at = list(borders(path))[-7]
+    block = rewritten(rewritten(content[at : at + 512], 482, b"\1"), 156, b"S")
+    (tmp_path / "whole.tar").write_bytes(content[:at] + block)
+    assert walk(tmp_path / "whole.tar") == [*original[:-1], ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+
+
+def test_names_that_name_names_without_end_are_told(whole, tmp_path):
+    path, content, original = whole
+    at = list(borders(path))[-7]
+    block = rewritten(rewritten(content[at : at + 512], 124, b"0" * 11), 156, b"L")
+    (tmp_path / "whole.tar").write_bytes(content[:at] + block * 5_000)
+    assert walk(tmp_path / "whole.tar") == [*original[:-1], ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+
+
+@pytest.mark.parametrize(
+    ("place", "data"), [(124, b"77777777777"), (482, b"\1")], ids=["gigabytes", "a map of holes"]
+)
+def test_a_first_header_that_leads_nowhere_is_no_tar(whole, tmp_path, place, data):
+    kind = b"S" if place == 482 else b"L"
+    block = rewritten(rewritten(whole[1][:512], place, data), 156, kind)
+    (tmp_path / "a.tar").write_bytes(block)
+    with pytest.raises(DataError, match="not an uncompressed tar") as caught:
+        walk(tmp_path / "a.tar")
+    assert caught.value.reason is Reason.SOURCE_UNREADABLE
 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xaa"], ids=["zeros", "garbage"])
