@@ -103,10 +103,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * _schedule(step, recipe)
         loss = _step(model, optimizer, batches.draw(step), recipe.clip)
-        if (step + 1) % 20 == 0:
-            log({"step": step + 1, "loss": loss})
         if (step + 1) % recipe.checkpoint_every == 0:
             _keep(state, model, optimizer, step + 1)
+        if (step + 1) % 20 == 0:
+            log({"step": step + 1, "loss": loss})
     encoder.model = frozen
     _save(model, tokenizer, folder)
 
