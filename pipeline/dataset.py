@@ -31,9 +31,9 @@ def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> 
     """
     kept = [{**shard, "parts": [name for name in shard["parts"] if name in counts]} for shard in cut]
     kept = [shard for shard in kept if shard["parts"]]
-    numbers = {split: 1 + max(_numbers(cut, split), default=-1) for split in ("train", "val")}
+    numbers = {split: 1 + max(_numbers(cut, split), default=-1) for split in contract.SPLITS}
     placed = {(shard["split"], name) for shard in kept for name in shard["parts"]}
-    for split in ("train", "val"):
+    for split in contract.SPLITS:
         filled = size
         for name, found in counts.items():
             count = found.get(split, 0)

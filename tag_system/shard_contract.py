@@ -7,7 +7,7 @@ the original image bytes and `<member>.json`, a `Sample`.
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -15,6 +15,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from tagmill.tag_system.decisions import Evidence
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""Every example is in one. `test` is what a source calls so; nothing is drawn into it."""
 
 LAYOUT = 1
 """Raised when a field changes; additive changes are read with their defaults and keep the number."""

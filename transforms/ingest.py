@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import files, images, parts
 from tagmill.transforms.digests import value_digest
 from tagmill.transforms.readers import access, folder, jsonl, webdataset
@@ -25,7 +26,6 @@ from tagmill.transforms.readers.base import (
     Record,
     Source,
     SourceExample,
-    Split,
 )
 from tagmill.transforms.stage import Stage, StageConfig, conform, libraries, limit_threads
 
@@ -82,7 +82,7 @@ class Ingest(Stage[IngestConfig]):
     """Reads sources; the only stage whose unit of work is a source file, which gives one part or more."""
 
     name = "ingest"
-    version = 1
+    version = 2
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -374,13 +374,15 @@ def _is_coordinate(value: Any) -> bool:
 
 
 def _split(value: Any) -> Split | None:
-    """Read a source's own split: train2017, restval -> train; val2017, validation -> val."""
+    """Read a source's own split: train2017, restval -> train; validation -> val; test2015 -> test."""
     text = str(value).lower() if isinstance(value, str) else ""
     if text.startswith("train") or text == "restval":
         return "train"
+    if text.startswith("test"):
+        return "test"
     return "val" if text.startswith("val") else None
 
 
 def _hashed_split(sha256: str, config: IngestConfig) -> Split:
-    """Draw a split by the image's hash: copies of an image stay together."""
+    """Draw train or val by the image's hash: copies of an image stay together."""
     return "val" if int(sha256[:13], 16) < config.val_fraction * 16**13 else "train"

@@ -4,13 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagmill.pipeline.dataset import extend_cut
+from tagmill.tag_system.shard_contract import SPLITS
 
-COUNTS = st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), max_size=12)
+COUNTS = st.lists(st.tuples(*[st.integers(0, 10)] * 3), max_size=12)
 
 
-def counts_of(parts: list[tuple[int, int]]) -> dict[str, dict[str, int]]:
+def counts_of(parts: list[tuple[int, ...]]) -> dict[str, dict[str, int]]:
     """Parts of `size` at most; a split without examples is not counted."""
-    named = {f"p{i:03d}": {"train": a, "val": b} for i, (a, b) in enumerate(parts)}
+    named = {f"p{i:03d}": dict(zip(SPLITS, counts, strict=True)) for i, counts in enumerate(parts)}
     return {name: {split: n for split, n in found.items() if n} for name, found in named.items()}
 
 
@@ -24,7 +25,7 @@ def test_parts_are_taken_once_in_order_and_later_ones_move_none(first, more):
     counts = counts_of(first + more)
     cut = extend_cut(before, counts, 10)
     assert cut[: len(before)] == before
-    for split in ("train", "val"):
+    for split in SPLITS:
         assert taken(cut, split) == [name for name, found in counts.items() if split in found]
     for shard in cut:
         assert 0 < sum(counts[name][shard["split"]] for name in shard["parts"]) <= 10

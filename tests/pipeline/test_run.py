@@ -478,14 +478,19 @@ def test_splits_follow_the_source_or_the_hash_of_the_image(tmp_path):
     image = encode(square_image(["red"]))
     contents = [("a.png", image), ("a.json", b'{"split": "val2017"}')]
     contents += [("b.png", encode(square_image(["blue"]))), ("b.json", b'{"split": "restval"}')]
+    contents += [("c.png", encode(square_image(["green"]))), ("c.json", b'{"split": "test"}')]
     write_tar(tmp_path / "data" / "a.tar", contents)
     config = squares_config(tmp_path, {}, localize=None, embed=None)
     drive(config)
     assert {s["key"]: s["split"] for s in samples(tmp_path / "run")} == {
         "squares/a": "val",
         "squares/b": "train",
+        "squares/c": "test",
     }
     assert {path.name for path in current_folder(tmp_path / "run", "shards").glob("*.tar")} == {
         "train-000000.tar",
         "val-000000.tar",
+        "test-000000.tar",
     }
+    manifest = current_folder(tmp_path / "run", "shards") / "manifest.json"
+    assert json.loads(manifest.read_text())["examples"] == {"train": 1, "val": 1, "test": 1}

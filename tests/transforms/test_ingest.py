@@ -14,6 +14,7 @@ from sources import encode, members, square_image, write_squares, write_tar
 from stage_runs import Bench, shared, source_task
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
 from tagmill.transforms import files, parts
+from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.ingest import (
     SCHEMA,
     Ingest,
@@ -347,6 +348,9 @@ class TestSplits:
             ({"split": "restval"}, {}, "train"),
             ({"split": "val"}, {}, "val"),
             ({"split": "Validation"}, {}, "val"),
+            ({"split": "test"}, {}, "test"),
+            ({"split": "test2015"}, {}, "test"),
+            ({"split": "train"}, {"split": "test"}, "test"),
             ({"split": "train"}, {"split": "val"}, "val"),
             ({"split": 3}, {}, "train"),
             ({}, {}, "train"),
@@ -441,6 +445,19 @@ class TestBadExamples:
     def test_a_broken_record_of_a_member_whose_name_is_no_utf8(self, ingest):
         bench = ingest({"no\udc80utf8": b"{"})
         assert letters(bench) == [(0, "example", "record_invalid")]
+
+
+def test_captions_of_an_image_stand_in_one_line_and_a_second_line_is_no_caption(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    lines = [{"image": "a.png", "captions": ["one", "two"]}, {"image": "a.png", "captions": ["three"]}]
+    lines.append({"image": "a.png", "key": "b", "captions": ["four"]})
+    (tmp_path / "s.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    bench = Bench(tmp_path / "run")
+    bench.ingest(tmp_path / "s.jsonl", format="jsonl")
+    assert [r["captions"] for r in rows(bench)] == [["one", "two"], ["four"]]
+    assert letters(bench) == [(1, "example", "key_repeated")]
+    (found,) = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
+    assert found.header.dropped == {"same_image": 1}
 
 
 def test_json_lines_are_ingested_with_their_images(tmp_path):

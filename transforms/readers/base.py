@@ -10,10 +10,9 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import files
 from tagmill.transforms.stage import StageConfig
-
-Split = Literal["train", "val"]
 
 MAX_DEPTH = 50
 """How deeply the JSON of an example may be nested."""
