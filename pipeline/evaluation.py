@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tagmill.pipeline.example import decided_examples
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import KINDS, Kind
@@ -105,21 +106,8 @@ def read_truth(uri: str) -> Truth:
 
 def tags_by_step(run: RunFolder) -> Iterator[tuple[dict[str, Any], dict[str, set[str]]]]:
     """Give every living example of a finished run (ingest's record), with its tags after each step."""
-    ingest, clean = (_folder(run, stage) for stage in ("ingest", "clean"))
-    record = run.read_record("clean", run.current("clean") or "")
-    for name in record.parts if record else ():
-        decided = parts.read_part(parts.part_uri(clean, name))
-        examples = parts.read_part(parts.part_uri(ingest, name))
-        for example in examples.records:
-            if example["row"] not in decided.header.gone:
-                yield example, _steps(decided.of_row(example["row"]))
-
-
-def _folder(run: RunFolder, stage: str) -> str:
-    generation = run.current(stage)
-    if generation is None:
-        raise ConfigError(f"{run.root}: the stage {stage} was not run yet")
-    return run.generation(stage, generation)
+    for example, decisions in decided_examples(run):
+        yield example, _steps(decisions)
 
 
 def _steps(decisions: list[dict[str, Any]]) -> dict[str, set[str]]:

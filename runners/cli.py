@@ -1,4 +1,4 @@
-"""The command line: `tagmill run`, `plan`, `status`, `verify`, `gc`."""
+"""The command line: `tagmill run`, `plan`, `status`, `inspect`, `verify`, `gc`."""
 
 import atexit
 import os
@@ -87,6 +87,19 @@ def status(run_folder: Run) -> None:
     from tagmill.runners import inspection
 
     inspection.show_status(_console(), run_folder)
+
+
+@app.command()
+def inspect(
+    run_folder: Run,
+    key: Annotated[str, typer.Argument(help="key of the example, such as mine/000123")],
+    output: Annotated[str | None, typer.Option(help="draw the image with its boxes into this file")] = None,
+) -> None:
+    """Say why each tag of one image was kept or dropped, and draw its boxes."""
+    from tagmill.runners import inspection
+    from tagmill.runners.example_view import show_example
+
+    show_example(_console(), inspection.open_run(run_folder), key, output)
 
 
 @app.command()

@@ -84,7 +84,7 @@ def flatten(value: object, prefix: str = "") -> dict[str, object]:
 
 def show_status(console: Console, folder: str) -> None:
     """Print a table of the stages: current generation, parts, examples, dead letters."""
-    run = _open(folder)
+    run = open_run(folder)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
         table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
@@ -102,7 +102,8 @@ def _dead(record: StageRecord) -> str:
     return f"{examples} examples, {captions} captions" if captions else str(examples)
 
 
-def _open(folder: str) -> RunFolder:
+def open_run(folder: str) -> RunFolder:
+    """Open a run's folder. Raises ConfigError if it is none."""
     run = RunFolder(folder)
     if not files.exists(run.path("run.yaml")):
         raise ConfigError(f"{folder} is no run folder: it has no run.yaml")
@@ -112,7 +113,7 @@ def _open(folder: str) -> RunFolder:
 def show_verify(console: Console, folder: str) -> None:
     """Check a run and print what is wrong. Raises DamageError if anything is."""
     damaged = 0
-    for stage, checked, problems in verify(_open(folder)):
+    for stage, checked, problems in verify(open_run(folder)):
         console.print(f"{stage}: {checked} checked, {len(problems)} damaged", highlight=False)
         for problem in problems:
             console.print(f"  {problem}", highlight=False, markup=False)
@@ -123,7 +124,7 @@ def show_verify(console: Console, folder: str) -> None:
 
 def show_gc(console: Console, folder: str, *, dry_run: bool) -> None:
     """Remove garbage, under the run's lease, and print what went."""
-    run = _open(folder)
+    run = open_run(folder)
     if dry_run:
         _collect(console, run, remove=False)
         return
