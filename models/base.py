@@ -90,6 +90,7 @@ BUILT_IN = {
     "grounding-dino": "tagmill.models.grounding_dino:GroundingDino",
     "open-clip": "tagmill.models.open_clip:OpenClip",
     "ram": "tagmill.models.ram.tagger:RamTagger",
+    "tag2text": "tagmill.models.ram.captioner:Tag2TextCaptioner",
 }
 """Short names of the built-in models."""
 

@@ -1,6 +1,5 @@
 """The two halves of a BERT layer (arXiv 1810.04805): attention and feed-forward, normalised after."""
 
-import math
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ class Memory(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention to a memory, residual and LayerNorm.
 
-    `heads` is not part of the weights: layers that share them may split them differently.
+    The number of heads is not part of the weights: it is the memory's, `heads` by default.
     """
 
     def __init__(self, hidden: int, width: int, heads: int, dropout: float) -> None:
@@ -33,14 +32,15 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(hidden, EPS)
         self.dropout = nn.Dropout(dropout)
 
-    def remember(self, tokens: Tensor) -> Memory:
+    def remember(self, tokens: Tensor, heads: int | None = None) -> Memory:
         """Project what is attended to, [B, N, width], once for any number of queries."""
-        return Memory(self.split(self.key(tokens)), self.split(self.value(tokens)))
+        heads = heads or self.heads
+        return Memory(_split(self.key(tokens), heads), _split(self.value(tokens), heads))
 
     def forward(self, queries: Tensor, memory: Memory, mask: Tensor | None = None) -> Tensor:
         """Attend: [B, Q, hidden] to the same; `mask` [B, 1, Q or 1, N] is True where N may be seen."""
         found = F.scaled_dot_product_attention(
-            self.split(self.query(queries)),
+            _split(self.query(queries), memory.keys.shape[1]),
             memory.keys,
             memory.values,
             attn_mask=mask,
@@ -48,15 +48,6 @@ class Attention(nn.Module):
         )
         joined = self.output(found.transpose(1, 2).flatten(2))
         return self.norm(queries + self.dropout(joined))
-
-    def split(self, rows: Tensor) -> Tensor:
-        """[B, N, hidden] to [B, heads, N, hidden / heads]."""
-        return rows.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-    @property
-    def scale(self) -> float:
-        """Factor on the products of queries and keys."""
-        return 1 / math.sqrt(self.query.out_features // self.heads)
 
 
 class FeedForward(nn.Module):
@@ -72,3 +63,8 @@ class FeedForward(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """[B, Q, hidden] to the same."""
         return self.norm(rows + self.dropout(self.output(F.gelu(self.inner(rows)))))
+
+
+def _split(rows: Tensor, heads: int) -> Tensor:
+    """[B, N, hidden] to [B, heads, N, hidden / heads]."""
+    return rows.unflatten(2, (heads, -1)).transpose(1, 2)

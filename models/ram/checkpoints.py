@@ -27,7 +27,6 @@ DROPPED = {
 }
 """Patterns of keys that are left out, and why."""
 
-_LAYER = r"(?:tagging_head|vision_multi)\.encoder\.layer\.(\d+)\."
 RENAMED = (
     (
         r"visual_encoder\.layers\.(\d+)\.downsample\.",
@@ -36,16 +35,41 @@ RENAMED = (
     (r"visual_encoder\.", "encoder.trunk."),
     (r"image_proj\.", "image_projection."),
     (r"wordvec_proj\.", "label_projection."),
+    (r"fc\.W$", "score_weight"),
+    (r"fc\.b$", "score_bias"),
     (r"fc\.", "score_projection."),
-    (r"(label_embed|reweight_scale)$", r"\1"),
-    (_LAYER + r"crossattention\.self\.(query|key|value)\.", r"head.layers.\1.attention.\2."),
-    (_LAYER + r"crossattention\.output\.dense\.", r"head.layers.\1.attention.output."),
-    (_LAYER + r"crossattention\.output\.LayerNorm\.", r"head.layers.\1.attention.norm."),
-    (_LAYER + r"intermediate\.dense\.", r"head.layers.\1.feed_forward.inner."),
-    (_LAYER + r"output\.dense\.", r"head.layers.\1.feed_forward.output."),
-    (_LAYER + r"output\.LayerNorm\.", r"head.layers.\1.feed_forward.norm."),
+    (r"label_embed(\.weight)?$", "label_embed"),
+    (r"reweight_scale$", "reweight_scale"),
+    (r"(tagging_head|vision_multi)\.encoder\.layer\.", "head.layers."),
+    (r"tag_encoder\.encoder\.layer\.", "text.tag_encoder.layers."),
+    (r"tag_encoder\.embeddings\.", "text.tag_encoder.embedding."),
+    (r"text_decoder\.bert\.encoder\.layer\.", "text.decoder.layers."),
+    (r"text_decoder\.bert\.embeddings\.", "text.decoder.embedding."),
+    (r"text_decoder\.cls\.predictions\.transform\.dense\.", "text.decoder.transform."),
+    (r"text_decoder\.cls\.predictions\.transform\.LayerNorm\.", "text.decoder.norm."),
+    (r"text_decoder\.cls\.predictions\.decoder\.weight$", "text.decoder.embedding.words.weight"),
+    (r"text_decoder\.cls\.predictions\.(decoder\.)?bias$", "text.decoder.bias"),
 )
 """How keys begin, and what stands there in our modules; the first that fits counts."""
+
+IN_LAYER = (
+    (r"(head\.layers\.\d+\.)crossattention\.", r"\1attention."),
+    (r"(text\..*\d+\.)crossattention\.", r"\1cross."),
+    (r"attention\.self\.", "attention."),
+    (r"cross\.self\.", "cross."),
+    (r"(attention|cross)\.output\.dense\.", r"\1.output."),
+    (r"(attention|cross)\.output\.LayerNorm\.", r"\1.norm."),
+    (r"intermediate\.dense\.", "feed_forward.inner."),
+    (r"(\d)\.output\.dense\.", r"\1.feed_forward.output."),
+    (r"(\d)\.output\.LayerNorm\.", r"\1.feed_forward.norm."),
+    (r"embedding\.word_embeddings\.", "embedding.words."),
+    (r"embedding\.position_embeddings\.", "embedding.positions."),
+    (r"embedding\.LayerNorm\.", "embedding.norm."),
+)
+"""The rest of the keys of BERT, applied one after the other."""
+
+TIED = re.compile(r"tag_encoder\.(encoder\.layer\.\d+\.(?:crossattention|intermediate|output)\..*)")
+"""Keys of the tag encoder that can be those of the tagging head once more."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +98,21 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def translate(published: Mapping[str, Tensor]) -> Translated:
-    """Bring published keys to our names. Raises ConfigError for a key that nothing is known about."""
+    """Bring published keys to our names; a key that repeats another's tensor is dropped.
+
+    Raises ConfigError for a key that nothing is known about, and for two tensors that should be one.
+    """
     weights: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     for key, tensor in published.items():
         reason = next((why for pattern, why in DROPPED.items() if re.search(pattern, key)), None)
-        if reason is not None:
-            dropped[key] = reason
+        ours = None if reason else _rename(_untied(key, published))
+        if ours in weights and not torch.equal(weights[ours], tensor):
+            raise ConfigError(f"the checkpoint has two tensors for {ours}; {key} differs from the other")
+        if ours is None or ours in weights:
+            dropped[key] = reason or f"the same as {ours}"
         else:
-            weights[_rename(key)] = tensor
+            weights[ours] = tensor
     return Translated(weights, dropped)
 
 
@@ -103,11 +133,23 @@ def load(weights: Mapping[str, Tensor], model: nn.Module) -> None:
         raise ConfigError(f"the weights do not fit the model: {_brief(error)}") from error
 
 
+def _untied(key: str, published: Mapping[str, Tensor]) -> str:
+    """Name the tagging head's key that the tag encoder's key repeats, if there is one."""
+    if found := TIED.fullmatch(key):
+        heads = (f"{name}.{found[1]}" for name in ("tagging_head", "vision_multi"))
+        return next((head for head in heads if head in published), key)
+    return key
+
+
 def _rename(key: str) -> str:
     for pattern, ours in RENAMED:
         name, count = re.subn("^" + pattern, ours, key, count=1)
-        if count:
-            return name
+        if not count:
+            continue
+        if name.startswith(("head.", "text.")):
+            for inner, replacement in IN_LAYER:
+                name = re.sub(inner, replacement, name)
+        return name
     raise ConfigError(f"unknown key {key!r} in the checkpoint: it is not one of a RAM model")
 
 

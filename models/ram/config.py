@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tagmill.tag_system.errors import ConfigError
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, VOCAB = "config.json", "model.safetensors", "vocab.txt"
 NEEDS = ((CONFIG,), (WEIGHTS,))
 """Files that a model's folder must have, as `pretrained.require_files` takes them."""
 
@@ -59,16 +59,33 @@ class HeadConfig(_Part):
         return self
 
 
+class TextConfig(_Part):
+    """Sizes of the two BERTs of the text side, as wide as the head; the defaults are the published ones.
+
+    `tokens` counts the word pieces of `vocab.txt` and the two that mark the start of a caption and of
+    tags.
+    """
+
+    heads: Size = 12
+    layers: Size = 12
+    inner: Size = 3072
+    tokens: Size = 30524
+    positions: Size = 512
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
 class RamConfig(_Part):
     """All that is needed to build the model and to feed it images.
 
-    `dimension` is the width of the space that image tokens and label embeddings share (CLIP's: 512).
-    `descriptions` is the number of label embeddings a class, more than 1 only for ram_plus.
-    `thresholds`, one a class, are scores above which a class counts as seen. `vocabulary` is a digest
-    of the tag vocabulary that the classes come from, for whoever wants to compare it.
+    `dimension` is the width of the space that image tokens and label embeddings share (CLIP's: 512);
+    tag2text has none. `descriptions` is the number of label embeddings a class, more than 1 only for
+    ram_plus. `thresholds`, one a class, are scores above which a class counts as seen; `silent` are
+    indices of classes that never become part of a caption's tags. `text` is the text side, which
+    tag2text has and ram can have; its folder holds `vocab.txt` too. `vocabulary` is a digest of the
+    tag vocabulary that the classes come from, for whoever wants to compare it.
     """
 
-    kind: Literal["ram_plus"] = "ram_plus"
+    kind: Literal["ram_plus", "ram", "tag2text"] = "ram_plus"
     image_size: Size = 384
     mean: Colour = IMAGENET_MEAN
     std: Colour = IMAGENET_STD
@@ -79,13 +96,32 @@ class RamConfig(_Part):
     classes: tuple[str, ...] = Field(min_length=1)
     descriptions: Size = 1
     thresholds: tuple[Fraction, ...] | None = None
+    silent: tuple[int, ...] = ()
+    text: TextConfig | None = None
     vocabulary: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "RamConfig":
         if self.thresholds is not None and len(self.thresholds) != len(self.classes):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.classes)} classes")
+        if self.kind != "ram_plus" and self.descriptions != 1:
+            raise ValueError(f"{self.kind} has one embedding a class, not {self.descriptions}")
+        if any(not 0 <= index < len(self.classes) for index in self.silent):
+            raise ValueError(f"silent has an index outside of the {len(self.classes)} classes")
+        if self.kind != "ram" and (self.text is None) == (self.kind == "tag2text"):
+            raise ValueError("tag2text has a text side, ram_plus has none")
+        if self.text is not None:
+            _check_text(self.text, self.head)
         return self
+
+
+def _check_text(text: TextConfig, head: HeadConfig) -> None:
+    """The text side's first layers are the head's, so the sizes must agree."""
+    if head.hidden % text.heads or text.inner != head.inner or text.layers < head.layers:
+        raise ValueError(
+            f"text must have heads that divide {head.hidden}, inner {head.inner} and at least "
+            f"{head.layers} layers, as the head"
+        )
 
 
 def read(folder: Path) -> RamConfig:
@@ -96,9 +132,13 @@ def read(folder: Path) -> RamConfig:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path} is no config of a RAM model: {place}: {first['msg']}") from error
+        raise ConfigError(f"{path} is no config of a RAM model: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what first is wrong with a config, and where."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def write(config: RamConfig, folder: Path) -> None:

@@ -44,3 +44,8 @@ def alignment_loss(logits: Tensor) -> Tensor:
 def distillation_loss(tokens: Tensor, features: Tensor) -> Tensor:
     """Mean distance (L1) of the first of the tokens [B, 1 + N, D] to unscaled CLIP features [B, D]."""
     return (tokens[:, 0] - features).abs().mean()
+
+
+def balanced_loss(caption: Tensor, tagging: Tensor) -> Tensor:
+    """Add the tagging loss to the caption loss, scaled so that both weigh the same at every step."""
+    return caption + tagging / (tagging / caption).detach()

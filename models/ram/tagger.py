@@ -1,4 +1,4 @@
-"""RAM and RAM++ as a tagger: a folder of our format, images in, scores of its classes out."""
+"""RAM, RAM++ and Tag2Text as taggers: a folder of our format, images in, scores of its classes out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
 
 
 class RamTagger:
-    """Scores all classes of a RAM or RAM++ model; fits `Tagger`.
+    """Scores all classes of a RAM, RAM++ or Tag2Text model; fits `Tagger`.
 
     `path`: a folder with config.json and model.safetensors (see `store`). `device`: "auto", "cpu",
     "cuda", ... `dtype`: the format to compute in; scores are float32 always.

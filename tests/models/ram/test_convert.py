@@ -1,0 +1,97 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tagmill.models.ram import store
+from tagmill.models.ram.convert import convert, infer, info
+from tagmill.tag_system.errors import ConfigError
+
+
+@pytest.fixture
+def checkpoint(tmp_path, golden):
+    """RAM++ as it is published: pickled, with buffers, and with the state of its training."""
+    weights = load_file(golden.path("ram_plus.safetensors"))
+    weights["visual_encoder.layers.0.blocks.1.attn_mask"] = torch.zeros(64, 9, 9)
+    path = tmp_path / "ram_plus.pth"
+    torch.save({"model": weights, "epoch": 4}, path)
+    return path
+
+
+@torch.no_grad()
+def test_a_checkpoint_becomes_a_folder(tmp_path, golden, checkpoint):
+    wanted = golden.config()
+    found = convert(checkpoint, tmp_path / "out", classes=wanted.classes, thresholds=wanted.thresholds)
+    assert found.config == wanted
+    assert found.dropped == {"visual_encoder.layers.0.blocks.1.attn_mask": "follows from the image size"}
+    images = golden.tensors("inputs")["image"]
+    assert torch.equal(store.load(tmp_path / "out")(images), golden.ram_plus()(images))
+
+
+def test_info_tells_what_a_folder_holds(tmp_path, golden, checkpoint):
+    config = golden.config()
+    convert(checkpoint, tmp_path / "out", classes=config.classes, dtype=torch.float16)
+    found = info(tmp_path / "out")
+    assert found.config.kind == "ram_plus"
+    assert found.parameters == sum(value.numel() for value in golden.ram_plus().parameters())
+    assert 2 * found.parameters < found.bytes < 2.1 * found.parameters
+
+
+def published_tag2text(golden):
+    """Tag2Text as it is published: with an image encoder, and with its tied tensors repeated."""
+    plus = load_file(golden.path("ram_plus.safetensors"))
+    weights = load_file(golden.path("tag2text.safetensors"))
+    weights |= {key: value for key, value in plus.items() if key.startswith("visual_encoder.")}
+    for key in [key for key in weights if key.startswith("tagging_head.")]:
+        weights[key.replace("tagging_head", "tag_encoder")] = weights[key]
+    bias = weights["text_decoder.cls.predictions.bias"]
+    return weights | {"text_decoder.cls.predictions.decoder.bias": bias}
+
+
+def test_tag2text_keeps_its_ties_and_takes_its_vocabulary(tmp_path, golden):
+    path, out, classes = tmp_path / "tag2text.pth", tmp_path / "out", golden.config().classes
+    torch.save({"model": published_tag2text(golden)}, path)
+    with pytest.raises(ConfigError, match="needs vocab"):
+        convert(path, out, classes=classes, text_heads=6)
+    found = convert(path, out, classes=classes, vocab=golden.path("vocab.txt"), text_heads=6)
+    changes = {"thresholds": None, "silent": ()}
+    assert found.config == golden.tag2text_config().model_copy(update=changes)
+    reason = found.dropped["tag_encoder.encoder.layer.0.crossattention.self.query.weight"]
+    assert reason == "the same as head.layers.0.attention.query.weight"
+    ours = store.load(out).text.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in golden.tag2text().text.state_dict().items())
+
+
+def test_a_tie_that_is_broken_is_refused(tmp_path, golden):
+    weights = published_tag2text(golden)
+    weights["text_decoder.cls.predictions.decoder.bias"] = torch.ones(370)
+    torch.save({"model": weights}, tmp_path / "odd.pth")
+    with pytest.raises(ConfigError, match=r"two tensors for text\.decoder\.bias"):
+        convert(tmp_path / "odd.pth", tmp_path / "out", classes=golden.config().classes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["one", "two", "three"]}, "3 classes do not fit 200 label embeddings of a ram_plus"),
+        ({"classes": []}, "0 classes do not fit"),
+        ({"thresholds": [0.5]}, "1 thresholds for 40 classes"),
+        ({"head_heads": 5}, "must be a multiple of heads"),
+    ],
+    ids=["classes", "no-class", "thresholds", "heads"],
+)
+def test_what_does_not_fit_is_refused(tmp_path, golden, checkpoint, options, message):
+    options = {"classes": golden.config().classes} | options
+    with pytest.raises(ConfigError, match=message):
+        convert(checkpoint, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(tmp_path, golden, checkpoint):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="exists already"):
+        convert(checkpoint, tmp_path / "out", classes=golden.config().classes)
+
+
+def test_weights_of_something_else_are_refused():
+    with pytest.raises(ConfigError, match="not one of a RAM model: it has no"):
+        infer({"encoder.trunk.norm.bias": torch.zeros(4)}, ["one"])
