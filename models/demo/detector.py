@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from tagmill.models.base import Boxes, Floats
+from tagmill.models.demo.backbone import HF_ARGUMENTS, normalise
 from tagmill.models.demo.detector_batches import TEXT_LENGTH, Batch, Batches, Prompts
 from tagmill.models.demo.detector_loss import detection_loss
 from tagmill.models.demo.scenes import SceneSet
@@ -31,14 +32,8 @@ from tagmill.models.grounding_dino import GroundingDino
 SIDE = 128
 """Side of a scene in pixels."""
 
-BACKBONE: dict[str, Any] = {
-    "embedding_size": 64,
-    "hidden_sizes": [48, 80, 144, 256],
-    "depths": [1, 2, 2, 1],
-    "layer_type": "basic",
-    "out_features": ["stage3", "stage4"],
-}
-"""The ResNet whose weights `train` gets; its two levels have a place for every 16 and 32 pixels."""
+BACKBONE = {**HF_ARGUMENTS, "out_features": ["stage3", "stage4"]}
+"""Shape of the backbone; its two levels have a place for every 16 and every 32 pixels."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +206,8 @@ def _write_features(
     for start in range(0, 2 * count, batch):
         rows = np.arange(start, min(start + batch, 2 * count))
         images = np.stack([data.images[row % count][:, :: 1 if row < count else -1] for row in rows])
-        maps = network(_normalise(images).to(torch.bfloat16)).feature_maps
+        pixels = normalise(torch.from_numpy(images)).to(torch.bfloat16)
+        maps = network(pixels).feature_maps
         if not levels:
             shapes = [(2 * count, *found.shape[1:]) for found in maps]
             levels = [
@@ -222,12 +218,6 @@ def _write_features(
             level[rows] = found.half().numpy()
     for level in levels:
         level.flush()
-
-
-def _normalise(images: NDArray[np.uint8]) -> Tensor:
-    """Bring pixels (n, h, w, 3) to the mean and deviation of ImageNet: (n, 3, h, w)."""
-    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return ((torch.from_numpy(images).float() / 255 - mean) / deviation).permute(0, 3, 1, 2)
 
 
 def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch, clip: float) -> float:
