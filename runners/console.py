@@ -1,16 +1,18 @@
 """Shows a run's progress: live lines in a terminal, plain lines or JSON lines elsewhere."""
 
 import json
+import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +22,18 @@ UNITS = {"ingest": "sources", "shards": "shards"}
 
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
+FRAMES_A_SECOND = 10
+
+COLUMNS: tuple[tuple[int, Literal["left", "right"]], ...] = (
+    (12, "left"),
+    (8, "left"),
+    (16, "right"),
+    (8, "right"),
+    (11, "right"),
+    (6, "right"),
+)
+"""Least width of what is shown of a stage, so that nothing jumps as numbers grow: its name, bar, count, pace,
+time and dead letters."""
 
 
 class _Stage:
@@ -34,6 +48,16 @@ class _Stage:
         self.seconds = 0.0
         self.examples: int | None = None
         self.dead = 0
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the stage is whole."""
+        return self.examples is not None
+
+    @property
+    def made(self) -> bool:
+        """Tell whether this run makes anything of it."""
+        return self.total > self.before
 
     def rate(self) -> float:
         """Units made a second, by this run."""
@@ -51,26 +75,29 @@ class _Stage:
 class _View(Protocol):
     def update(self, stages: list[_Stage], *, event: str) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, *, failed: bool) -> None: ...
 
 
 class ConsoleProgress:
-    """A `Progress` for people and for log collectors; open it as a context."""
+    """A `Progress` for people and for log collectors; open it as a context.
 
-    def __init__(self, console: Console, log_format: LogFormat = "auto") -> None:
+    `names` are the stages to come, which a terminal shows from the start.
+    """
+
+    def __init__(self, console: Console, log_format: LogFormat = "auto", names: Sequence[str] = ()) -> None:
         self._stages: list[_Stage] = []
         if log_format == "json":
             self._view: _View = _JsonView()
         elif log_format == "auto" and console.is_terminal:
-            self._view = _LiveView(console)
+            self._view = _LiveView(console, names)
         else:
             self._view = _PlainView(console)
 
     def __enter__(self) -> "ConsoleProgress":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._view.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._view.close(failed=kind is not None)
 
     def start(self, stage: str, done: int, total: int) -> None:
         """Begin a stage's line."""
@@ -104,35 +131,103 @@ class ConsoleProgress:
 
 
 class _LiveView:
-    def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4)
+    """A line a stage, drawn anew by a thread of its own: what takes long is seen to be alive."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self._console = console
+        self._names = list(names)
+        self._stages: list[_Stage] = []
+        self._began = time.monotonic()
+        self._spinner = Spinner("dots", style="bold cyan")
+        self._failed = False
+        self._live = Live(console=console, refresh_per_second=FRAMES_A_SECOND, get_renderable=self._table)
         self._live.start()
+        # The handlers hold the stream of before: their words would run into the lines.
+        self._streams = [
+            (handler, handler.setStream(sys.stderr))
+            for handler in logging.getLogger().handlers
+            if type(handler) is logging.StreamHandler
+        ]
 
     def update(self, stages: list[_Stage], *, event: str) -> None:
-        table = Table.grid(padding=(0, 2))
-        for stage in stages:
-            table.add_row(*_cells(stage))
-        self._live.update(table, refresh=event != "progress")
+        self._stages = list(stages)
+        if event != "progress":
+            self._live.refresh()
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
+        self._failed = failed
         self._live.stop()
+        for handler, stream in self._streams:
+            if stream is not None:
+                handler.setStream(stream)
+        if not failed:
+            self._console.print(self._summary())
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for width, justify in COLUMNS:
+            table.add_column(min_width=width, justify=justify, no_wrap=True)
+        bar_width = min(30, max(8, self._console.width - sum(width + 2 for width, _ in COLUMNS) - 2))
+        for stage in self._stages:
+            table.add_row(self._name(stage), *_cells(stage, bar_width))
+        begun = {stage.name for stage in self._stages}
+        for name in self._names:
+            if name not in begun:
+                table.add_row(Text(f"  {name}", "dim"))
+        return table
+
+    def _name(self, stage: _Stage) -> Text | Spinner:
+        if stage.finished:
+            return Text(f"✓ {stage.name}", "green")
+        if self._failed:
+            return Text(f"✗ {stage.name}", "bold red")
+        self._spinner.update(text=Text(stage.name, "bold"))
+        return self._spinner
+
+    def _summary(self) -> Text:
+        made = [stage.name for stage in self._stages if stage.made]
+        dead = sum(stage.dead for stage in self._stages)
+        if not made:
+            return Text("nothing to do: all was made before", "green")
+        examples = next((stage.examples for stage in reversed(self._stages) if stage.examples), 0)
+        words = f"made in {_duration(time.monotonic() - self._began)}: {examples:,} examples"
+        return Text(f"{words}, ", "bold green") + Text(f"{dead:,} dead letters", "red" if dead else "green")
 
 
-def _cells(stage: _Stage) -> list[Text | ProgressBar]:
-    finished = stage.examples is not None
-    made = stage.total > stage.before
-    bar = ProgressBar(stage.total or 1, stage.done if stage.total else 1, width=24)
-    count = f"{stage.done}/{stage.total} {stage.unit}"
-    pace = f"{stage.rate():.1f}/s" if made and stage.done > stage.before else ""
-    remaining = stage.remaining()
-    if finished:
-        clock = f"{stage.elapsed():.0f} s" if made else "as it was"
-    else:
-        clock = f"{remaining:.0f} s left" if remaining is not None else f"{stage.elapsed():.0f} s"
-    out = f"{stage.examples} examples" if stage.examples else ""
-    dead = Text(f"{stage.dead} dead" if finished else "", "red" if stage.dead else "dim")
-    name = Text(("✓ " if finished else "· ") + stage.name, "green" if finished else "bold")
-    return [name, bar, Text(count), Text(pace, "dim"), Text(clock, "cyan"), Text(out), dead]
+def _cells(stage: _Stage, bar_width: int) -> list[Text | ProgressBar]:
+    """Give what follows a stage's name: bar, count, pace, time, dead letters."""
+    count = f"{stage.done:,}/{stage.total:,} {stage.unit}"
+    if not stage.finished:
+        waiting = stage.done == stage.before
+        bar = ProgressBar(stage.total or 1, stage.done, width=bar_width, pulse=waiting)
+        remaining = stage.remaining()
+        clock = _duration(stage.elapsed()) if remaining is None else f"{_duration(remaining)} left"
+        return [bar, Text(count), Text("" if waiting else _pace(stage.rate()), "dim"), Text(clock, "cyan")]
+    bar = ProgressBar(1, 1, width=bar_width)
+    if stage.examples:
+        count = f"{stage.examples:,} examples"
+    pace = ""
+    if stage.examples and not stage.before and stage.made:
+        pace = _pace(stage.examples / max(stage.elapsed(), 1e-9))
+    clock = _duration(stage.elapsed()) if stage.made else "as it was"
+    dead = Text(f"{stage.dead:,} dead", "bold red") if stage.dead else Text("")
+    return [bar, Text(count), Text(pace, "dim"), Text(clock, "cyan" if stage.made else "dim"), dead]
+
+
+def _pace(rate: float) -> str:
+    """Say how many a second, or how many seconds for each of slow ones."""
+    if rate < 0.1:
+        return f"{_duration(1 / max(rate, 1e-9))} each"
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+
+
+def _duration(seconds: float) -> str:
+    """Say a time in the two largest of its units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} m {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} m"
 
 
 class _PlainView:
@@ -161,7 +256,7 @@ class _PlainView:
             ]
         self._console.print(", ".join(word for word in words if word), highlight=False)
 
-    def close(self) -> None: ...
+    def close(self, *, failed: bool) -> None: ...
 
 
 class _JsonView:
@@ -190,4 +285,4 @@ class _JsonView:
         sys.stdout.write(json.dumps(values) + "\n")
         sys.stdout.flush()
 
-    def close(self) -> None: ...
+    def close(self, *, failed: bool) -> None: ...
