@@ -1,4 +1,4 @@
-"""The command line: `tagmill run`, `plan`, `status`, `inspect`, `verify`, `gc`."""
+"""The command line: `tagmill demo`, `run`, `plan`, `status`, `inspect`, `verify`, `gc`."""
 
 import atexit
 import os
@@ -40,6 +40,22 @@ AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed sou
 WITH_FLAGS = {"allow_extra_args": True}
 
 
+@app.command()
+def demo(
+    photos: Annotated[
+        str | None, typer.Argument(help="a folder of your own photographs in place of the drawn scenes")
+    ] = None,
+    run_folder: Annotated[
+        str | None, typer.Option("--run", help="the run's folder; default: runs/demo, or runs/demo-photos")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
+) -> None:
+    """Run the whole engine on embedded scenes with tiny models, offline, and say what came out."""
+    from tagmill.runners.demo import Demo, embedded, show_demo
+
+    show_demo(_console(), Demo(photos, run_folder, workers), embedded())
+
+
 @app.command(context_settings=WITH_FLAGS)
 def run(
     context: typer.Context,
@@ -69,6 +85,7 @@ def run(
             log_format=launch.log_format(log_format),
             beam_flags=context.args,
         ),
+        _console(),
         dry_run=dry_run,
     )
 

@@ -40,9 +40,8 @@ def log_format(value: str) -> LogFormat:
     raise ConfigError(f"--log-format {value}: use one of {', '.join(get_args(LogFormat))}")
 
 
-def run(request: Request, *, dry_run: bool = False) -> None:
+def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
     """Make a run whole, or show the jobs that would."""
-    console = Console(soft_wrap=True)
     options = parse_flags(request.beam_flags)
     engine = _engine(request, options, console)
     driver = Driver(load_config(request.config, request.overrides), accept_changes=request.accept_changes)
@@ -50,7 +49,8 @@ def run(request: Request, *, dry_run: bool = False) -> None:
         show_jobs(console, driver, engine)
         return
     with Lease(driver.run_folder.path("lease.json")):
-        with ConsoleProgress(console, request.log_format) as progress:
+        names = [stage.name for stage in driver.stages]
+        with ConsoleProgress(console, request.log_format, names) as progress:
             driver.run(engine, progress)
         write_report(driver.run_folder, driver.vocabulary)
 

@@ -1,0 +1,83 @@
+"""The config of the demo's run, as a file that a reader can learn from and `tagmill run` can take."""
+
+import json
+from pathlib import Path
+
+HEAD = """\
+# Written anew by every `tagmill demo`; copy it to change it. `tagmill run THIS_FILE` takes it as it is.
+
+# Where everything goes: intermediate results, reports and the dataset itself.
+run: {run}
+
+inputs:
+{input}
+
+# Examples in one unit of work, which is what a crash can cost. Thousands are usual.
+part_size: 100
+
+# Threads of one worker. Results may differ in the last bits with another number, so it belongs to the run.
+threads: 1
+
+"""
+
+SCENES = """\
+  - name: scenes # the first part of every example's key: scenes/200000
+    format: webdataset # tars in which KEY.jpg and its caption KEY.txt lie together
+    path: {path}"""
+
+PHOTOS = """\
+  - name: photos # the first part of every example's key: photos/FOLDER/NAME
+    format: folder # jpg, png and webp files; NAME.txt beside NAME.jpg holds captions, one a line
+    path: {path}"""
+
+MODELS = """\
+# Whole image -> scores of tags.
+tag:
+  model: ram # a Recognize Anything Plus, tiny, of the demo world's tags
+  options: {{path: {tagger}}}
+  batch_size: 32 # images in one call of the model
+
+# Image and tags -> boxes.
+localize:
+  model: grounding-dino
+  options: {{path: {localizer}}}
+  batch_size: 32
+
+# Boxes -> embeddings, and how each compares with its own tag and the image's other tags.
+embed:
+  model: open-clip
+  options: {{model: {embedder}, template: "a {{}}"}} # the sentence that it was trained on
+  batch_size: 64 # regions in one call of the model
+
+# All evidence -> kept, dropped or uncertain. Change the policy, and only this stage and the shards are made
+# again: the models' evidence is all there.
+clean:
+  policy:
+    rule: adaptive # or paper
+    tagger_threshold: 0.65 # the score from which the tagger alone proposes a tag
+
+# The dataset: webdataset tars of up to so many examples.
+shards:
+  size: 1000
+"""
+
+
+def demo_config(run: str, data: Path, photos: Path | None) -> str:
+    """Write all but `demo_models`: a run over the scenes in `data`, or over a folder of photographs."""
+    path = _quoted(data / "scenes-*.tar") if photos is None else _quoted(photos)
+    source = (SCENES if photos is None else PHOTOS).format(path=path)
+    return HEAD.format(run=_quoted(run), input=source)
+
+
+def demo_models(data: Path) -> str:
+    """Write the sections of the models and of what judges them."""
+    return MODELS.format(
+        tagger=_quoted(data / "tagger"),
+        localizer=_quoted(data / "grounding-dino"),
+        embedder=_quoted(f"local-dir:{data / 'clip'}"),
+    )
+
+
+def _quoted(value: str | Path) -> str:
+    """Quote a text for YAML, which takes JSON's strings."""
+    return json.dumps(str(value), ensure_ascii=False)
