@@ -1,9 +1,13 @@
-# Two doors: `make test` sets everything up and runs the tests, `make check` is what CI runs.
+# Three doors, each of which sets everything up: `make demo` shows the whole engine on embedded scenes, offline;
+# `make test` runs the tests; `make check` is what CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGE := build/package
 
-.PHONY: setup test check format-check lint types package clean
+.PHONY: demo setup test check format-check lint types package clean
+
+demo: setup
+	$(BIN)/tagmill demo
 
 setup: .venv/installed
 
