@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
@@ -96,7 +97,7 @@ class Vocabulary:
         """The tag of this name or alias, or None."""
         return self._names.get(normalize_name(name))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) over names, kinds, aliases and their order; not over the file's bytes."""
         content = [[tag.name, tag.kind, list(tag.aliases)] for tag in self._tags]
