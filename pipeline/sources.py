@@ -56,7 +56,10 @@ def find_sources(config: RunConfig) -> dict[str, FoundSource]:
             # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
             name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
             uri = files.join(root, path)
-            size, stamp = access.size_and_stamp(uri, source)
+            try:
+                size, stamp = access.size_and_stamp(uri, source)
+            except FileNotFoundError as error:
+                raise ConfigError(f"input {source.name}: {uri} is gone, or a link to nothing") from error
             images = _absolute(source.images) if source.images else _images(source, root, uri)
             found[name] = FoundSource(name, source, root, path, images, size, stamp)
     return found

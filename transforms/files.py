@@ -95,8 +95,13 @@ def expand(pattern: str) -> list[str]:
     found = [path] if fs.exists(path) else []
     if fsspec.core.has_magic(path):
         entries = fs.glob(path, detail=True).items()
-        found = [name for name, entry in entries if entry["type"] == "file" and not _is_hidden(name)]
+        found = [name for name, entry in entries if _is_file(fs, entry) and not _is_hidden(name)]
     return sorted(name if is_local(pattern) else fs.unstrip_protocol(name) for name in found)
+
+
+def _is_file(fs: Any, entry: Mapping[str, Any]) -> bool:
+    """Tell whether a listed name is a file; a link is one unless it leads to a folder."""
+    return bool(entry["type"] == "file" or (entry.get("islink") and not fs.isdir(entry["name"])))
 
 
 def _is_hidden(path: str) -> bool:

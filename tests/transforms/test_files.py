@@ -72,6 +72,16 @@ def test_a_wildcard_gives_files_in_order_and_neither_folders_nor_hidden_files(fo
     assert files.read_bytes(found[0]) == b"1"
 
 
+def test_a_wildcard_follows_links_to_files_and_not_to_folders(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "far.bin").write_bytes(b"12")
+    for name, target in {"a.tar": "far.bin", "b.tar": "data", "c.tar": "nowhere"}.items():
+        (tmp_path / "data" / name).symlink_to(tmp_path / target)
+    found = files.expand(str(tmp_path / "data" / "*.tar"))
+    assert found == [str(tmp_path / "data" / name) for name in ("a.tar", "c.tar")]
+    assert files.size_and_stamp(found[0])[0] == 2
+
+
 def test_a_plain_name_is_that_file_or_nothing(folder):
     uri = files.join(folder, "a.tar")
     assert files.expand(uri) == []
