@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -62,7 +63,10 @@ class FeedForward(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, Q, hidden] to the same."""
-        return self.norm(rows + self.dropout(self.output(F.gelu(self.inner(rows)))))
+        inner = self.inner(rows)
+        # The largest tensor of the layer: without gradients it is not made a second time.
+        inner = F.gelu(inner) if inner.requires_grad else torch.ops.aten.gelu_(inner)
+        return self.norm(rows + self.dropout(self.output(inner)))
 
 
 def _split(rows: Tensor, heads: int) -> Tensor:

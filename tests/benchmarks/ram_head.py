@@ -1,0 +1,126 @@
+"""The head of RAM++ at its published size against the published formula written down plainly.
+
+    python tests/benchmarks/ram_head.py [--threads N] [--rounds N] [--batch 1 4] [--classes N]
+
+Both use the same weights (random) and the same image tokens, turn by turn in one run; printed are medians
+of the CPU seconds, their ratio, what each adds to the peak of memory, and the largest difference of a logit.
+Ratios hold for one machine and one number of threads.
+"""
+
+import argparse
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tagmill.models.ram.config import EncoderConfig, RamConfig
+from tagmill.models.ram.ram_plus import RamPlus
+
+DESCRIPTIONS, TOKENS = 51, 145
+
+
+def model_of(classes: int) -> RamPlus:
+    """RAM++ with a head of the published size behind a tiny encoder, which is not run."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(name="resnet18", arguments={"channels": (8, 8, 8, 8)}, stages=(4,), width=8)
+    names = [str(i) for i in range(classes)]
+    model = RamPlus(RamConfig(encoder=encoder, classes=names, descriptions=DESCRIPTIONS)).eval()
+    model.set_labels(F.normalize(torch.randn(classes * DESCRIPTIONS, 512), dim=1))
+    return model
+
+
+def plain_describe(model: RamPlus, tokens: Tensor) -> Tensor:
+    """Weight the descriptions image by image, in products of the size of all label embeddings."""
+    described = []
+    for image in tokens[:, 0]:
+        products = model.reweight_scale.exp() * (image / image.norm()) @ model.label_embed.T
+        weights = products.view(-1, DESCRIPTIONS).softmax(1)
+        described.append((weights[:, :, None] * model.labels).sum(1))
+    return torch.stack(described)
+
+
+def plain_score(model: RamPlus, tokens: Tensor) -> Tensor:
+    """Every class through every layer at once, each projection by itself."""
+    rows = F.relu(model.label_projection(plain_describe(model, tokens)))
+    for layer in model.head.layers:
+        attention, feed_forward = layer.attention, layer.feed_forward
+        query, key, value = (
+            part.unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            for part in (attention.query(rows), attention.key(tokens), attention.value(tokens))
+        )
+        weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
+        rows = attention.norm(rows + attention.output((weights @ value).transpose(1, 2).flatten(2)))
+        rows = feed_forward.norm(rows + feed_forward.output(F.gelu(feed_forward.inner(rows))))
+    return model.score_projection(rows).squeeze(2)
+
+
+def measure(work: Callable[[], object]) -> tuple[float, float]:
+    """Run once; return the CPU seconds and by how many MB the peak of resident memory rose (Linux)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = _kilobytes("VmRSS"), time.process_time()
+    work()
+    seconds = time.process_time() - start
+    return seconds, (_kilobytes("VmHWM") - before) / 1024
+
+
+def _kilobytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def compare(name: str, plain: Callable[[], object], ours: Callable[[], object], rounds: int) -> None:
+    """Run both in turn and print one line."""
+    runs = [(measure(plain), measure(ours)) for _ in range(rounds)]
+    seconds, memory = ([statistics.median(pair[side][i] for pair in runs) for side in (0, 1)] for i in (0, 1))
+    ratio = statistics.median(first[0] / second[0] for first, second in runs)
+    sys.stdout.write(
+        f"{name:26} plain {seconds[0]:6.2f} s {memory[0]:5.0f} MB, ours {seconds[1]:6.2f} s "
+        f"{memory[1]:5.0f} MB; time {ratio:5.2f} : 1, memory {memory[0] / max(memory[1], 1):5.1f} : 1\n"
+    )
+
+
+def train(model: RamPlus, score: Callable[[RamPlus, Tensor], Tensor], tokens: Tensor) -> None:
+    """One pass forth and back, with the label embeddings frozen."""
+    model.zero_grad()
+    score(model, tokens.clone().requires_grad_()).square().mean().backward()
+
+
+def compare_all(model: RamPlus, tokens: Tensor, rounds: int) -> None:
+    """Compare describing, scoring and training on the tokens of a batch."""
+    batch = f"{len(tokens)} images"
+    with torch.no_grad():
+        difference = (plain_score(model, tokens) - model.score(tokens)).abs().max()
+        sys.stdout.write(f"largest difference of a logit: {difference:.1e}\n")
+        describe = partial(plain_describe, model, tokens), partial(model.describe, tokens, model.labels)
+        compare(f"descriptions, {batch}", *describe, rounds)
+        compare(f"head, {batch}", partial(plain_score, model, tokens), partial(model.score, tokens), rounds)
+    passes = partial(train, model, plain_score, tokens), partial(train, model, RamPlus.score, tokens)
+    compare(f"forth and back, {batch}", *passes, rounds)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--classes", type=int, default=4585)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = model_of(options.classes)
+    for batch in options.batch:
+        compare_all(model, torch.randn(batch, TOKENS, 512), options.rounds)
+
+
+if __name__ == "__main__":
+    main()
