@@ -62,12 +62,16 @@ class Tag2TextCaptioner:
             raise ConfigError(f"{self._folder} is a model of kind {self._config.kind} without a text side")
         if max_length > self._config.text.positions:
             raise ConfigError(f"max_length must be at most {self._config.text.positions}, got {max_length}")
+        self._fingerprint: str | None = None
         self._model: Any = None
 
     def fingerprint(self) -> str:
         """Hash the folder's files and the options; the device and the batch size are not part of it."""
-        options = {**self._search, "dtype": self._dtype, "threshold": self._threshold}
-        return digest([self._folder / name for name in (CONFIG, WEIGHTS, VOCAB)], options)
+        if self._fingerprint is None:
+            options = {**self._search, "dtype": self._dtype, "threshold": self._threshold}
+            files = [self._folder / name for name in (CONFIG, WEIGHTS, VOCAB)]
+            self._fingerprint = digest(files, options)
+        return self._fingerprint
 
     def load(self) -> None:
         """Read weights and word pieces. Raises ConfigError if they do not fit the config."""

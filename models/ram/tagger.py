@@ -27,6 +27,7 @@ class RamTagger:
         self._folder, self._device, self._dtype = Path(path), device, dtype
         require_files(self._folder, NEEDS)
         self._config = configs.read(self._folder)
+        self._fingerprint: str | None = None
         self._model: Any = None
 
     @property
@@ -41,7 +42,10 @@ class RamTagger:
 
     def fingerprint(self) -> str:
         """Hash the folder's two files and the dtype; the device and the batch size are not part of it."""
-        return digest([self._folder / CONFIG, self._folder / WEIGHTS], {"dtype": self._dtype})
+        if self._fingerprint is None:
+            files = [self._folder / CONFIG, self._folder / WEIGHTS]
+            self._fingerprint = digest(files, {"dtype": self._dtype})
+        return self._fingerprint
 
     def load(self) -> None:
         """Read the weights onto the device. Raises ConfigError if they do not fit the config."""
