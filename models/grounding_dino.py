@@ -114,7 +114,10 @@ class GroundingDino:
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+        from transformers.utils import logging
 
+        # Its bar for half a second of loading would run through the lines of the run's own progress.
+        logging.disable_progress_bar()
         folder = self._source.folder()
         _check_family(folder)
         self._dtype = getattr(torch, self._options["dtype"])

@@ -29,7 +29,7 @@ COLUMNS: tuple[tuple[int, Literal["left", "right"]], ...] = (
     (8, "left"),
     (16, "right"),
     (8, "right"),
-    (11, "right"),
+    (14, "right"),
     (6, "right"),
 )
 """Least width of what is shown of a stage, so that nothing jumps as numbers grow: its name, bar, count, pace,

@@ -128,7 +128,7 @@ def _show_tables(console: Console, run: RunFolder) -> None:
         table.add_column(column, justify="left" if column == "tag" else "right")
     for row in most_dropped(path):
         table.add_row(*map(str, row))
-    console.print(Padding(table, (0, 0, 0, 1)))
+    console.print(Padding(table, (0, 0, 0, 1), expand=False))
 
 
 def most_dropped(path: str) -> list[tuple[str, int, int]]:
