@@ -1,0 +1,81 @@
+"""Batches: samples put together, with what was skipped and which rows are real."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from tagmill.models.training.examples import Example, Skipped
+from tagmill.models.training.targets import Target
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples for C classes. Every rank's every batch has B rows, whatever had to be skipped.
+
+    `images` float32 [B, 3, height, width]; `targets` float32 [B, C], 0 or 1; `known` float32 [B, C], 0
+    where a tag is uncertain or the dataset does not know the class: multiply the loss by it. `mentioned`
+    bool [B, C]: what the row's caption names. `captions`, and `ids` of dataset and key, have B entries.
+    `valid` bool [B] is False for a row that pads the batch or stands for a skipped sample: it is all zeros
+    and empty. `unmapped` counts the kept tags without a class.
+    """
+
+    images: Tensor
+    targets: Tensor
+    known: Tensor
+    mentioned: Tensor
+    valid: Tensor
+    captions: tuple[str, ...]
+    ids: tuple[tuple[str, str], ...]
+    skipped: tuple[Skipped, ...]
+    unmapped: Counter[str]
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def pin_memory(self) -> "Batch":
+        """Copy into pinned memory; the DataLoader calls this."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy onto a device, without waiting for it where the memory is pinned."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            images=change(self.images),
+            targets=change(self.targets),
+            known=change(self.known),
+            mentioned=change(self.mentioned),
+            valid=change(self.valid),
+        )
+
+
+class Collate:
+    """Puts the samples of `Examples` together; needs to know what an empty row looks like."""
+
+    def __init__(self, classes: int, image: tuple[int, int, int]) -> None:
+        nothing = np.zeros(classes, np.float32)
+        target = Target(nothing, nothing, np.zeros(classes, np.bool_), ())
+        self._blank = Example("", "", torch.zeros(image), target, "")
+
+    def __call__(self, samples: Sequence[Example | Skipped | None]) -> Batch:
+        """Make a batch of the rows."""
+        rows = [sample if isinstance(sample, Example) else self._blank for sample in samples]
+        # Collated by torch, the tensors of a worker lie in shared memory from the start and are not copied.
+        return Batch(
+            default_collate([row.image for row in rows]),
+            default_collate([torch.from_numpy(row.target.values) for row in rows]),
+            default_collate([torch.from_numpy(row.target.known) for row in rows]),
+            default_collate([torch.from_numpy(row.target.mentioned) for row in rows]),
+            torch.tensor([isinstance(sample, Example) for sample in samples]),
+            tuple(row.caption for row in rows),
+            tuple((row.dataset, row.key) for row in rows),
+            tuple(sample for sample in samples if isinstance(sample, Skipped)),
+            Counter(name for row in rows for name in row.target.unmapped),
+        )

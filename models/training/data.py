@@ -1,0 +1,126 @@
+"""The section `data` of a training's config, and the loader that it asks for."""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from tagmill.models.ram.config import RamConfig
+from tagmill.models.training import datasets
+from tagmill.models.training.batches import Collate
+from tagmill.models.training.datasets import Dataset
+from tagmill.models.training.examples import Examples, Origin
+from tagmill.models.training.loader import Loader
+from tagmill.models.training.order import Order, Source
+from tagmill.models.training.steps import Share, Steps
+from tagmill.models.training.targets import ClassMap, Decisions, Preset, TagChoice, choose
+from tagmill.models.training.views import PlainView, TrainView, View
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.shard_contract import Split
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetConfig(_Section):
+    """One dataset of the mix.
+
+    `path` is its folder, a path or fsspec url; `name` stands in sample ids, by default the folder's. An
+    epoch shows each of its samples `weight` times: 2 doubles the dataset's share of the mix, 0.5 halves it,
+    and then two epochs show each sample once. `tags` says which decisions become targets.
+    """
+
+    path: str
+    name: str | None = None
+    weight: float = Field(1.0, gt=0)
+    tags: Preset | TagChoice = "stored"
+
+
+class DataConfig(_Section):
+    """What a training reads.
+
+    `batch_size` is that of one rank. `window`: see `order`. `verify` compares the sha256 of all shards first,
+    each rank its part of them. An image of more than `max_pixels` is skipped. `workers` processes each read
+    `prefetch` batches ahead.
+    """
+
+    datasets: list[DatasetConfig] = Field(min_length=1)
+    batch_size: int = Field(ge=1)
+    seed: int = Field(0, ge=0)
+    window: int | None = Field(None, ge=1)
+    verify: bool = False
+    max_pixels: int = Field(100_000_000, ge=1)
+    workers: int = Field(4, ge=0)
+    prefetch: int = Field(2, ge=1)
+
+
+def open_loader(
+    data: DataConfig,
+    model: RamConfig,
+    split: Split,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    view: View | None = None,
+    decisions: Decisions | None = None,
+) -> Loader:
+    """Open the loader of a split for one of `world` ranks.
+
+    `train` is shuffled and augmented, and its last step dropped unless full. `val` and `test` come in the
+    order of the shards, each sample once and plain, the last step padded; datasets without the split
+    are left out. `view` replaces the images' own view. Raises ConfigError and DamageError.
+    """
+    training = split == "train"
+    opened = _open(data, split, required=training)
+    if data.verify:
+        for _, dataset in opened:
+            datasets.verify(dataset, range(rank, len(dataset.shards), world))
+    sources = [Source(dataset.counts, config.weight) for config, dataset in opened]
+    examples = Examples(
+        [_origin(config, dataset, model) for config, dataset in opened],
+        view or (TrainView(model) if training else PlainView(model)),
+        seed=data.seed,
+        max_pixels=data.max_pixels,
+        decisions=decisions,
+    )
+    steps = Steps(
+        [dataset for _, dataset in opened],
+        Order(sources, data.seed, shuffle=training, window=data.window),
+        Share(data.batch_size, rank, world),
+        drop_last=training,
+    )
+    return Loader(
+        steps,
+        examples,
+        Collate(len(model.classes), (3, model.image_size, model.image_size)),
+        workers=data.workers,
+        prefetch=data.prefetch,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _open(data: DataConfig, split: Split, *, required: bool) -> list[tuple[DatasetConfig, Dataset]]:
+    """Open the datasets that have the split."""
+    opened = []
+    for config in data.datasets:
+        if required or datasets.read_manifest(config.path).examples.get(split):
+            opened.append((config, datasets.open_dataset(config.path, split, name=config.name)))
+    names = [dataset.name for _, dataset in opened]
+    if not opened:
+        raise ConfigError(f"no dataset has examples in the split {split}: leave it out, or add one that has")
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"two datasets have the same name ({', '.join(names)}): give each a `name` of its own"
+        )
+    return opened
+
+
+def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> Origin:
+    classes = ClassMap(model.classes, dataset.vocabulary)
+    if len(classes.unknown) == len(model.classes):
+        raise ConfigError(
+            f"{dataset.folder}: its vocabulary has none of the model's {len(model.classes)} classes: take "
+            "another dataset or another list of classes"
+        )
+    shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
+    digest = dataset.manifest.vocabulary
+    return Origin(dataset.name, shards, digest, classes, choose(config.tags, dataset.manifest))

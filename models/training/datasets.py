@@ -1,0 +1,177 @@
+"""Datasets of shards: what the manifest lists, checked, and where in the tars every sample lies."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.shard_contract import Manifest, ManifestShard, Split
+from tagmill.tag_system.vocabulary import Vocabulary
+
+PLACE = np.dtype([("image", "i8"), ("image_size", "u4"), ("record", "i8"), ("record_size", "u4")])
+"""Where a sample's image and JSON record begin in their tar, and how many bytes they are."""
+
+_THREADS = 16
+_EXTENSIONS = "|".join(sorted(contract.EXTENSIONS.values()))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The shards of one split of a dataset; `places` [examples] follows their order."""
+
+    name: str
+    folder: str
+    manifest: Manifest
+    vocabulary: Vocabulary
+    shards: tuple[ManifestShard, ...]
+    places: NDArray[np.void]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Count the examples of each shard."""
+        return tuple(shard.examples for shard in self.shards)
+
+    def shard_uri(self, shard: int) -> str:
+        """Name the tar of a shard."""
+        return _join(self.folder, self.shards[shard].name + ".tar")
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Count the examples up to the end of each shard."""
+        return np.cumsum(self.counts)
+
+
+def read_manifest(folder: str) -> Manifest:
+    """Read what a folder's dataset is.
+
+    Raises ConfigError for a folder without manifest, and for one that a newer version wrote.
+    """
+    try:
+        manifest = Manifest.model_validate_json(_read(_join(folder, contract.MANIFEST)))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{folder} has no {contract.MANIFEST}, so it is no whole dataset: give the folder that the stage "
+            "shards wrote, RUN/shards/GENERATION, or finish that run"
+        ) from error
+    except ValidationError as error:
+        raise ConfigError(
+            f"{folder}/{contract.MANIFEST} is no manifest: {error.errors()[0]['msg']}"
+        ) from error
+    if manifest.layout > contract.LAYOUT:
+        newest = contract.LAYOUT
+        raise ConfigError(f"{folder} has layout {manifest.layout}, newer than {newest}: update tagmill")
+    return manifest
+
+
+def open_dataset(folder: str, split: Split, *, name: str | None = None) -> Dataset:
+    """Open a split of a dataset: `folder` is a path or fsspec url, `name` is by default its last part.
+
+    Raises ConfigError if the folder has no manifest or the split no examples; DamageError if a file is
+    missing, or not what the manifest and the shard contract say.
+    """
+    manifest = read_manifest(folder)
+    shards = tuple(shard for shard in manifest.shards if shard.split == split and shard.examples)
+    if not shards:
+        found = ", ".join(f"{other} ({count})" for other, count in manifest.examples.items())
+        raise ConfigError(f"{folder} has no examples in the split {split}; it has {found or 'none at all'}")
+    _check_sizes(folder, shards)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        places = list(pool.map(lambda shard: _read_index(folder, shard), shards))
+    return Dataset(
+        name or folder.rstrip("/").rsplit("/", 1)[-1],
+        folder,
+        manifest,
+        _read_vocabulary(folder, manifest),
+        shards,
+        np.concatenate(places),
+    )
+
+
+def verify(dataset: Dataset, shards: Iterable[int] | None = None) -> None:
+    """Compare the sha256 of shards, by default of all, with the manifest. Raises DamageError."""
+    chosen = range(len(dataset.shards)) if shards is None else shards
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = pool.map(lambda shard: (shard, _sha256(dataset.shard_uri(shard))), chosen)
+        for shard, digest in digests:
+            if digest != dataset.shards[shard].sha256:
+                uri = dataset.shard_uri(shard)
+                raise DamageError(f"{uri} does not match its sha256 in {contract.MANIFEST}: copy it again")
+
+
+def _check_sizes(folder: str, shards: Sequence[ManifestShard]) -> None:
+    """Compare the sizes of all tars with the manifest: one listing, and no shard is missing or cut short."""
+    fs, path = fsspec.core.url_to_fs(folder)
+    sizes = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in fs.ls(path, detail=True)}
+    for shard in shards:
+        size = sizes.get(f"{shard.name}.tar")
+        if size != shard.bytes:
+            uri = _join(folder, shard.name + ".tar")
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise DamageError(f"{uri} {state}, the manifest says {shard.bytes} bytes: copy it again")
+
+
+def _read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
+    uri = _join(folder, contract.VOCABULARY)
+    try:
+        vocabulary = Vocabulary.from_text(_read(uri).decode(), uri)
+    except FileNotFoundError as error:
+        raise DamageError(f"{uri} is missing: copy it again") from error
+    except UnicodeDecodeError as error:
+        raise DamageError(f"{uri} is not UTF-8 text: copy it again") from error
+    if vocabulary.digest != manifest.vocabulary:
+        raise DamageError(f"{uri} is not the vocabulary that {contract.MANIFEST} names: copy both again")
+    return vocabulary
+
+
+def _read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
+    """Read where a shard's samples lie: `PLACE` [examples]."""
+    uri = _join(folder, shard.name + ".index.parquet")
+    try:
+        table = pq.read_table(pa.BufferReader(_read(uri)), columns=["member", "offset", "size"])
+    except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
+        raise DamageError(f"{uri} cannot be read ({error}): copy it again") from error
+    is_record = pc.ends_with(table["member"], ".json")
+    records, images = table.filter(is_record), table.filter(pc.invert(is_record))
+    if not len(records) == len(images) == shard.examples or not _are_pairs(images, records):
+        raise DamageError(
+            f"{uri} does not list {shard.examples} pairs of an image ({_EXTENSIONS}) and a JSON record, "
+            "and nothing else: make the shard again"
+        )
+    places = np.empty(shard.examples, dtype=PLACE)
+    for field, members in (("image", images), ("record", records)):
+        places[field] = members["offset"].to_numpy()
+        places[f"{field}_size"] = members["size"].to_numpy()
+    return places
+
+
+def _are_pairs(images: pa.Table, records: pa.Table) -> bool:
+    """Tell whether every record has its image, in the same order, of an extension that is decoded."""
+    stems = [pc.replace_substring_regex(t["member"], r"\.[^.]*$", "") for t in (images, records)]
+    known = pc.match_substring_regex(images["member"], rf"\.({_EXTENSIONS})$")
+    return bool(pc.all(pc.and_(known, pc.equal(*stems))).as_py())
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _read(uri: str) -> bytes:
+    fs, path = fsspec.core.url_to_fs(uri)
+    data: bytes = fs.cat_file(path)
+    return data
+
+
+def _sha256(uri: str) -> str:
+    with fsspec.open(uri, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

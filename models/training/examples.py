@@ -1,0 +1,147 @@
+"""One sample, from its place in a shard to tensors; runs in the loader's workers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from tagmill.models.training.ranges import Range, RangeReader
+from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
+from tagmill.models.training.views import View, decode
+from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.shard_contract import Sample
+
+MAX_BYTES = 256 << 20
+"""A sample that its index claims to be larger is not read: the claim alone must not fill the memory."""
+
+
+class Address(NamedTuple):
+    """Where a sample lies: dataset and shard by number, its bytes there, and which turn shows it."""
+
+    dataset: int
+    shard: int
+    image: int
+    image_size: int
+    record: int
+    record_size: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample; `image` is float32 [3, height, width]."""
+
+    dataset: str
+    key: str
+    image: Tensor
+    target: Target
+    caption: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that could not be used, and why; `place` names the shard and the byte where it begins."""
+
+    place: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the workers know of a dataset: its name, its tars in order, how its tags become targets."""
+
+    name: str
+    shards: tuple[str, ...]
+    vocabulary: str
+    classes: ClassMap
+    choice: TagChoice | None
+
+
+class Examples:
+    """Reads, decodes and augments samples by their addresses: a map-style dataset for torch's DataLoader.
+
+    An address of None asks for nothing, which pads a batch. All chance is keyed by seed, dataset, key
+    and turn: not by worker, rank or what was read before. The caption is drawn in each turn anew from
+    all that a sample has; empty if it has none.
+    """
+
+    def __init__(
+        self,
+        origins: Sequence[Origin],
+        view: View,
+        *,
+        seed: int,
+        max_pixels: int,
+        decisions: Decisions | None = None,
+    ) -> None:
+        self._origins, self._view = tuple(origins), view
+        self._seed, self._max_pixels, self._decisions = seed, max_pixels, decisions
+        self._reader = RangeReader()
+
+    def __getitems__(self, addresses: Sequence[Address | None]) -> list[Example | Skipped | None]:
+        """Make the samples of a batch. Raises OSError if a shard cannot be read at all."""
+        wanted = [address for address in addresses if address is not None and _span(address)[1] <= MAX_BYTES]
+        data = dict(zip(wanted, self._reader.read([self._range(address) for address in wanted]), strict=True))
+        return [self._made(address, data) for address in addresses]
+
+    def _range(self, address: Address) -> Range:
+        start, size = _span(address)
+        return self._origins[address.dataset].shards[address.shard], start, start + size
+
+    def _made(self, address: Address | None, data: dict[Address, bytes]) -> Example | Skipped | None:
+        if address is None:
+            return None
+        try:
+            if address not in data:
+                raise DataError(
+                    Reason.MEMBER_TOO_LARGE, f"{_span(address)[1]} bytes, the limit is {MAX_BYTES}"
+                )
+            return self._example(address, data[address])
+        except DataError as error:
+            uri, start, _ = self._range(address)
+            return Skipped(f"{uri}@{start}", error.reason, error.detail)
+
+    def _example(self, address: Address, data: bytes) -> Example:
+        origin, (start, size) = self._origins[address.dataset], _span(address)
+        if len(data) != size:
+            raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
+        image_at, record_at = address.image - start, address.record - start
+        sample = _sample(data[record_at : record_at + address.record_size], origin)
+        image = decode(data[image_at : image_at + address.image_size], self._max_pixels)
+        view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
+        captions = [caption for caption in sample.captions if caption.text.strip()]
+        caption = captions[caption_draw % len(captions)] if captions else None
+        newer = self._decisions.tags_of(origin.name, sample.key) if self._decisions else None
+        mentions = [mention.tag for mention in caption.mentions] if caption else []
+        target = origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
+        text = caption.text if caption else ""
+        return Example(origin.name, sample.key, self._view(image, view_seed), target, text)
+
+
+def _span(address: Address) -> tuple[int, int]:
+    """Give the first byte and the length of what holds both members."""
+    start = min(address.image, address.record)
+    stop = max(address.image + address.image_size, address.record + address.record_size)
+    return start, stop - start
+
+
+def _sample(record: bytes, origin: Origin) -> Sample:
+    try:
+        sample = Sample.model_validate_json(record)
+    except ValidationError as error:
+        raise DataError(Reason.RECORD_INVALID, error.errors()[0]["msg"]) from error
+    if sample.vocabulary != origin.vocabulary:
+        raise DataError(Reason.RECORD_INVALID, "its tags are of another vocabulary than the dataset's")
+    return sample
+
+
+def _chance(seed: int, dataset: str, key: str, turn: int) -> tuple[int, int]:
+    """Draw two numbers of 64 bits for one showing of one sample."""
+    text = json.dumps([seed, dataset, key, turn])
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")

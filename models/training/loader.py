@@ -1,0 +1,125 @@
+"""The loader: batches of a mix of datasets, in an order that resumes exactly wherever it was left."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.utils.data import DataLoader
+
+from tagmill.models.training.batches import Batch, Collate
+from tagmill.models.training.examples import Examples
+from tagmill.models.training.steps import Steps
+from tagmill.tag_system.errors import ConfigError
+
+
+class Loader:
+    """Gives the batches of one epoch after the other: each `for batch in loader` is the rest of an epoch.
+
+    An iteration that was broken off goes on behind the last batch that it gave; what workers had read
+    ahead is forgotten. `skipped` counts this rank's samples by reason, `unmapped` its kept tags without a
+    class by name, both since the training began.
+
+    Raises ConfigError if an epoch does not fill one step; and, before the first step of every epoch, if
+    ranks do not agree about order, shares or place (where torch.distributed is initialised).
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        examples: Examples,
+        collate: Collate,
+        *,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.unmapped: Counter[str] = Counter()
+        # The batch sampler is no part of this object: in a cycle of references, the garbage collector would
+        # finalise the queues before the workers, which then take five seconds each to notice.
+        self._place = steps
+        self._batches: DataLoader[Any] = DataLoader(
+            examples,  # type: ignore[arg-type]  # it has __getitems__, which is all that is called
+            batch_sampler=steps,
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            prefetch_factor=prefetch if workers else None,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # else every epoch would draw from the generator that the model uses
+        )
+        if not steps.count(0):
+            share = steps.share
+            raise ConfigError(
+                f"the samples of an epoch do not fill one step of {share.step} (batch_size "
+                f"{share.batch_size} x {share.world} ranks): lower batch_size"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """Count the epochs that are done."""
+        return self._place.epoch
+
+    @property
+    def position(self) -> int:
+        """Count the samples of the current epoch that all ranks together were given."""
+        return self._place.position
+
+    def steps(self, epoch: int = 0) -> int:
+        """Count the steps of a whole epoch, the same for all ranks."""
+        return self._place.count(epoch)
+
+    def steps_left(self) -> int:
+        """Count the steps that are left of the current epoch."""
+        return self._place.left()
+
+    def __iter__(self) -> Iterator[Batch]:
+        _check_agreement(self._place.common())
+        for batch in self._batches:
+            self._place.position += self._place.share.step
+            self.skipped.update(str(skipped.reason) for skipped in batch.skipped)
+            self.unmapped.update(batch.unmapped)
+            yield batch
+        self._place.epoch += 1
+        self._place.position = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what is needed to go on behind the last batch: plain numbers and strings.
+
+        Epoch and position are the same for all ranks, and hold for any number of ranks and any batch size.
+        """
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "order": self._place.fingerprint,
+            "skipped": dict(self.skipped),
+            "unmapped": dict(self.unmapped),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken. Raises ConfigError if that was in another order."""
+        if state["order"] != self._place.fingerprint:
+            raise ConfigError(
+                "the state to resume from belongs to another sample order: give the same seed, window, "
+                "datasets, weights and split as then, or start a new training"
+            )
+        self._place.epoch, self._place.position = int(state["epoch"]), int(state["position"])
+        self.skipped, self.unmapped = Counter(state["skipped"]), Counter(state["unmapped"])
+
+
+def _check_agreement(digest: str) -> None:
+    """Compare a digest with those of all other ranks: one small exchange, in which nothing is pickled."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    mine = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8, device=device)
+    found = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(found, mine)
+    others = [rank for rank, theirs in enumerate(found) if not torch.equal(theirs, found[0])]
+    if others:
+        raise ConfigError(
+            f"ranks {', '.join(map(str, others))} read other data than rank 0: give all ranks the same "
+            "config, datasets and checkpoint"
+        )

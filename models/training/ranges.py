@@ -1,0 +1,77 @@
+"""Ranges of bytes of files: local ones by positioned reads, remote ones a batch of requests at a time."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+OPEN_FILES = 128
+"""How many files one process keeps open: under the usual limit of 1,024, with room for other workers."""
+
+Range = tuple[str, int, int]
+"""Uri, first byte, and the byte after the last."""
+
+
+class RangeReader:
+    """Reads ranges of files in whatever process it finds itself; nothing open is pickled or shared."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._files: OrderedDict[str, int] = OrderedDict()
+        self._systems: dict[str, tuple[Any, str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._start()
+
+    def __del__(self) -> None:
+        if self._process == os.getpid():
+            self.close()
+
+    def close(self) -> None:
+        """Close all files; a later read opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read ranges, in their order; what lies past the end of a file is missing. Raises OSError."""
+        if self._process != os.getpid():  # forked: connections belong to the parent
+            self._start()
+        found: list[bytes] = [b""] * len(ranges)
+        remote: dict[int, tuple[Any, list[int]]] = {}
+        for place, (uri, start, stop) in enumerate(ranges):
+            fs, path = self._system(uri)
+            if isinstance(fs, LocalFileSystem):
+                found[place] = self._read_local(path, start, stop)
+            else:
+                remote.setdefault(id(fs), (fs, []))[1].append(place)
+        for fs, places in remote.values():
+            paths = [self._system(ranges[place][0])[1] for place in places]
+            starts, stops = ([ranges[place][side] for place in places] for side in (1, 2))
+            for place, data in zip(places, fs.cat_ranges(paths, starts, stops), strict=True):
+                if isinstance(data, Exception):
+                    raise data
+                found[place] = data
+        return found
+
+    def _system(self, uri: str) -> tuple[Any, str]:
+        if uri not in self._systems:
+            self._systems[uri] = fsspec.core.url_to_fs(uri)
+        return self._systems[uri]
+
+    def _read_local(self, path: str, start: int, stop: int) -> bytes:
+        file = self._files.pop(path, None)
+        if file is None:
+            file = os.open(path, os.O_RDONLY)
+            while len(self._files) >= OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+        self._files[path] = file
+        return os.pread(file, stop - start, start)

@@ -1,0 +1,84 @@
+"""Which samples a rank reads in each step: its share of the order, from wherever training stands."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tagmill.models.training.datasets import Dataset
+from tagmill.models.training.examples import Address
+from tagmill.models.training.order import Epoch, Order
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of `world` ranks takes of each step: `batch_size` samples, every world-th from its rank on."""
+
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def step(self) -> int:
+        """Count the samples of a step of all ranks together."""
+        return self.batch_size * self.world
+
+
+class Steps:
+    """The steps that are left of an epoch; fits torch's batch samplers.
+
+    `position` counts the samples of the epoch that all ranks together have used. An epoch that does not
+    divide into steps is cut short with `drop_last`, else its last step is padded with None.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], order: Order, share: Share, *, drop_last: bool) -> None:
+        self.epoch, self.position = 0, 0
+        self.share = share
+        self._datasets, self._order, self._drop_last = tuple(datasets), order, drop_last
+        self._made: tuple[int, Epoch] | None = None
+        shards = [[d.name, [[shard.name, shard.sha256] for shard in d.shards]] for d in datasets]
+        self.fingerprint = _digest({"order": order.meaning(), "shards": shards})
+
+    def count(self, epoch: int) -> int:
+        """Count the steps of a whole epoch, the same for all ranks."""
+        return self._divide(self._order.length(epoch))
+
+    def left(self) -> int:
+        """Count the steps that are left of the current epoch."""
+        return self._divide(self._order.length(self.epoch) - self.position)
+
+    def _divide(self, samples: int) -> int:
+        size = self.share.step
+        return max(0, samples // size if self._drop_last else -(-samples // size))
+
+    def __iter__(self) -> Iterator[list[Address | None]]:
+        """Give this rank's addresses, a list a step; the place from which they start is read once."""
+        epoch, share = self._epoch(), self.share
+        first, steps = self.position + share.rank, self.left()
+        for step in range(steps):
+            start = first + step * share.step
+            slots = range(start, start + share.step, share.world)
+            yield [self._address(epoch, slot) if slot < len(epoch) else None for slot in slots]
+
+    def _epoch(self) -> Epoch:
+        if self._made is None or self._made[0] != self.epoch:
+            self._made = None  # not two epochs in memory at once
+            self._made = self.epoch, self._order.epoch(self.epoch)
+        return self._made[1]
+
+    def _address(self, epoch: Epoch, slot: int) -> Address:
+        source, number = int(epoch.sources[slot]), int(epoch.numbers[slot])
+        dataset = self._datasets[source]
+        shard = int(dataset.ends.searchsorted(number, side="right"))
+        image, image_size, record, record_size = dataset.places[number].item()
+        return Address(source, shard, image, image_size, record, record_size, int(epoch.turns[slot]))
+
+    def common(self) -> str:
+        """Hash what all ranks must agree about to take the same steps of one order."""
+        share = [self.share.batch_size, self.share.world, self._drop_last]
+        return _digest([self.fingerprint, share, self.epoch, self.position])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""From the decisions on a sample's tags to what a model learns: targets, and a mask of what is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.shard_contract import Manifest, SampleTag, evidence_of
+from tagmill.tag_system.vocabulary import Vocabulary
+
+Evidential = Literal["given", "parsed", "generated", "tagger"]
+
+Preset = Literal["stored", "parsed", "proposed", "paper", "adaptive"]
+"""`stored`: the verdicts as the shards have them. `parsed`: tags of labels and captions alone. `proposed`:
+these, and those of generated captions and the tagger, nothing cleaned. `paper`, `adaptive`: cleaned by that
+rule. All but the first take their constants from the policy that the dataset was made with."""
+
+
+class TagChoice(BaseModel):
+    """Which decisions become targets.
+
+    `policy` decides the evidence anew; None takes the verdicts of the shards. `sources` are what may name
+    a tag at all; without `regions` nothing that was found in regions speaks for or against a tag.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: Policy
+    sources: tuple[Evidential, ...] = ("given", "parsed", "generated", "tagger")
+    regions: bool = True
+
+    def verdict(self, tag: SampleTag) -> str:
+        """Decide on a tag. Raises DataError for evidence that is none."""
+        try:
+            return decide(self._seen(evidence_of(tag)), self.policy).verdict
+        except (TypeError, ValueError) as error:
+            raise DataError(Reason.RECORD_INVALID, f"evidence on {tag.tag!r}: {error}") from error
+
+    def _seen(self, evidence: Evidence) -> Evidence:
+        hidden: dict[str, Any] = {
+            name: 0 for name in ("given", "parsed", "generated") if name not in self.sources
+        }
+        if "tagger" not in self.sources:
+            hidden["tagger"] = None
+        if not self.regions:
+            hidden["asked"] = False
+        return replace(evidence, **hidden) if hidden else evidence
+
+
+class Decisions(Protocol):
+    """Newer decisions than those in the shards; is copied into every worker process."""
+
+    def tags_of(self, dataset: str, key: str) -> Sequence[SampleTag] | None:
+        """Give all decisions on an example; None leaves it those of its shard."""
+
+
+def choose(tags: Preset | TagChoice, manifest: Manifest) -> TagChoice | None:
+    """Resolve a preset for a dataset; None stands for the stored verdicts.
+
+    Raises ConfigError if the preset needs the dataset's own policy and the manifest does not tell it.
+    """
+    if isinstance(tags, TagChoice):
+        return tags
+    if tags == "stored":
+        return None
+    try:
+        policy = Policy.model_validate(manifest.made_by["stages"]["clean"]["config"]["policy"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(
+            f"tags: {tags} needs the policy that made the dataset, which its manifest does not tell: write "
+            "tags as policy, sources and regions"
+        ) from error
+    if tags == "parsed":
+        return TagChoice(policy=policy, sources=("given", "parsed"), regions=False)
+    if tags == "proposed":
+        return TagChoice(policy=policy, regions=False)
+    return TagChoice(policy=policy.model_copy(update={"rule": tags}))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one sample teaches, arrays [classes]: 1 or 0, what of it is known, what its caption names.
+
+    `unmapped` are the kept tags that no class stands for.
+    """
+
+    values: NDArray[np.float32]
+    known: NDArray[np.float32]
+    mentioned: NDArray[np.bool_]
+    unmapped: tuple[str, ...]
+
+
+class ClassMap:
+    """Which classes of a model stand for which tags of a dataset, by name or alias.
+
+    `unknown` are the classes that the dataset's vocabulary does not have: no sample says anything about
+    them, so they are masked. `unmapped` are its tags without a class.
+    """
+
+    def __init__(self, classes: Sequence[str], vocabulary: Vocabulary) -> None:
+        self._places: dict[str, list[int]] = {}
+        self.unknown: list[str] = []
+        self._known = np.zeros(len(classes), dtype=np.float32)
+        for place, name in enumerate(classes):
+            tag = vocabulary.resolve(name)
+            if tag is None:
+                self.unknown.append(name)
+            else:
+                self._places.setdefault(tag.name, []).append(place)
+                self._known[place] = 1
+        self.unmapped = [tag.name for tag in vocabulary if tag.name not in self._places]
+
+    def target(self, tags: Sequence[SampleTag], mentions: Sequence[str], choice: TagChoice | None) -> Target:
+        """Turn decisions into a target: kept is 1, dropped or never thought of is 0, uncertain is masked."""
+        values = np.zeros(len(self._known), dtype=np.float32)
+        known = self._known.copy()
+        unmapped = []
+        for tag in tags:
+            verdict = tag.verdict if choice is None else choice.verdict(tag)
+            if verdict == "kept":
+                places = self._places.get(tag.tag)
+                if places is None:
+                    unmapped.append(tag.tag)
+                else:
+                    values[places] = 1
+            elif verdict != "dropped":
+                known[self._places.get(tag.tag, [])] = 0
+        mentioned = np.zeros(len(self._known), dtype=np.bool_)
+        for name in mentions:
+            mentioned[self._places.get(name, [])] = True
+        return Target(values, known, mentioned, tuple(unmapped))

@@ -1,0 +1,137 @@
+"""How a model sees an image: decoded under a cap, then augmented for training or plain for validation.
+
+The training view is the recipe of RAM and Tag2Text, which is BLIP's: a random crop of 0.2 to 1 of the
+area, bicubic; a flip; two operations of RandAugment at level 5 of 10, each with probability 0.5.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image as pillow
+from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  imported, they are in OPEN
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.preprocess import prepare
+from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.shard_contract import EXTENSIONS
+
+View: TypeAlias = Callable[[pillow.Image, int], Tensor]
+"""RGB image and seed -> float32 [3, height, width], the same size for all; the seed decides all chance."""
+
+_GREY = [128, 128, 128]
+
+
+class _Operation(v2.RandAugment):
+    """One operation of the official ten at level 5 of 10, as torchvision does it.
+
+    Brightness and sharpness are not among those here: at level 5 their official factor is exactly 1, so
+    they are three identities with `Identity`, and keep their share of the draws as such. Shears and
+    rotations are torchvision's own at half of their range; translations are of 5 pixels, not of a share
+    of the image. The official AutoContrast overflows, and whitens a channel that has no black; this one
+    stretches it.
+    """
+
+    _AUGMENTATION_SPACE = {
+        **{name: (lambda bins, height, width: None, False) for name in ("AutoContrast", "Equalize")},
+        **{name: v2.RandAugment._AUGMENTATION_SPACE[name] for name in ("ShearX", "ShearY", "Rotate")},
+        **{
+            name: (lambda bins, height, width: torch.linspace(0, 10, bins), True)
+            for name in ("TranslateX", "TranslateY")
+        },
+    }
+
+    def __init__(self) -> None:
+        super().__init__(
+            num_ops=1,
+            magnitude=5,
+            num_magnitude_bins=11,
+            interpolation=InterpolationMode.BILINEAR,
+            fill=_GREY,
+        )
+
+
+class TrainView:
+    """The augmenting view; `prepare` is its plain counterpart at the same size and colours."""
+
+    def __init__(self, config: RamConfig) -> None:
+        size, mean, std = config.image_size, config.mean, config.std
+        # Seven of the ten operations do something, each is applied half of the time.
+        operation = v2.RandomApply([_Operation()], p=0.5 * 7 / 10)
+        self._steps = v2.Compose(
+            [
+                v2.RandomResizedCrop(size, scale=(0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
+                v2.RandomHorizontalFlip(),
+                operation,
+                operation,
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean, std),
+            ]
+        )
+
+    def __call__(self, image: pillow.Image, seed: int) -> Tensor:
+        """Augment an image. Chance elsewhere in the process goes on as if nothing had been drawn."""
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(seed)
+            return self._steps(image).as_subclass(Tensor)
+
+
+class PlainView:
+    """The view of inference: squeezed to the size, nothing by chance."""
+
+    def __init__(self, config: RamConfig) -> None:
+        self._config = config
+
+    def __call__(self, image: pillow.Image, seed: int) -> Tensor:
+        """Resize and normalise an image."""
+        return torch.from_numpy(prepare(np.asarray(image), self._config))
+
+
+def decode(data: bytes, max_pixels: int) -> pillow.Image:
+    """Decode the image of a shard to RGB, as stored; transparency is laid on white.
+
+    No format but those of the shard contract is tried, and no pixel is decoded before the header has told
+    the size. Raises DataError.
+    """
+    try:
+        image = _identify(data)
+    except (OSError, ValueError) as error:
+        raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
+    if image is None:
+        raise DataError(Reason.IMAGE_UNREADABLE, f"not a readable {'/'.join(EXTENSIONS)}")
+    if image.width * image.height > max_pixels:
+        raise DataError(Reason.IMAGE_TOO_LARGE, f"{image.width} x {image.height}, max_pixels is {max_pixels}")
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(Reason.IMAGE_TRUNCATED, str(error)) from error
+    return _rgb(image)
+
+
+def _identify(data: bytes) -> pillow.Image | None:
+    """Find the format that can read the header.
+
+    Not by Pillow's `open`, which warns of or refuses sizes by a limit that is global to the process.
+    """
+    for name in EXTENSIONS:
+        make, accepts = pillow.OPEN[name]
+        if accepts is None or accepts(data[:16]) is True:
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow passes over them
+                return make(io.BytesIO(data), "")
+    return None
+
+
+def _rgb(image: pillow.Image) -> pillow.Image:
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip and not scale
+        image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")

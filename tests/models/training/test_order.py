@@ -1,0 +1,88 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagmill.models.training.order import Order, Source, permutation
+
+sizes = st.lists(st.integers(1, 30), min_size=1, max_size=5).map(tuple)
+weights = st.sampled_from([0.1, 0.3, 0.5, 1.0, 1.7, 2.0])
+sources = st.lists(st.builds(Source, sizes, weights), min_size=1, max_size=3)
+
+
+def shown(order, epochs):
+    """How often each (source, sample) was shown in the first epochs."""
+    counts = Counter()
+    for number in range(epochs):
+        epoch = order.epoch(number)
+        counts.update(zip(epoch.sources.tolist(), epoch.numbers.tolist(), strict=True))
+    return counts
+
+
+@given(st.integers(0, 300), st.lists(st.integers(0, 2**40), min_size=1, max_size=4))
+def test_a_permutation_has_every_number_once(count, key):
+    assert sorted(permutation(count, *key).tolist()) == list(range(count))
+
+
+def test_an_order_stays_the_same_for_ever():
+    assert permutation(10, 7, 1).tolist() == [7, 9, 6, 1, 4, 8, 3, 2, 5, 0]
+    order = Order([Source((3, 2)), Source((4,), 0.5)], seed=3)
+    epoch = order.epoch(1)
+    assert epoch.sources.tolist() == [0, 0, 0, 1, 0, 0, 1]
+    assert epoch.numbers.tolist() == [4, 3, 2, 1, 0, 1, 2]
+
+
+def test_all_first_places_are_as_likely():
+    firsts = Counter(int(permutation(5, seed)[0]) for seed in range(2000))
+    assert all(300 < firsts[number] < 500 for number in range(5))
+
+
+@given(sources, st.integers(0, 99), st.integers(1, 6), st.sampled_from([None, 1, 2]))
+def test_samples_are_shown_evenly_and_as_often_as_their_weight_says(sources, seed, epochs, window):
+    order = Order(sources, seed, window=window)
+    counts = shown(order, epochs)
+    assert sum(counts.values()) == sum(order.length(epoch) for epoch in range(epochs))
+    for number, source in enumerate(sources):
+        of_source = [counts[number, sample] for sample in range(source.size)]
+        assert max(of_source) - min(of_source) <= 1
+        assert abs(sum(of_source) - source.weight * source.size * epochs) < 1
+
+
+@given(sources, st.integers(0, 5), st.sampled_from([None, 2]))
+def test_a_showing_is_told_apart_by_its_turn(sources, epoch, window):
+    found = Order(sources, 0, window=window).epoch(epoch)
+    names = list(zip(found.sources.tolist(), found.numbers.tolist(), found.turns.tolist(), strict=True))
+    assert len(set(names)) == len(names)
+
+
+def test_with_weight_one_the_turn_is_the_epoch():
+    order = Order([Source((5,)), Source((2, 2))], 0)
+    assert [set(order.epoch(number).turns.tolist()) for number in range(3)] == [{0}, {1}, {2}]
+
+
+def test_seed_and_epoch_change_the_order():
+    orders = {(seed, epoch): Order([Source((50,))], seed).epoch(epoch) for seed in (0, 1) for epoch in (0, 1)}
+    assert len({tuple(order.numbers.tolist()) for order in orders.values()}) == 4
+
+
+def test_a_window_reads_few_shards_at_a_time_and_all_of_them_mixed():
+    order = Order([Source((10,) * 6)], 0, window=2).epoch(0)
+    assert sorted(order.numbers.tolist()) == list(range(60))
+    stretches = [set((order.numbers[at : at + 20] // 10).tolist()) for at in (0, 20, 40)]
+    assert [len(stretch) for stretch in stretches] == [2, 2, 2]
+    assert len(set((order.numbers[:10] // 10).tolist())) == 2
+
+
+def test_a_mix_interleaves_its_sources():
+    order = Order([Source((300,)), Source((100,))], 0).epoch(0)
+    assert 5 < np.count_nonzero(order.sources[:40] == 1) < 18
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_without_shuffle_each_sample_comes_once_in_the_order_of_the_shards(epoch):
+    order = Order([Source((3, 2), 2.0), Source((2,))], 5, shuffle=False)
+    assert order.epoch(epoch).numbers.tolist() == [0, 1, 2, 3, 4, 0, 1]
+    assert order.epoch(epoch).sources.tolist() == [0] * 5 + [1] * 2
+    assert set(order.epoch(epoch).turns.tolist()) == {0}

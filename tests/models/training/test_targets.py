@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from runs import samples
+from sources import VOCABULARY
+from tagmill.models.training.datasets import read_manifest
+from tagmill.models.training.targets import ClassMap, TagChoice, choose
+from tagmill.tag_system.decisions import Policy
+from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.shard_contract import Sample, SampleTag
+from tagmill.tag_system.vocabulary import Vocabulary
+
+CLASSES = ("violet", "red", "green square", "Blue", "yellow", "tidy")
+
+
+@pytest.fixture
+def classes():
+    return ClassMap(CLASSES, Vocabulary.from_text(VOCABULARY, "vocabulary.tsv"))
+
+
+@pytest.fixture(scope="module")
+def wrong(finished):
+    """The picture of a blue square, blue by the generated caption, whose given caption says yellow."""
+    (found,) = [sample for sample in samples(finished / "run") if sample["key"] == "squares/wrong"]
+    return Sample.model_validate(found)
+
+
+def tag(name, verdict="kept", **evidence):
+    return SampleTag(tag=name, kind="object", verdict=verdict, rule="given", evidence=evidence)
+
+
+def test_classes_are_found_by_name_and_alias(classes):
+    assert classes.unknown == ["violet"]
+    assert classes.unmapped == ["purple"]
+    target = classes.target([tag("green"), tag("blue"), tag("purple")], ["red", "purple"], None)
+    assert target.values.tolist() == [0, 0, 1, 1, 0, 0]
+    assert target.known.tolist() == [0, 1, 1, 1, 1, 1]
+    assert target.mentioned.tolist() == [False, True, False, False, False, False]
+    assert target.unmapped == ("purple",)
+
+
+def test_two_classes_of_one_tag_share_its_target():
+    classes = ClassMap(("red", "red square"), Vocabulary.from_text(VOCABULARY, ""))
+    assert classes.target([tag("red")], [], None).values.tolist() == [1, 1]
+
+
+def test_dropped_is_a_negative_and_uncertain_is_masked(classes):
+    tags = [tag("red", "dropped"), tag("green", "uncertain"), tag("purple", "uncertain"), tag("tidy")]
+    target = classes.target(tags, [], None)
+    assert target.values.tolist() == [0, 0, 0, 0, 0, 1]
+    assert target.known.tolist() == [0, 1, 0, 1, 1, 1]
+    assert target.unmapped == ()
+    assert {target.values.dtype, target.known.dtype} == {np.dtype(np.float32)}
+
+
+def test_samples_do_not_change_each_others_targets(classes):
+    classes.target([tag("red", "uncertain")], [], None)
+    assert classes.target([], [], None).known.tolist() == [0, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("tags", "blue", "yellow"),
+    [
+        ("stored", (1, 1), (0, 0)),
+        ("parsed", (0, 1), (1, 1)),
+        ("proposed", (1, 1), (1, 1)),
+        ("paper", (1, 1), (1, 1)),
+        ("adaptive", (1, 1), (0, 0)),
+    ],
+)
+def test_presets_change_targets(shards, classes, wrong, tags, blue, yellow):
+    target = classes.target(wrong.tags, [], choose(tags, read_manifest(str(shards))))
+    found = [(target.values[place], target.known[place]) for place in (3, 4)]
+    assert found == [blue, yellow]
+
+
+def test_deciding_again_by_the_stored_policy_gives_the_stored_verdicts(shards, classes, finished):
+    again = choose("adaptive", read_manifest(str(shards)))
+    for record in samples(finished / "run"):
+        tags = Sample.model_validate(record).tags
+        assert [again.verdict(tag) for tag in tags] == [tag.verdict for tag in tags]
+
+
+@pytest.mark.parametrize(
+    ("choice", "verdict"),
+    [
+        ({}, "kept"),
+        ({"policy": {"tagger_threshold": 0.95}}, "dropped"),
+        ({"policy": {"rule": "paper", "paper": {"outlier_fraction": 0.5}}}, "dropped"),
+        ({"policy": {"rule": "paper", "paper": {"outlier_fraction": 0.5}}, "regions": False}, "kept"),
+        ({"sources": ["parsed", "generated"]}, "dropped"),
+    ],
+    ids=["default", "higher threshold", "outlier", "regions unseen", "tagger unheard"],
+)
+def test_any_policy_and_any_sources(choice, verdict):
+    found = tag("red", tagger=0.9, asked=True, boxes=1, box_score=0.8, distance_rank=0.6)
+    assert TagChoice.model_validate({"policy": {}} | choice).verdict(found) == verdict
+
+
+def test_a_misspelt_choice_is_refused():
+    with pytest.raises(ValidationError, match="sources"):
+        TagChoice.model_validate({"policy": {}, "sources": ["tager"]})
+
+
+def test_evidence_that_is_none_is_bad_data():
+    with pytest.raises(DataError) as caught:
+        TagChoice(policy=Policy()).verdict(tag("red", tagger="high"))
+    assert caught.value.reason == Reason.RECORD_INVALID
+
+
+def test_a_preset_without_the_datasets_policy_is_refused_unless_it_is_stored(shards):
+    manifest = read_manifest(str(shards)).model_copy(update={"made_by": {}})
+    assert choose("stored", manifest) is None
+    with pytest.raises(ConfigError, match="write tags as policy, sources and regions"):
+        choose("paper", manifest)
