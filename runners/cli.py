@@ -1,4 +1,4 @@
-"""The command line: `tagmill demo`, `run`, `plan`, `status`, `inspect`, `verify`, `gc`."""
+"""The command line: `tagmill demo`, `run`, `plan`, `status`, `inspect`, `verify`, `gc`, `models`."""
 
 import atexit
 import os
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
+from tagmill.runners import models
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -38,6 +39,8 @@ Override = Annotated[
 AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed source files again")]
 
 WITH_FLAGS = {"allow_extra_args": True}
+
+app.add_typer(models.app, name="models")
 
 
 @app.command()

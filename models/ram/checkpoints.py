@@ -6,6 +6,7 @@ dropped for a stated reason; one that is neither is an error, so that nothing is
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +89,17 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ConfigError(f"cannot read the checkpoint {path}: {error}") from error
+        # Files of torch before 1.6 are no archives, and cannot be mapped into memory.
+        archive = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"cannot read the checkpoint {path}: it holds more than tensors and plain data, or is none; "
+            "what it pickles is never run, so save its weights alone, as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
+        first, *_ = str(error).split("\n")
+        raise ConfigError(f"cannot read the checkpoint {path}: {first}") from error
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise ConfigError(f"{path} is no checkpoint of RAM: it has no weights under 'model'")

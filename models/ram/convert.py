@@ -14,6 +14,7 @@ from tagmill.models.ram import checkpoints, store
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.checkpoints import TABLE
 from tagmill.models.ram.config import WEIGHTS, EncoderConfig, RamConfig
+from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.tag_system.errors import ConfigError
 
 SWIN = "swin_large_patch4_window12_384"
@@ -79,6 +80,10 @@ def convert(
         for key in text:
             del weights[key]
     config = infer(weights, classes, thresholds, head_heads=head_heads, text_heads=text_heads)
+    if vocab is not None and config.text is not None:
+        count = WordPieces(vocab).count
+        if count != config.text.tokens:
+            raise ConfigError(f"{vocab} makes {count} word pieces, the checkpoint has {config.text.tokens}")
     model = store.build(config)
     checkpoints.load(weights, model)
     store.save(model, out, dtype=dtype, vocab=vocab)

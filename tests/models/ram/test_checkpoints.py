@@ -70,3 +70,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
         torch.save(content, path)
     with pytest.raises(ConfigError, match=message):
         checkpoints.read(path)
+
+
+def test_the_file_format_before_archives_is_read(tmp_path, published):
+    path = tmp_path / "old.pth"
+    torch.save({"model": published}, path, _use_new_zipfile_serialization=False)
+    assert set(checkpoints.read(path)) == set(published)
