@@ -155,8 +155,9 @@ def _show_command(console: Console, line: str) -> None:
 
 def command() -> str:
     """Say how this program was called, so that what is printed can be pasted."""
-    called = sys.argv[0]
-    return "tagmill" if shutil.which("tagmill") == os.path.abspath(called) else _short(called)
+    called = os.path.abspath(sys.argv[0])
+    is_on_path = shutil.which("tagmill") == called
+    return "tagmill" if is_on_path or os.path.basename(called) != "tagmill" else _short(called)
 
 
 def _short(path: str) -> str:

@@ -114,6 +114,16 @@ def test_an_example_with_a_wrong_tag_that_went_is_preferred():
     assert worth([], set()) < worth([kept], {"dog"})
 
 
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [(".venv/bin/tagmill", ".venv/bin/tagmill"), ("/opt/bin/tagmill", "tagmill"), ("cli.py", "tagmill")],
+)
+def test_commands_are_printed_as_this_one_was_called(tmp_path, monkeypatch, called, said):
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setattr("shutil.which", lambda name: f"/opt/bin/{name}")
+    assert demo_report.command() == said
+
+
 def test_photographs_are_run_and_it_is_said_that_their_tags_mean_nothing(data, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.png").write_bytes(encode(square_image(["red", "blue"])))
