@@ -50,11 +50,18 @@ embed:
   batch_size: 64 # regions in one call of the model
 
 # All evidence -> kept, dropped or uncertain. Change the policy, and only this stage and the shards are made
-# again: the models' evidence is all there.
+# again: the models' evidence is all there. These constants fit these models: they were chosen on 4,000 other
+# scenes (tests/benchmarks/cleaning_rules.py).
 clean:
   policy:
     rule: adaptive # or paper
-    tagger_threshold: 0.65 # the score from which the tagger alone proposes a tag
+    tagger_threshold: 0.4 # the score from which the tagger alone proposes a tag
+    unchecked_threshold: 0.75 # the same for places and colours, which no box can confirm
+    adaptive:
+      weak_box: 0.15 # a best box under it drops the tag
+      strong_box: 0.5 # from it on, only the embedding can speak against the tag
+      margin: 0.16 # how much closer a region may be to another tag of its image than to its own
+      outlier_rank: 1.0 # these boxes and embeddings say enough: distance from a tag's other regions adds nothing
 
 # The dataset: webdataset tars of up to so many examples.
 shards:

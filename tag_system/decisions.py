@@ -92,11 +92,13 @@ class Policy(_Rules):
     """How verdicts are made.
 
     `tagger_threshold` is the score from which the tagger alone proposes a tag (0.68 for every tag in RAM's
-    paper, 0.45 to 1 by tag in its released thresholds). `trust_given` keeps the labels that the source gave.
+    paper, 0.45 to 1 by tag in its released thresholds); `unchecked_threshold` (null: the same) that of a tag that
+    no region was looked for, so that nothing checks it. `trust_given` keeps the labels that the source gave.
     """
 
     rule: Literal["paper", "adaptive"] = "adaptive"
     tagger_threshold: float = Field(0.65, ge=0, le=1)
+    unchecked_threshold: float | None = Field(None, ge=0, le=1)
     trust_given: bool = True
     paper: PaperRule = PaperRule()
     adaptive: AdaptiveRule = AdaptiveRule()
@@ -115,13 +117,19 @@ def decide(evidence: Evidence, policy: Policy) -> Decision:
     if evidence.given and policy.trust_given:
         return Decision("kept", "given")
     named = bool(evidence.given or evidence.parsed or evidence.generated)
-    if not named and (evidence.tagger is None or evidence.tagger < policy.tagger_threshold):
+    if not named and (evidence.tagger is None or evidence.tagger < _threshold(evidence, policy)):
         return Decision("dropped", "not_proposed")
     if not evidence.asked:
         return Decision("kept", "not_localized")
     if policy.rule == "paper":
         return _paper(evidence, policy.paper)
     return _adaptive(evidence, policy.adaptive, named=named)
+
+
+def _threshold(evidence: Evidence, policy: Policy) -> float:
+    if evidence.asked or policy.unchecked_threshold is None:
+        return policy.tagger_threshold
+    return policy.unchecked_threshold
 
 
 def _paper(evidence: Evidence, rule: PaperRule) -> Decision:

@@ -38,6 +38,24 @@ CASES = {
         "kept",
         "not_localized",
     ),
+    "the tagger alone, and nothing checks it": (
+        Evidence(tagger=0.7),
+        Policy(unchecked_threshold=0.75),
+        "dropped",
+        "not_proposed",
+    ),
+    "what is checked has its own threshold": (
+        Evidence(tagger=0.7, asked=True, boxes=1, box_score=0.9),
+        Policy(unchecked_threshold=0.75),
+        "kept",
+        "regions_agree",
+    ),
+    "a caption needs no tagger": (
+        Evidence(parsed=1),
+        Policy(unchecked_threshold=1.0),
+        "kept",
+        "not_localized",
+    ),
     # paper
     "paper: no box": (Evidence(parsed=1, asked=True), PAPER, "kept", "no_box"),
     "paper: at the border of the outliers": (
@@ -136,6 +154,7 @@ policies = st.builds(
     Policy,
     rule=st.sampled_from(["paper", "adaptive"]),
     tagger_threshold=share,
+    unchecked_threshold=st.none() | share,
     trust_given=st.booleans(),
     paper=st.builds(PaperRule, outlier_fraction=share, region_threshold=share),
     adaptive=st.builds(AdaptiveRule, weak_box=share, strong_box=share, margin=share, outlier_rank=share),

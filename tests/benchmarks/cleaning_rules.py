@@ -1,0 +1,133 @@
+"""What the rules of `clean` do to object tags whose truth is known.
+
+    python tests/benchmarks/cleaning_rules.py tune CONFIG TRUTH [--rule paper]
+    python tests/benchmarks/cleaning_rules.py compare CONFIG TRUTH --paper-threshold X [--plot FILE]
+
+`tune` chooses the constants of a rule by the scenes of CONFIG and prints them as they stand in a config;
+`paper` keeps the 10% of its publication. `compare` judges the scenes of another CONFIG by the policy in it,
+by `paper` with 1, 2, 4 and 8 centres a tag and the tagger threshold that suits it best, and by each rule
+over the range of its drop rate. Stages run as far as they are not made yet.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.evaluation import Score, read_truth
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.tuning import Labelled, labelled, tune
+from tagmill.tag_system.decisions import Policy, decide
+
+CONSOLE = Console(highlight=False)
+CENTRES = (1, 2, 4, 8)
+STEPS = [round(0.05 * step, 2) for step in range(20)]
+THRESHOLDS = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85]
+ADAPTIVE = {
+    "tagger_threshold": THRESHOLDS,
+    "adaptive.weak_box": STEPS[:14],
+    "adaptive.strong_box": STEPS,
+    "adaptive.margin": [0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.3],
+    "adaptive.outlier_rank": [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0],
+}
+PAPER = {"tagger_threshold": THRESHOLDS, "paper.region_threshold": [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]}
+
+
+def main() -> None:
+    """Read the command line and do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=("tune", "compare"))
+    parser.add_argument("config")
+    parser.add_argument("truth")
+    parser.add_argument("--rule", choices=("adaptive", "paper"), default="adaptive")
+    parser.add_argument("--paper-threshold", type=float, default=0.65)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    if options.what == "tune":
+        _tune(options.config, options.truth, options.rule)
+    else:
+        _compare(options.config, options.truth, options.paper_threshold, options.plot)
+
+
+def _judge(config: str, truth: str, centres: int | None = None) -> Labelled:
+    """Run what is not made, and collect the evidence on object tags."""
+    choice = "null" if centres is None else str(centres)
+    command = [sys.executable, "-m", "tagmill.runners.cli", "run", config, "--workers", "2"]
+    subprocess.run([*command, "--set", f"cluster.k={choice}"], check=True, stdout=subprocess.DEVNULL)
+    return labelled(RunFolder(load_config(config).run), read_truth(truth), "object")
+
+
+def _tune(config: str, truth: str, rule: str) -> None:
+    data = _judge(config, truth)
+    start = load_config(config).clean.policy.model_copy(update={"rule": rule})
+    best, reached = tune(data, start, ADAPTIVE if rule == "adaptive" else PAPER, lambda score: score.f1)
+    CONSOLE.print(f"F1 {data.score(start).f1:.4f} -> {reached:.4f}")
+    CONSOLE.print(yaml.safe_dump(best.model_dump(include={"tagger_threshold", rule}), sort_keys=False))
+
+
+def _compare(config: str, truth: str, paper_threshold: float, plot: Path | None) -> None:
+    policy = load_config(config).clean.policy
+    data = _judge(config, truth)
+    _print("adaptive", data.score(policy))
+    curves = {"adaptive": list(_sweep_adaptive(data, policy))}
+    paper = policy.model_copy(update={"rule": "paper", "tagger_threshold": paper_threshold})
+    for centres in CENTRES:
+        clustered = _judge(config, truth, centres)
+        _print(f"paper, k = {centres}", clustered.score(paper))
+        curves[f"paper, k = {centres}"] = list(_sweep_paper(clustered, paper))
+    if plot:
+        _draw(curves, plot)
+
+
+def _print(name: str, score: Score) -> None:
+    CONSOLE.print(f"{name}: precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f}")
+
+
+Point = tuple[float, Score]
+
+
+def _sweep_paper(data: Labelled, policy: Policy) -> Iterator[Point]:
+    for fraction in [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4]:
+        rule = policy.paper.model_copy(update={"outlier_fraction": fraction})
+        yield _point(data, policy.model_copy(update={"paper": rule}))
+
+
+def _sweep_adaptive(data: Labelled, policy: Policy) -> Iterator[Point]:
+    """Raise or lower all that a box must reach together, from where nothing is dropped."""
+    for share in [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]:
+        rule = policy.adaptive
+        changed = {
+            "weak_box": min(1.0, rule.weak_box * share),
+            "strong_box": min(1.0, rule.strong_box * share),
+        }
+        yield _point(data, policy.model_copy(update={"adaptive": rule.model_copy(update=changed)}))
+
+
+def _point(data: Labelled, policy: Policy) -> Point:
+    verdicts = [decide(evidence, policy) for evidence in data.evidence]
+    proposed = [verdict for verdict in verdicts if verdict.rule != "not_proposed"]
+    dropped = sum(verdict.verdict != "kept" for verdict in proposed)
+    return dropped / max(1, len(proposed)), data.score(policy)
+
+
+def _draw(curves: dict[str, list[Point]], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for axis, what in zip(axes, ("precision", "recall"), strict=True):
+        for name, points in curves.items():
+            rates = [rate for rate, _ in points]
+            axis.plot(rates, [getattr(score, what) for _, score in points], marker="o", ms=3, label=name)
+        axis.set(xlabel="share of proposed tags that is dropped", title=what)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
