@@ -7,11 +7,10 @@ was cut off goes on as if it had not been.
 """
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +26,8 @@ from tagmill.models.demo.backbone import HF_ARGUMENTS, normalise
 from tagmill.models.demo.detector_batches import TEXT_LENGTH, Batch, Batches, Prompts
 from tagmill.models.demo.detector_loss import detection_loss
 from tagmill.models.demo.scenes import SceneSet
+from tagmill.models.demo.world import SIZE
 from tagmill.models.grounding_dino import GroundingDino
-
-SIDE = 128
-"""Side of a scene in pixels."""
 
 BACKBONE = {**HF_ARGUMENTS, "out_features": ["stage3", "stage4"]}
 """Shape of the backbone; its two levels have a place for every 16 and every 32 pixels."""
@@ -76,21 +73,21 @@ def train(
 ) -> None:
     """Train a detector on `data` and save it, with its processor, into `folder` (weights in float16).
 
-    `backbone` are the weights of a ResNetBackbone of the shape `BACKBONE`; `log` gets step and loss
-    of every 20th step. `work` keeps the features and every few hundred steps a checkpoint; the same
-    call goes on from there.
+    `backbone` are the weights of a ResNetBackbone of the shape `BACKBONE`; `log` gets number and
+    loss of every 20th step from 0 on. `work` keeps the features and every few hundred steps a
+    checkpoint; the same call goes on from there. Raises RuntimeError if the weights have another shape.
     """
     torch.manual_seed(recipe.seed)
     model = _build(tokenizer, recipe)
     encoder = model.model.backbone.conv_encoder
     frozen = encoder.model
     frozen.load_state_dict({k: v for k, v in backbone.items() if "num_batches_tracked" not in k})
-    work.mkdir(parents=True, exist_ok=True)
+    work = work / _fingerprint(data, backbone)
     encoder.model = _Stored(_features(data, backbone, work))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True
     )
-    state = work / f"detector-{_digest(asdict(recipe), data.names, len(data.images))}.pt"
+    state = work / f"checkpoint-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.pt"
     prompts = Prompts((recipe.shortest, recipe.longest), recipe.same_group, recipe.left_out)
     batches = Batches(data, tokenizer, prompts, recipe.batch, recipe.seed)
     start = _restore(state, model, optimizer)
@@ -100,8 +97,8 @@ def train(
         loss = _step(model, optimizer, batches.draw(step), recipe.clip)
         if (step + 1) % recipe.checkpoint_every == 0:
             _keep(state, model, optimizer, step + 1)
-        if (step + 1) % 20 == 0:
-            log({"step": step + 1, "loss": loss})
+        if step % 20 == 0:
+            log({"step": step, "loss": loss})
     encoder.model = frozen
     _save(model, tokenizer, folder)
 
@@ -177,15 +174,19 @@ def _build(tokenizer: Any, recipe: DetectorRecipe) -> Any:
     return model
 
 
-def _features(data: SceneSet, backbone: dict[str, Tensor], work: Path) -> list[NDArray[np.float16]]:
+def _fingerprint(data: SceneSet, backbone: dict[str, Tensor]) -> str:
+    """Name what decides the features: the backbone and the scenes, of whose pixels a sample is hashed."""
+    digest = hashlib.sha256(np.asarray(data.images[:: max(1, len(data.images) // 64)]).tobytes())
+    for part in (*(weights.numpy() for _, weights in sorted(backbone.items())), *data.boxes, *data.labels):
+        digest.update(part.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _features(data: SceneSet, backbone: dict[str, Tensor], folder: Path) -> list[NDArray[np.float16]]:
     """Compute the features of all scenes, then of all mirrored ones: per level (2 * n, c, h, w)."""
-    digest = hashlib.sha256()
-    for _, weights in sorted(backbone.items()):
-        digest.update(weights.numpy().tobytes())
-    folder = work / f"features-{_digest(digest.hexdigest(), len(data.images))}"
     paths = [folder / f"{name}.npy" for name in BACKBONE["out_features"]]
     if not (folder / "complete").exists():
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         _write_features(data, backbone, paths)
         (folder / "complete").touch()
     return [np.load(path, mmap_mode="r") for path in paths]
@@ -225,7 +226,7 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch, clip: floa
     model.model.backbone.conv_encoder.model.rows = batch.rows
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(
-            pixel_values=torch.zeros(1).expand(len(batch.ids), 3, SIDE, SIDE),
+            pixel_values=torch.zeros(1).expand(len(batch.ids), 3, SIZE, SIZE),
             input_ids=batch.ids,
             attention_mask=batch.targets.text.long(),
         )
@@ -257,10 +258,6 @@ def _schedule(step: int, recipe: DetectorRecipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup) * (1 + math.cos(math.pi * fall)) / 2
 
 
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
 def _keep(path: Path, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
     state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(state, path.with_suffix(".new"))
@@ -281,7 +278,7 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
 
     model.eval().half().save_pretrained(folder)
-    size = {"shortest_edge": SIDE, "longest_edge": SIDE}
+    size = {"shortest_edge": SIZE, "longest_edge": SIZE}
     GroundingDinoProcessor(GroundingDinoImageProcessor(size=size), tokenizer).save_pretrained(folder)
 
 
