@@ -92,8 +92,8 @@ class Policy(_Rules):
     """How verdicts are made.
 
     `tagger_threshold` is the score from which the tagger alone proposes a tag (0.68 for every tag in RAM's
-    paper, 0.45 to 1 by tag in its released thresholds); `unchecked_threshold` (null: the same) that of a tag that
-    no region was looked for, so that nothing checks it. `trust_given` keeps the labels that the source gave.
+    paper, 0.45 to 1 by tag in its released thresholds), `unchecked_threshold` (null: the same) that of a tag
+    that no region was looked for, so that nothing checks it. `trust_given` keeps the source's own labels.
     """
 
     rule: Literal["paper", "adaptive"] = "adaptive"
