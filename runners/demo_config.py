@@ -61,7 +61,7 @@ clean:
       weak_box: 0.15 # a best box under it drops the tag
       strong_box: 0.5 # from it on, only the embedding can speak against the tag
       margin: 0.16 # how much closer a region may be to another tag of its image than to its own
-      outlier_rank: 1.0 # these boxes and embeddings say enough: distance from a tag's other regions adds nothing
+      outlier_rank: 1.0 # distance from the other regions of a tag adds nothing to these
 
 # The dataset: webdataset tars of up to so many examples.
 shards:
