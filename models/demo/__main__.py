@@ -53,7 +53,7 @@ def main() -> None:
             tokenizer(),
             to,
             detector.DetectorRecipe(),
-            log,
+            lambda record: log({"model": "grounding-dino", **record}),
             work / "detector",
         ),
     )
