@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.decisions import Policy, decide
 from tagmill.tag_system.errors import ConfigError, DataError, Reason
 from tagmill.tag_system.shard_contract import Manifest, SampleTag, evidence_of
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -24,8 +25,8 @@ rule. All but the first take their constants from the policy that the dataset wa
 class TagChoice(BaseModel):
     """Which decisions become targets.
 
-    `policy` decides the evidence anew; None takes the verdicts of the shards. `sources` are what may name
-    a tag at all; without `regions` nothing that was found in regions speaks for or against a tag.
+    `policy` decides the evidence anew; `sources` are what may name a tag at all. Without `regions` nothing
+    that was found in regions speaks for or against a tag: what is named is kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,19 +38,21 @@ class TagChoice(BaseModel):
     def verdict(self, tag: SampleTag) -> str:
         """Decide on a tag. Raises DataError for evidence that is none."""
         try:
-            return decide(self._seen(evidence_of(tag)), self.policy).verdict
+            return decide(replace(evidence_of(tag), **self._hidden), self._judge).verdict
         except (TypeError, ValueError) as error:
             raise DataError(Reason.RECORD_INVALID, f"evidence on {tag.tag!r}: {error}") from error
 
-    def _seen(self, evidence: Evidence) -> Evidence:
-        hidden: dict[str, Any] = {
-            name: 0 for name in ("given", "parsed", "generated") if name not in self.sources
-        }
-        if "tagger" not in self.sources:
-            hidden["tagger"] = None
-        if not self.regions:
-            hidden["asked"] = False
-        return replace(evidence, **hidden) if hidden else evidence
+    @cached_property
+    def _judge(self) -> Policy:
+        """The rule of the paper tests regions only, so with `_hidden` boxes it keeps whatever is proposed."""
+        return self.policy if self.regions else self.policy.model_copy(update={"rule": "paper"})
+
+    @cached_property
+    def _hidden(self) -> dict[str, Any]:
+        hidden: dict[str, Any] = {} if self.regions else {"boxes": 0}
+        counted = ("given", "parsed", "generated")
+        hidden |= {name: 0 for name in counted if name not in self.sources}
+        return hidden if "tagger" in self.sources else hidden | {"tagger": None}
 
 
 class Decisions(Protocol):

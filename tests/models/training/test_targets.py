@@ -89,9 +89,17 @@ def test_deciding_again_by_the_stored_policy_gives_the_stored_verdicts(shards, c
         ({"policy": {"tagger_threshold": 0.95}}, "dropped"),
         ({"policy": {"rule": "paper", "paper": {"outlier_fraction": 0.5}}}, "dropped"),
         ({"policy": {"rule": "paper", "paper": {"outlier_fraction": 0.5}}, "regions": False}, "kept"),
+        ({"policy": {"tagger_threshold": 0.95}, "regions": False}, "dropped"),
         ({"sources": ["parsed", "generated"]}, "dropped"),
     ],
-    ids=["default", "higher threshold", "outlier", "regions unseen", "tagger unheard"],
+    ids=[
+        "default",
+        "higher threshold",
+        "outlier",
+        "regions unseen",
+        "unseen but not named",
+        "tagger unheard",
+    ],
 )
 def test_any_policy_and_any_sources(choice, verdict):
     found = tag("red", tagger=0.9, asked=True, boxes=1, box_score=0.8, distance_rank=0.6)
