@@ -146,12 +146,14 @@ def evidence_record(evidence: Evidence) -> dict[str, Any]:
     return {name: shorten(value) for name, value in asdict(evidence).items() if value is not None}
 
 
+_EVIDENCE = frozenset(field.name for field in fields(Evidence))
+
+
 def evidence_of(tag: SampleTag) -> Evidence:
     """Read a sample's evidence back, to the bit, so that `decide` gives the verdict that clean gave."""
-    known = {field.name for field in fields(Evidence)}
     values = {
         name: float(np.float32(value)) if isinstance(value, float) else value
         for name, value in tag.evidence.items()
-        if name in known
+        if name in _EVIDENCE
     }
     return Evidence(**values)  # type: ignore[arg-type]  # JSON keeps ints, bools and floats apart
