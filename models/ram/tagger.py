@@ -1,15 +1,17 @@
 """RAM, RAM++ and Tag2Text as taggers: a folder of our format, images in, scores of its classes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tagmill.models.base import Floats, Image
+from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import check_dtype, digest, prepare_torch, require_files
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
+from tagmill.tag_system.errors import ConfigError
 
 
 class RamTagger:
@@ -18,15 +20,35 @@ class RamTagger:
     `path`: a folder with config.json and model.safetensors (see `store`). `device`: "auto", "cpu",
     "cuda", ... `dtype`: the format to compute in; scores are float32 always.
 
+    `shortlist`: score only so many classes of each image, those whose names are most like it to the CLIP that
+    `clip` gives the options of (an `OpenClip`); both or none. All other classes get 0, which then says that
+    nobody looked and not that nothing is there: in a run they count as classes under the floor, which propose
+    no tag, and which contradict one on its region.
+
     Raises ConfigError for options out of range, a folder that lacks a file, or a config that does
     not hold.
     """
 
-    def __init__(self, path: str, *, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        shortlist: int | None = None,
+        clip: Mapping[str, Any] | None = None,
+    ) -> None:
         check_dtype(dtype)
+        if (shortlist is None) != (clip is None):
+            raise ConfigError("shortlist needs clip, the options of an open-clip, and clip needs shortlist")
+        if shortlist is not None and shortlist < 1:
+            raise ConfigError(f"shortlist must be at least 1, got {shortlist}")
         self._folder, self._device, self._dtype = Path(path), device, dtype
         require_files(self._folder, NEEDS)
         self._config = configs.read(self._folder)
+        self._count = shortlist or 0
+        self._clip = None if clip is None else OpenClip(**{"device": device, **clip})
+        self._shortlist: Any = None
         self._fingerprint: str | None = None
         self._model: Any = None
 
@@ -41,10 +63,13 @@ class RamTagger:
         return self._config.thresholds
 
     def fingerprint(self) -> str:
-        """Hash the folder's two files and the dtype; the device and the batch size are not part of it."""
+        """Hash the folder's two files and the options; the device and the batch size are not part of it."""
         if self._fingerprint is None:
             files = [self._folder / CONFIG, self._folder / WEIGHTS]
-            self._fingerprint = digest(files, {"dtype": self._dtype})
+            options: dict[str, Any] = {"dtype": self._dtype}
+            if self._clip is not None:
+                options |= {"shortlist": self._count, "clip": self._clip.fingerprint()}
+            self._fingerprint = digest(files, options)
         return self._fingerprint
 
     def load(self) -> None:
@@ -55,6 +80,11 @@ class RamTagger:
 
         self._place = prepare_torch(self._device)
         self._model = store.load(self._folder).to(self._place, getattr(torch, self._dtype))
+        if self._clip is not None:
+            from tagmill.models.ram.shortlist import Shortlist
+
+            self._clip.load()
+            self._shortlist = Shortlist(self.classes, self._count, self._clip)
 
     def predict(self, images: Sequence[Image]) -> list[Floats]:
         """Score every class of each image, as one batch: float32 (len(classes),) in 0..1.
@@ -64,13 +94,18 @@ class RamTagger:
         import torch
 
         from tagmill.models.ram.preprocess import prepare
+        from tagmill.models.ram.shortlist import score_some
 
         if not images:
             return []
         batch = torch.from_numpy(np.stack([prepare(image, self._config) for image in images]))
         with torch.inference_mode():
-            logits = self._model(batch.to(self._place, getattr(torch, self._dtype)))
-            scores = np.asarray(logits.float().sigmoid().cpu().numpy(), np.float32)
+            tokens = self._model.encode(batch.to(self._place, getattr(torch, self._dtype)))
+            if self._shortlist is None:
+                found = self._model.score(tokens).float().sigmoid()
+            else:
+                found = score_some(self._model, tokens, self._shortlist.choose(images))
+            scores = np.asarray(found.cpu().numpy(), np.float32)
         if np.isnan(scores).any():
             raise FloatingPointError("RAM gave NaN; float16 can overflow, try bfloat16 or float32")
         return list(scores)

@@ -1,0 +1,122 @@
+"""Shortlists of classes: what they save at the published size of RAM++, and which tags they lose.
+
+    python tests/benchmarks/class_subsets.py [--threads N] [--rounds N] [--batch 1 4] [--count N] [--scenes N]
+
+The speed is that of the head alone, with random weights and image tokens, all classes against a shortlist
+turn by turn: medians of CPU seconds. The loss is that of the demo's tagger on the demo's scenes: of the
+tags over a threshold when all classes are scored, and of the true ones among these, the share that is not on
+the shortlist that the demo's CLIP makes.
+"""
+
+import argparse
+import io
+import statistics
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
+import torch
+from ram_head import TOKENS, model_of
+
+from tagmill.models.base import Image
+from tagmill.models.open_clip import OpenClip
+from tagmill.models.ram.ram_plus import RamPlus
+from tagmill.models.ram.shortlist import Shortlist, score_some
+from tagmill.models.ram.tagger import RamTagger
+
+THRESHOLD = 0.4
+"""Score from which the demo's config takes a tag."""
+
+BATCH = 50
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@torch.inference_mode()
+def speed(model: RamPlus, count: int, batch: int, rounds: int) -> None:
+    """Print the time of all classes and of a shortlist for a batch of images."""
+    tokens = torch.randn(batch, TOKENS, 512)
+    chosen = torch.stack([torch.randperm(len(model.config.classes))[:count] for _ in range(batch)])
+    whole, some = model.score(tokens).sigmoid(), score_some(model, tokens, chosen)
+    difference = (some - whole)[some > 0].abs().max()
+    runs = [
+        (seconds(lambda: model.score(tokens)), seconds(lambda: score_some(model, tokens, chosen)))
+        for _ in range(rounds)
+    ]
+    all_classes, listed = (statistics.median(run[i] for run in runs) for i in (0, 1))
+    ratio = statistics.median(first / second for first, second in runs)
+    sys.stdout.write(
+        f"head, {batch} images: all {all_classes:.2f} s, {count} classes {listed:.2f} s; {ratio:.2f} : 1; "
+        f"largest difference of a score {difference:.0e}\n"
+    )
+
+
+def scenes(data: Path, limit: int) -> tuple[list[Image], list[set[str]]]:
+    """Read the demo's scenes, and the names of what each shows."""
+    rows = pq.read_table(data / "truth.parquet", columns=["key", "tags"]).to_pylist()
+    truth = {row["key"]: set(row["tags"]) for row in rows}
+    images, shown = [], []
+    for path in sorted(data.glob("scenes-*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".jpg") and len(images) < limit:
+                    pixels = tar.extractfile(member).read()
+                    images.append(np.asarray(PIL.Image.open(io.BytesIO(pixels)).convert("RGB")))
+                    shown.append(truth[member.name.removesuffix(".jpg")])
+    return images, shown
+
+
+def loss(data: Path, limit: int, counts: list[int]) -> None:
+    """Print which share of the tagger's tags, and of its true tags, a shortlist of each length loses."""
+    images, shown = scenes(data, limit)
+    whole = RamTagger(str(data / "tagger"), device="cpu")
+    whole.load()
+    full = np.concatenate([whole.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+    seen = full >= THRESHOLD
+    true = seen & np.array([[name in names for name in whole.classes] for names in shown])
+    sys.stdout.write(f"{len(images)} scenes, {seen.sum()} tags over {THRESHOLD}, {true.sum()} of them true\n")
+    clip = OpenClip(f"local-dir:{data / 'clip'}", template="a {}", device="cpu")
+    clip.load()
+    for count in counts:
+        shortlist = Shortlist(whole.classes, count, clip)
+        chosen = torch.cat([shortlist.choose(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+        lost = np.ones_like(seen)
+        np.put_along_axis(lost, chosen.numpy(), False, axis=1)
+        sys.stdout.write(
+            f"{count:3} of {len(whole.classes)} classes: lost {lost[seen].mean():.1%} of tags, "
+            f"{lost[true].mean():.1%} of true tags (by chance {1 - count / len(whole.classes):.0%})\n"
+        )
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--count", type=int, default=1024)
+    parser.add_argument("--scenes", type=int, default=500)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = Path(str(resources.files("tagmill.models").joinpath("demo", "data")))
+    classes = len(RamTagger(str(data / "tagger")).classes)
+    share = round(classes * options.count / 4585)
+    loss(data, options.scenes, [share, round(0.4 * classes), round(0.6 * classes), round(0.8 * classes)])
+    model = model_of(4585)
+    for batch in options.batch:
+        speed(model, options.count, batch, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
