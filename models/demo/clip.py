@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tagmill.models.demo import checkpoints
 from tagmill.models.demo.captions import plural
 from tagmill.models.demo.scenes import SceneSet
 from tagmill.models.demo.words import SIZE as WORDS
@@ -70,7 +71,8 @@ def train(
     loss_of = open_clip.ClipLoss()
     rows = _rows_of_things(data)
     read = tokenizer()
-    start = _resume(work, model, optimizer, schedule)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    start = checkpoints.restore(work, **state)
     for step in range(start + 1, recipe.steps + 1):
         rng = np.random.default_rng((recipe.seed, step))
         crops, texts = _batch(data, rows, recipe.scenes, rng)
@@ -87,19 +89,8 @@ def train(
             model.logit_scale.clamp_(0, np.log(50))
         if step % 100 == 0:
             log({"model": "clip", "step": step, "loss": loss.item()})
-            state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            torch.save({"step": step, **{k: v.state_dict() for k, v in state.items()}}, work)
+            checkpoints.keep(work, step, **state)
     save(model, folder)
-
-
-def _resume(work: Path, model: Any, optimizer: Any, schedule: Any) -> int:
-    if not work.exists():
-        return 0
-    state = torch.load(work, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["step"])
 
 
 def save(model: Any, folder: Path) -> None:

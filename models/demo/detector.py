@@ -8,7 +8,6 @@ was cut off goes on as if it had not been.
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from tagmill.models.base import Boxes, Floats
+from tagmill.models.demo import checkpoints
 from tagmill.models.demo.backbone import HF_ARGUMENTS, normalise
 from tagmill.models.demo.detector_batches import TEXT_LENGTH, Batch, Batches, Prompts
 from tagmill.models.demo.detector_loss import detection_loss
@@ -90,13 +90,13 @@ def train(
     state = work / f"checkpoint-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.pt"
     prompts = Prompts((recipe.shortest, recipe.longest), recipe.same_group, recipe.left_out)
     batches = Batches(data, tokenizer, prompts, recipe.batch, recipe.seed)
-    start = _restore(state, model, optimizer)
+    start = checkpoints.restore(state, model=model, optimizer=optimizer)
     for step in range(start, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * _schedule(step, recipe)
         loss = _step(model, optimizer, batches.draw(step), recipe.clip)
         if (step + 1) % recipe.checkpoint_every == 0:
-            _keep(state, model, optimizer, step + 1)
+            checkpoints.keep(state, step + 1, model=model, optimizer=optimizer)
         if step % 20 == 0:
             log({"step": step, "loss": loss})
     encoder.model = frozen
@@ -256,22 +256,6 @@ def _schedule(step: int, recipe: DetectorRecipe) -> float:
     """Give the learning rate as a share of the highest one."""
     fall = max(0.0, step / recipe.steps - recipe.flat) / (1 - recipe.flat)
     return min(1.0, (step + 1) / recipe.warmup) * (1 + math.cos(math.pi * fall)) / 2
-
-
-def _keep(path: Path, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
-
-
-def _restore(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint if there is one; return the step to go on from."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmill.models.demo import backbone
+from tagmill.models.demo import backbone, checkpoints
 from tagmill.models.demo.scenes import SceneSet
 from tagmill.models.demo.things import names
 from tagmill.models.demo.world import SIZE
@@ -79,7 +79,8 @@ def train(
     model = model.to(memory_format=torch.channels_last).train()
     optimizer, schedule = _optimizer(model, recipe)
     targets = torch.from_numpy(data.targets())
-    start = _resume(work, model, optimizer, schedule)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    start = checkpoints.restore(work, **state)
     for step in range(start + 1, recipe.steps + 1):
         loss = _loss(model, data, targets, recipe, np.random.default_rng((recipe.seed, step)))
         optimizer.zero_grad()
@@ -89,8 +90,7 @@ def train(
         schedule.step()
         if step % 100 == 0:
             log({"model": "tagger", "step": step, "loss": loss.item()})
-            state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-            torch.save({"step": step, **{k: v.state_dict() for k, v in state.items()}}, work)
+            checkpoints.keep(work, step, **state)
     store.save(model.eval(), folder, dtype=torch.float16)
 
 
@@ -105,16 +105,6 @@ def _optimizer(model: Any, recipe: TaggerRecipe) -> tuple[Any, Any]:
         optimizer, [slow, recipe.learning_rate], total_steps=recipe.steps, pct_start=0.1
     )
     return optimizer, schedule
-
-
-def _resume(work: Path, model: Any, optimizer: Any, schedule: Any) -> int:
-    if not work.exists():
-        return 0
-    state = torch.load(work, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["step"])
 
 
 def _loss(
