@@ -232,7 +232,7 @@ def _caption_lines(example: Example, width: int) -> Iterator[tuple[str, str]]:
             yield from ((line, INK) for line in _wrapped(f"“{caption}”", width))
     if example.generated:
         yield from ((line, GREY) for line in _wrapped(f"generated: “{example.generated}”", width))
-    if not captions and not example.generated:
+    if example.ingested is not None and not captions and not example.generated:
         yield "no caption", GREY
 
 

@@ -1,4 +1,4 @@
-"""The command line: `tagmill demo`, `run`, `plan`, `status`, `inspect`, `verify`, `gc`, `models`."""
+"""The command line: `tagmill demo`, `run`, `plan`, `status`, `inspect`, `predict`, `models` and the rest."""
 
 import atexit
 import os
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import models
+from tagmill.runners import models, predict
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -41,6 +41,7 @@ AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed sou
 WITH_FLAGS = {"allow_extra_args": True}
 
 app.add_typer(models.app, name="models")
+app.command()(predict.predict)
 
 
 @app.command()

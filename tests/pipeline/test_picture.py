@@ -67,7 +67,9 @@ def test_captions_and_dead_letters_stand_under_the_image():
         "dead letter: caption_empty",
         "generated: “a bird”",
     ]
-    assert [text for text, _ in picture._caption_lines(Example("k", "p", 0), 800)] == ["no caption"]
+    silent = Example("k", "p", 0, ingested={"captions": []})
+    assert [text for text, _ in picture._caption_lines(silent, 800)] == ["no caption"]
+    assert not list(picture._caption_lines(Example("k", "p", 0), 800))
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))

@@ -1,0 +1,119 @@
+"""`tagmill predict`: the tags of images, without a run; with boxes if a localizer is named."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console
+
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tagmill.pipeline.prediction import Prediction
+
+BATCH = 8
+"""Images in one call of a model."""
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or WebP files")],
+    model: Annotated[Path, typer.Option(help="folder of a RAM, RAM++ or Tag2Text")],
+    threshold: Annotated[
+        float | None, typer.Option(help="one score for all tags; default: the model's own, or 0.5")
+    ] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="find the objects among the tags")] = False,
+    localizer: Annotated[str | None, typer.Option(help="Grounding DINO: a folder or owner/name")] = None,
+    box_threshold: Annotated[float, typer.Option(min=0, max=0.99, help="a box's least score")] = 0.25,
+    output: Annotated[Path | None, typer.Option(help="draw each image into this folder")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="vocabulary file; default: the built-in")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON object an image")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Print the tags of images, with scores, and draw their boxes."""
+    from tagmill.models.ram.tagger import RamTagger
+    from tagmill.pipeline import prediction
+
+    pictures = _pictures(files, output)
+    known = Vocabulary.load(vocabulary)
+    tagger = RamTagger(str(model), device=device)
+    finder = _localizer(localizer, box_threshold, device) if boxes or localizer else None
+    tagger.load()
+    console = Console(soft_wrap=True)
+    failed = 0
+    for start in range(0, len(files), BATCH):
+        batch, errors = prediction.read(files[start : start + BATCH])
+        failed += len(errors)
+        for path, why in errors.items():
+            sys.stderr.write(f"tagmill: {path}: {why}\n")
+        prediction.tag(batch, tagger, threshold)
+        if finder is not None:
+            prediction.find(batch, finder, known)
+        for one in batch:
+            if as_json:
+                console.file.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
+            else:
+                _show(console, one)
+            if output is not None:
+                _save(prediction.draw(one), pictures[one.path])
+    if failed:
+        raise ConfigError(f"{failed} of {len(files)} images could not be read")
+
+
+def _pictures(files: Sequence[Path], output: Path | None) -> dict[Path, Path]:
+    """Say into which file each image is drawn. Raises ConfigError if two would share one."""
+    if output is None:
+        return {}
+    targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(files)}
+    if len(set(targets.values())) < len(targets):
+        raise ConfigError("two images have the same name: draw them in two calls with another --output")
+    if any(target.exists() and target.samefile(path) for path, target in targets.items()):
+        raise ConfigError(f"{output} holds the images themselves: name another --output")
+    return targets
+
+
+def _localizer(path: str | None, threshold: float, device: str) -> Any:
+    from tagmill.models.base import create
+
+    if path is None:
+        raise ConfigError("name who finds boxes by --localizer, such as IDEA-Research/grounding-dino-base")
+    found = create("grounding-dino", {"path": path, "box_floor": threshold, "device": device, "pad_to": 64})
+    found.load()
+    return found
+
+
+def _record(one: "Prediction") -> dict[str, Any]:
+    height, width, _ = one.pixels.shape
+    return {"image": str(one.path), "width": width, "height": height, "tags": one.tags}
+
+
+def _show(console: Console, one: "Prediction") -> None:
+    console.print(str(one.path), markup=False, highlight=False, style="bold")
+    width = max((cell_len(tag["tag"]) for tag in one.tags), default=0)
+    for tag in one.tags:
+        words = [
+            f"{tag['tag']:<{width}}",
+            f"{tag['score']:.2f}",
+            *_boxes_in_words(tag["boxes"]),
+        ]
+        console.print("  " + "  ".join(filter(None, words)), markup=False, highlight=False)
+    if not one.tags:
+        console.print("  no tag over its threshold", markup=False, highlight=False)
+
+
+def _boxes_in_words(boxes: list[dict[str, float]] | None) -> Iterator[str]:
+    if boxes is not None:
+        count = f"{len(boxes)} box{'' if len(boxes) == 1 else 'es'}"
+        yield f"{count}, best {boxes[0]['score']:.2f}" if boxes else "no box"
+
+
+def _save(picture: Any, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror}") from error

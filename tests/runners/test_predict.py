@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import tiny_models
+from commands import tagmill
+from tagmill.models.ram import store
+from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
+from tagmill.models.ram.ram_plus import RamPlus
+from tagmill.runners.predict import predict
+from tagmill.tag_system.errors import ConfigError
+
+CLASSES = ("dog", "cat", "red", "unheard-of")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    config = RamConfig(
+        image_size=64,
+        encoder=EncoderConfig(name="resnet18", arguments={"channels": (8, 8, 8, 8)}, stages=(4,), width=8),
+        dimension=8,
+        head=HeadConfig(hidden=8, heads=2, inner=8),
+        classes=CLASSES,
+        thresholds=(0.0, 1.0, 0.0, 0.0),
+    )
+    tagger = RamPlus(config)
+    tagger.set_labels(torch.randn(4, 8))
+    folder = tmp_path_factory.mktemp("models")
+    store.save(tagger, folder / "tagger")
+    tiny_models.grounding_dino(folder / "localizer")
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "tags.tsv"
+    path.write_text("dog\tobject\nred\tattribute\n", encoding="utf-8")
+    return str(path)
+
+
+def test_tags_have_scores_names_and_boxes(model, photo, vocabulary, tmp_path):
+    arguments = ["--model", model / "tagger", "--vocabulary", vocabulary, "--output", tmp_path / "drawn"]
+    boxes = ["--boxes", "--localizer", model / "localizer", "--box-threshold", 0]
+    out, _ = tagmill("predict", photo, *arguments, *boxes, "--json")
+    (found,) = map(json.loads, out.splitlines())
+    assert (found["width"], found["height"]) == (90, 60)
+    tags = {tag["tag"]: tag for tag in found["tags"]}
+    assert set(tags) == {"dog", "red", "unheard-of"}  # never the one whose threshold is 1
+    assert [tag["score"] for tag in found["tags"]] == sorted(
+        (t["score"] for t in tags.values()), reverse=True
+    )
+    assert tags["red"]["boxes"] is None
+    for name in ("dog", "unheard-of"):
+        scores = [box["score"] for box in tags[name]["boxes"]]
+        assert scores
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 <= box["x1"] < box["x2"] <= 90 for box in tags[name]["boxes"])
+    with PIL.Image.open(tmp_path / "drawn" / "photo.png") as picture:
+        assert picture.width > 800
+
+
+def test_without_boxes_and_with_one_threshold(model, photo, vocabulary, capsys):
+    predict([photo], model / "tagger", vocabulary=vocabulary, device="cpu")
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == str(photo)
+    assert sorted(line.split()[0] for line in lines) == ["dog", "red", "unheard-of"]
+    predict([photo], model / "tagger", threshold=1.0, device="cpu")
+    assert capsys.readouterr().out.splitlines()[1:] == ["  no tag over its threshold"]
+
+
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, photo, tmp_path, capsys):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    files = [tmp_path / "none.jpg", broken, photo]
+    with pytest.raises(ConfigError, match="2 of 3 images could not be read"):
+        predict(files, model / "tagger", device="cpu")
+    said = capsys.readouterr()
+    assert str(photo) in said.out
+    assert "none.jpg: No such file" in said.err
+    assert "broken.jpg: image_unreadable" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"boxes": True}, "by --localizer"),
+        ({"output": "."}, "holds the images themselves"),
+        ({"output": "drawn", "copy": "other"}, "two images have the same name"),
+        ({"output": "photo.png"}, r"cannot write .*photo\.png"),
+    ],
+    ids=["no-localizer", "over-itself", "same-name", "no-folder"],
+)
+def test_bad_usage_is_said(model, photo, tmp_path, options, message):
+    files, other = [photo], options.pop("copy", None)
+    if other:
+        (tmp_path / other).mkdir()
+        files.append((tmp_path / other / photo.name).absolute())
+    if "output" in options:
+        options["output"] = tmp_path / options["output"]
+    before = photo.read_bytes()
+    with pytest.raises(ConfigError, match=message):
+        predict(files, model / "tagger", device="cpu", **options)
+    assert photo.read_bytes() == before
