@@ -120,16 +120,22 @@ class OpenClip:
 
         A sentence over the model's context (77 tokens for most) is cut by its tokenizer.
         """
+        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
+        if new:
+            vectors = self.sentences([self._template.format(name) for name in new])
+            self._vectors.update(zip(new, vectors, strict=True))
+        return [self._vectors[name] for name in names]
+
+    def sentences(self, texts: Sequence[str]) -> Floats:
+        """Embed texts as they are, at least one: float32 (len(texts), dimension), rows of length 1."""
         import torch
 
-        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
-        for start in range(0, len(new), TEXTS_AT_ONCE):
-            part = new[start : start + TEXTS_AT_ONCE]
-            tokens = self._tokenize([self._template.format(name) for name in part])
+        parts = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            tokens = self._tokenize(list(texts[start : start + TEXTS_AT_ONCE]))
             with torch.inference_mode():
-                vectors = _unit(self._model.encode_text(tokens.to(self._place)))
-            self._vectors.update(zip(part, vectors, strict=True))
-        return [self._vectors[name] for name in names]
+                parts.append(_unit(self._model.encode_text(tokens.to(self._place))))
+        return np.concatenate(parts)
 
     def _transform(self) -> Any:
         from open_clip.transform import PreprocessCfg, image_transform_v2

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import models, predict
+from tagmill.runners import models, predict, vocabulary_embed
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -42,6 +42,9 @@ WITH_FLAGS = {"allow_extra_args": True}
 
 app.add_typer(models.app, name="models")
 app.command()(predict.predict)
+vocab = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Vocabularies of tags.")
+vocab.command()(vocabulary_embed.embed)
+app.add_typer(vocab, name="vocab")
 
 
 @app.command()

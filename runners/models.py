@@ -89,6 +89,19 @@ def info(
         _say(console, f"{name + ':':<15}{said}")
 
 
+@app.command()
+def relabel(
+    folder: Annotated[Path, typer.Argument(help="folder of a RAM or RAM++")],
+    out: Annotated[Path, typer.Argument(help="the folder to write, which must not exist yet")],
+    labels: Annotated[Path, typer.Option(help="what `tagmill vocab embed` wrote")],
+) -> None:
+    """Copy a model with other classes: open-set tagging, by their label embeddings alone."""
+    from tagmill.models.ram import labels as embeddings
+
+    config = embeddings.relabel(folder, embeddings.load(labels), out)
+    _say(Console(soft_wrap=True), f"{out}: {config.kind}, {_classes(config)}, no thresholds")
+
+
 def read_lines(path: Path, what: str) -> list[str]:
     """Read a list, one entry a line. Raises ConfigError that says what is wanted, or which line is empty."""
     try:

@@ -1,0 +1,227 @@
+"""Label embeddings of a tagger's classes, from texts by CLIP, and a tagger made for them.
+
+RAM knows a class by one vector: sentences about its name, embedded, and their mean scaled to length 1. RAM++
+has a vector for each of a class's descriptions. As the official code's `build_openset_label_embedding`.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tagmill.models.base import Floats
+from tagmill.models.open_clip import OpenClip
+from tagmill.models.pretrained import require_files
+from tagmill.models.ram import config as configs
+from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
+from tagmill.tag_system.errors import ConfigError
+
+CLASSES_AT_ONCE = 64
+
+LENGTH_ERROR = 1e-2
+"""How far from 1 a row's length may be: half-precision numbers round."""
+
+TEMPLATES = (
+    "There is {article} {name} in the scene.",
+    "There is the {name} in the scene.",
+    "This is a photo of {article} {name} in the scene.",
+    "This is a photo of the {name} in the scene.",
+    "This is a photo of one {name} in the scene.",
+    "itap of {article} {name}.",
+    "itap of my {name}.",
+    "itap of the {name}.",
+    "This is a photo of {article} {name}.",
+    "This is a photo of my {name}.",
+    "This is a photo of the {name}.",
+    "This is a photo of one {name}.",
+    "This is a photo of many {name}.",
+    "This is a good photo of {article} {name}.",
+    "This is a good photo of the {name}.",
+    "This is a bad photo of {article} {name}.",
+    "This is a bad photo of the {name}.",
+    "This is a photo of a nice {name}.",
+    "This is a photo of the nice {name}.",
+    "This is a photo of a cool {name}.",
+    "This is a photo of the cool {name}.",
+    "This is a photo of a weird {name}.",
+    "This is a photo of the weird {name}.",
+    "This is a photo of a small {name}.",
+    "This is a photo of the small {name}.",
+    "This is a photo of a large {name}.",
+    "This is a photo of the large {name}.",
+    "This is a photo of a clean {name}.",
+    "This is a photo of the clean {name}.",
+    "This is a photo of a dirty {name}.",
+    "This is a photo of the dirty {name}.",
+    "This is a bright photo of {article} {name}.",
+    "This is a bright photo of the {name}.",
+    "This is a dark photo of {article} {name}.",
+    "This is a dark photo of the {name}.",
+    "This is a photo of a hard to see {name}.",
+    "This is a photo of the hard to see {name}.",
+    "This is a low resolution photo of {article} {name}.",
+    "This is a low resolution photo of the {name}.",
+    "This is a cropped photo of {article} {name}.",
+    "This is a cropped photo of the {name}.",
+    "This is a close-up photo of {article} {name}.",
+    "This is a close-up photo of the {name}.",
+    "This is a jpeg corrupted photo of {article} {name}.",
+    "This is a jpeg corrupted photo of the {name}.",
+    "This is a blurry photo of {article} {name}.",
+    "This is a blurry photo of the {name}.",
+    "This is a pixelated photo of {article} {name}.",
+    "This is a pixelated photo of the {name}.",
+    "This is a black and white photo of the {name}.",
+    "This is a black and white photo of {article} {name}.",
+    "This is a plastic {name}.",
+    "This is the plastic {name}.",
+    "This is a toy {name}.",
+    "This is the toy {name}.",
+    "This is a plushie {name}.",
+    "This is the plushie {name}.",
+    "This is a cartoon {name}.",
+    "This is the cartoon {name}.",
+    "This is an embroidered {name}.",
+    "This is the embroidered {name}.",
+    "This is a painting of the {name}.",
+    "This is a painting of a {name}.",
+)
+"""The sentences of the official code."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Embeddings [classes * descriptions, dimension], a class's descriptions in a row, and what made them.
+
+    `digest` is that of the texts and of the CLIP, `vocabulary` that of the list of tags.
+    """
+
+    classes: tuple[str, ...]
+    embeddings: Tensor
+    digest: str
+    vocabulary: str
+
+    @property
+    def descriptions(self) -> int:
+        """Rows of each class."""
+        return len(self.embeddings) // len(self.classes)
+
+
+def sentences(name: str) -> list[str]:
+    """Put a class's name into every template; as officially, a capital vowel has the article "a"."""
+    words = name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
+    article = "an" if name[0] in "aeiou" else "a"
+    return [template.format(name=words, article=article) for template in TEMPLATES]
+
+
+def digest_of(clip: OpenClip, texts: Iterable[Sequence[str]], *, averaged: bool) -> str:
+    """Hash all that decides label embeddings: the texts of each class, and who embeds them."""
+    content = json.dumps([clip.fingerprint(), averaged, [list(some) for some in texts]])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def embed_names(names: Sequence[str], clip: OpenClip) -> Tensor:
+    """Embed each name by its sentences: [names, dimension], rows of length 1."""
+    rows: list[Floats] = []
+    for start in range(0, len(names), CLASSES_AT_ONCE):
+        part = names[start : start + CLASSES_AT_ONCE]
+        vectors = clip.sentences([text for name in part for text in sentences(name)])
+        means = vectors.reshape(len(part), len(TEMPLATES), -1).mean(axis=1)
+        rows.append(means / np.linalg.norm(means, axis=1, keepdims=True))
+    return torch.from_numpy(np.concatenate(rows))
+
+
+def embed_descriptions(described: Sequence[Sequence[str]], clip: OpenClip) -> Tensor:
+    """Embed each description of each class: [classes * descriptions, dimension], rows of length 1."""
+    return torch.from_numpy(clip.sentences([text for texts in described for text in texts]))
+
+
+def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
+    """Read the official format, a JSON list of {name: [text, ...]}, in the order of the names.
+
+    Raises ConfigError for another format, for a name that is not described, and unless all classes have
+    the same number of descriptions.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the descriptions {path}: {error}") from error
+    described: dict[str, list[str]] = {}
+    for place, item in enumerate(content if isinstance(content, list) else [content]):
+        name, texts = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else ("", None)
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f'{path}, entry {place}: expected {{"name": ["description", ...]}}')
+        described[name] = texts
+    if missing := [name for name in names if name not in described]:
+        raise ConfigError(f"{path} does not describe {len(missing)} tags, such as {', '.join(missing[:3])}")
+    count = len(described[names[0]])
+    if odd := next((name for name in names if len(described[name]) != count), None):
+        raise ConfigError(f"{path}: {odd} has {len(described[odd])} descriptions, {names[0]} has {count}")
+    return [described[name] for name in names]
+
+
+def save(labels: Labels, path: Path) -> None:
+    """Write label embeddings into a safetensors file, whole or not at all."""
+    said = {"classes": json.dumps(labels.classes), "digest": labels.digest, "vocabulary": labels.vocabulary}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({"label_embed": labels.embeddings.contiguous()}, partial, said)
+    partial.replace(path)
+
+
+def load(path: Path) -> Labels:
+    """Read what `save` wrote. Raises ConfigError for anything else, and for rows that are no unit vectors."""
+    try:
+        with safe_open(path, "pt") as stored:
+            said, embeddings = stored.metadata() or {}, stored.get_tensor("label_embed")
+        found = Labels(tuple(json.loads(said["classes"])), embeddings, said["digest"], said["vocabulary"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ConfigError(f"{path} holds no label embeddings of `tagmill vocab embed`: {error}") from error
+    lengths = embeddings.float().norm(dim=1)
+    wrong = ((lengths - 1).abs() < LENGTH_ERROR).logical_not().nonzero().flatten().tolist()
+    if wrong:
+        name = found.classes[wrong[0] // found.descriptions]
+        raise ConfigError(f"{path}: {len(wrong)} rows are zero or not of length 1, the first is of {name}")
+    return found
+
+
+def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
+    """Copy a RAM or RAM++ to `out`, which must not exist yet, with other classes.
+
+    Thresholds belong to classes: the copy has none. Raises ConfigError if the labels do not fit the model.
+    """
+    require_files(folder, NEEDS)
+    config = configs.read(folder)
+    if config.kind == "tag2text":
+        raise ConfigError("Tag2Text learns its classes: it takes no label embeddings")
+    if out.exists():
+        raise ConfigError(f"{out} exists already: name a new folder")
+    if labels.embeddings.shape[1] != config.dimension:
+        raise ConfigError(
+            f"the labels have {labels.embeddings.shape[1]} dimensions, {folder} has {config.dimension}: take "
+            "the CLIP that it was trained with (published ones: ViT-B-16-quickgelu, pretrained openai)"
+        )
+    changes: dict[str, Any] = {"classes": labels.classes, "descriptions": labels.descriptions}
+    changes |= {"thresholds": None, "silent": (), "vocabulary": labels.vocabulary}
+    try:
+        changed = RamConfig.model_validate(config.model_dump() | changes)
+    except ValidationError as error:
+        raise ConfigError(f"the labels do not fit {folder}: {configs.explain(error)}") from error
+    weights = load_file(folder / WEIGHTS)
+    weights["label_embed"] = labels.embeddings.to(weights["label_embed"].dtype)
+    out.mkdir(parents=True)
+    save_file(weights, out / WEIGHTS)
+    configs.write(changed, out)
+    if (folder / VOCAB).exists():
+        shutil.copyfile(folder / VOCAB, out / VOCAB)
+    return changed
