@@ -17,13 +17,34 @@ Kind = Literal["object", "scene", "attribute", "action"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_HEADER = "# name\tkind\taliases, separated by |; the order of the lines is the order of the ids"
+COLUMNS = ("name", "kind", "aliases", "id", "synset", "hypernyms", "sources", "rule", "chinese", "threshold")
+
+_HEADER = "# lists are separated by |; the order of the lines is the order of the ids\n# " + "\t".join(
+    COLUMNS
+)
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
 
 def normalize_name(name: str) -> str:
     """The form under which names are compared: casefolded words, one space between them."""
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tag comes from; no part of what it means, so of no digest.
+
+    `synset` is its WordNet name (dog.n.01), `hypernyms` the names of what it is a sort of, the nearest
+    first; `sources` name a list that has it, or a count (captions:128); `rule` is what kept it. `chinese`
+    and `threshold` come with the official lists of RAM.
+    """
+
+    synset: str = ""
+    hypernyms: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    rule: str = ""
+    chinese: str = ""
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class Tag:
     name: str
     kind: Kind
     aliases: tuple[str, ...] = ()
+    origin: Origin = Origin()
 
 
 class Vocabulary:
@@ -52,9 +74,10 @@ class Vocabulary:
     def load(cls, path: str | None = None) -> "Vocabulary":
         """Read a vocabulary file; None is the built-in vocabulary.
 
-        The file is UTF-8, a tag a line: name, kind and aliases (separated by `|`) between tabs; kind
-        and aliases may be left out, kind is then `object`. Empty lines and lines that start with `#`
-        are skipped. Raises ConfigError with the file and the line for anything wrong in it.
+        The file is UTF-8, a tag a line, its `COLUMNS` between tabs; all but the name may be left out,
+        kind is then `object`. An id that is written must be the number of the tag, from 0: a line put
+        between others is found and cannot rename what follows. Empty lines and lines that start with
+        `#` are skipped. Raises ConfigError with the file and the line for anything wrong in it.
         """
         if path is None:
             built_in = files("tagmill.tag_system").joinpath("vocabulary.tsv")
@@ -77,7 +100,7 @@ class Vocabulary:
             line = line.removesuffix("\r")
             if line.strip() and not line.startswith("#"):
                 places.append(f"{source}:{number}")
-                tags.append(_parse_line(line, len(tags), places[-1]))
+                tags.append(parse_line(line, len(tags), places[-1]))
         if not tags:
             raise ConfigError(f"{source}: the vocabulary has no tags; write one name a line")
         vocabulary = cls.__new__(cls)
@@ -87,11 +110,7 @@ class Vocabulary:
 
     def dump(self) -> str:
         """The text of the vocabulary, as `load` reads it."""
-        lines = [_HEADER]
-        for tag in self._tags:
-            fields = [tag.name, tag.kind, "|".join(tag.aliases)]
-            lines.append("\t".join(fields if tag.aliases else fields[:2]))
-        return "\n".join(lines) + "\n"
+        return "\n".join([_HEADER, *map(_line, self._tags)]) + "\n"
 
     def resolve(self, name: str) -> Tag | None:
         """The tag of this name or alias, or None."""
@@ -117,17 +136,50 @@ class Vocabulary:
         return isinstance(name, str) and self.resolve(name) is not None
 
 
-def _parse_line(line: str, tag_id: int, place: str) -> Tag:
-    fields = [field.strip() for field in line.split("\t")]
-    if len(fields) > 3:
-        raise ConfigError(f"{place}: {len(fields)} columns, expected name, kind and aliases")
-    name, kind, aliases = [*fields, "", ""][:3]
+def parse_line(line: str, tag_id: int, place: str) -> Tag:
+    """The tag of one line of a vocabulary file; `place` is what error messages call it."""
+    cells = [cell.strip() for cell in line.split("\t")]
+    if len(cells) > len(COLUMNS):
+        raise ConfigError(f"{place}: {len(cells)} columns, expected at most {', '.join(COLUMNS)}")
+    row = dict(zip(COLUMNS, [*cells, *[""] * len(COLUMNS)], strict=False))
+    if row["id"] and row["id"] != str(tag_id):
+        raise ConfigError(f"{place}: the id is {row['id']!r} where {tag_id} is due; add tags at the end only")
     return Tag(
         id=tag_id,
-        name=name,
-        kind=_kind(kind or "object", place),
-        aliases=tuple(alias.strip() for alias in aliases.split("|")) if aliases else (),
+        name=row["name"],
+        kind=_kind(row["kind"] or "object", place),
+        aliases=_list(row["aliases"]),
+        origin=Origin(
+            row["synset"],
+            _list(row["hypernyms"]),
+            _list(row["sources"]),
+            row["rule"],
+            row["chinese"],
+            _threshold(row["threshold"], place),
+        ),
     )
+
+
+def _line(tag: Tag) -> str:
+    origin = tag.origin
+    cells = [origin.synset, "|".join(origin.hypernyms), "|".join(origin.sources), origin.rule, origin.chinese]
+    cells.append("" if origin.threshold is None else f"{origin.threshold:g}")
+    number = [str(tag.id)] if any(cells) else []
+    return "\t".join([tag.name, tag.kind, "|".join(tag.aliases), *number, *cells]).rstrip("\t")
+
+
+def _list(cell: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in cell.split("|")) if cell else ()
+
+
+def _threshold(cell: str, place: str) -> float | None:
+    try:
+        value = float(cell) if cell else None
+    except ValueError:
+        value = -1.0
+    if value is not None and not 0 <= value <= 1:
+        raise ConfigError(f"{place}: the threshold {cell!r} is no number from 0 to 1")
+    return value
 
 
 def _kind(text: str, place: str) -> Kind:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import KINDS, Tag, Vocabulary, normalize_name
+from tagmill.tag_system.vocabulary import KINDS, Origin, Tag, Vocabulary, normalize_name
 
 COCO = """
 person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,
@@ -31,7 +31,7 @@ def test_built_in_holds_every_coco_name(built_in: Vocabulary) -> None:
 def test_built_in_has_ids_in_order_and_all_kinds(built_in: Vocabulary) -> None:
     assert [tag.id for tag in built_in] == list(range(len(built_in)))
     assert {tag.kind for tag in built_in} == set(KINDS)
-    assert 1500 <= len(built_in) <= 2600
+    assert len(built_in) == 4600
     assert built_in[3] is list(built_in)[3]
 
 
@@ -69,6 +69,16 @@ def test_plain_list_of_names(tmp_path: Path) -> None:
     assert list(Vocabulary.load(str(path))) == [Tag(0, "dog", "object"), Tag(1, "cat", "object")]
 
 
+def test_origin_is_kept_and_is_of_no_digest() -> None:
+    line = "dog\tobject\tpup\t0\tdog.n.01\tcanine|animal\tcaptions:12|coco\tcategories\t\u72d7\t0.65"
+    tag = Vocabulary.from_text(line, "v.tsv")[0]
+    assert tag.origin == Origin(
+        "dog.n.01", ("canine", "animal"), ("captions:12", "coco"), "categories", "\u72d7", 0.65
+    )
+    assert Vocabulary([tag]).dump().endswith(f"\n{line}\n")
+    assert Vocabulary([tag]).digest == Vocabulary.from_text("dog\tobject\tpup", "v").digest
+
+
 def test_digest_covers_content_and_order_only() -> None:
     def digest(text: str) -> str:
         return Vocabulary.from_text(text, "v.tsv").digest
@@ -91,7 +101,9 @@ def test_digest_covers_content_and_order_only() -> None:
         pytest.param("# names\n\tobject", r"v.tsv:2: empty name", id="empty name"),
         pytest.param("dog\tobject\tpup||doggy", r"v.tsv:1: empty name or alias", id="empty alias"),
         pytest.param("dog\tthing", r"v.tsv:1: unknown kind 'thing'.*object", id="unknown kind"),
-        pytest.param("a\tobject\tb\tc", r"v.tsv:1: 4 columns", id="columns"),
+        pytest.param("a" + "\t" * 10, r"v.tsv:1: 11 columns", id="columns"),
+        pytest.param("a\t\t\t0\nb\t\t\t2", r"v.tsv:2: the id is '2' where 1 is due", id="id"),
+        pytest.param("a" + "\t" * 9 + "high", r"v.tsv:1: the threshold 'high'", id="threshold"),
         pytest.param("a|b", r"v.tsv:1: 'a\|b' may not hold", id="bar in a name"),
         pytest.param("# nothing\n", r"v.tsv: the vocabulary has no tags", id="no tags"),
     ],
