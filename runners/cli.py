@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import models, predict, vocabulary_embed
+from tagmill.runners import models, predict, vocabulary, vocabulary_embed
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -41,6 +41,7 @@ AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed sou
 WITH_FLAGS = {"allow_extra_args": True}
 
 app.add_typer(models.app, name="models")
+app.add_typer(vocabulary.app, name="vocab")
 app.command()(predict.predict)
 vocab = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Vocabularies of tags.")
 vocab.command()(vocabulary_embed.embed)
