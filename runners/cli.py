@@ -42,10 +42,8 @@ WITH_FLAGS = {"allow_extra_args": True}
 
 app.add_typer(models.app, name="models")
 app.add_typer(vocabulary.app, name="vocab")
+vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)
-vocab = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Vocabularies of tags.")
-vocab.command()(vocabulary_embed.embed)
-app.add_typer(vocab, name="vocab")
 
 
 @app.command()
