@@ -25,8 +25,8 @@ WITHOUT_THRESHOLDS = 0.5
 class Prediction:
     """One image and its tags, the highest score first.
 
-    A tag is {tag, score, boxes}: `boxes`, best first, are {score, x1, y1, x2, y2} in pixels, None where
-    nobody was asked.
+    A tag is {tag, score, chinese, boxes}: `chinese` is empty unless the vocabulary has it; `boxes`, best
+    first, are {score, x1, y1, x2, y2} in pixels, None where nobody was asked.
     """
 
     path: Path
@@ -45,14 +45,18 @@ def read(files: Sequence[Path]) -> tuple[list[Prediction], dict[Path, str]]:
     return found, errors
 
 
-def tag(batch: Sequence[Prediction], tagger: RamTagger, threshold: float | None) -> None:
+def tag(
+    batch: Sequence[Prediction], tagger: RamTagger, vocabulary: Vocabulary, threshold: float | None
+) -> None:
     """Add the tags above the threshold: one for all, or the model's own, or 0.5 if it has none."""
     own = WITHOUT_THRESHOLDS if tagger.thresholds is None else np.asarray(tagger.thresholds, np.float32)
     limits = np.broadcast_to(own if threshold is None else threshold, len(tagger.classes))
     for one, scores in zip(batch, tagger.predict([one.pixels for one in batch]), strict=True):
         for index in sorted(np.flatnonzero(scores > limits).tolist(), key=lambda i: -scores[i]):
             name = tagger.classes[index]
-            one.tags.append({"tag": name, "score": float(scores[index]), "boxes": None})
+            known = vocabulary.resolve(name)
+            chinese = "" if known is None else known.origin.chinese
+            one.tags.append({"tag": name, "score": float(scores[index]), "chinese": chinese, "boxes": None})
 
 
 def find(batch: Sequence[Prediction], localizer: Localizer, vocabulary: Vocabulary) -> None:
@@ -81,7 +85,7 @@ def draw(one: Prediction) -> Picture:
             {
                 "tag": found["tag"],
                 "verdict": "kept",
-                "rule": "",
+                "rule": "",  # the font has no Chinese letters
                 "tagger": found["score"],
                 "asked": boxes is not None,
                 "box_score": boxes[0]["score"] if boxes else None,

@@ -50,7 +50,7 @@ def predict(
         failed += len(errors)
         for path, why in errors.items():
             sys.stderr.write(f"tagmill: {path}: {why}\n")
-        prediction.tag(batch, tagger, threshold)
+        prediction.tag(batch, tagger, known, threshold)
         if finder is not None:
             prediction.find(batch, finder, known)
         for one in batch:
@@ -99,6 +99,7 @@ def _show(console: Console, one: "Prediction") -> None:
             f"{tag['tag']:<{width}}",
             f"{tag['score']:.2f}",
             *_boxes_in_words(tag["boxes"]),
+            tag["chinese"],
         ]
         console.print("  " + "  ".join(filter(None, words)), markup=False, highlight=False)
     if not one.tags:

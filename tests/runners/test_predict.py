@@ -45,7 +45,7 @@ def photo(tmp_path):
 @pytest.fixture
 def vocabulary(tmp_path):
     path = tmp_path / "tags.tsv"
-    path.write_text("dog\tobject\nred\tattribute\n", encoding="utf-8")
+    path.write_text("dog\tobject\t\t\t\t\t\t\t狗\nred\tattribute\n", encoding="utf-8")
     return str(path)
 
 
@@ -60,6 +60,7 @@ def test_tags_have_scores_names_and_boxes(model, photo, vocabulary, tmp_path):
     assert [tag["score"] for tag in found["tags"]] == sorted(
         (t["score"] for t in tags.values()), reverse=True
     )
+    assert tags["dog"]["chinese"] == "狗"
     assert tags["red"]["boxes"] is None
     for name in ("dog", "unheard-of"):
         scores = [box["score"] for box in tags[name]["boxes"]]
@@ -75,6 +76,7 @@ def test_without_boxes_and_with_one_threshold(model, photo, vocabulary, capsys):
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == str(photo)
     assert sorted(line.split()[0] for line in lines) == ["dog", "red", "unheard-of"]
+    assert [line.split()[2:] for line in lines if "dog" in line] == [["狗"]]
     predict([photo], model / "tagger", threshold=1.0, device="cpu")
     assert capsys.readouterr().out.splitlines()[1:] == ["  no tag over its threshold"]
 
