@@ -10,7 +10,9 @@ from tagmill.tag_system.checking import difference, problems
 from tagmill.tag_system.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 
-app = typer.Typer(no_args_is_help=True, help="Make, show and check vocabularies of tags.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make, show and check vocabularies of tags."
+)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="the file to write")]
 OfFile = Annotated[
