@@ -6,12 +6,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_DOUBLING = re.compile(r"(?:[^aeiou]|qu)*[aeiou][bdgklmnprt]")
+
 
 class Arc(NamedTuple):
-    """One reading of a sentence at a position: `word` covers the positions up to `end`, exclusive."""
+    """One reading of a sentence at a position: `word` covers so many positions."""
 
     word: str
-    end: int
+    length: int = 1
 
 
 class Match(NamedTuple, Generic[T]):
@@ -23,6 +25,8 @@ class Match(NamedTuple, Generic[T]):
 
 class PhraseTrie(Generic[T]):
     """Phrases (sequences of words), each with the values added for it, in the order of adding."""
+
+    __slots__ = ("_children", "_values")
 
     def __init__(self, phrases: Iterable[tuple[Sequence[str], T]] = ()) -> None:
         self._children: dict[str, PhraseTrie[T]] = {}
@@ -49,6 +53,16 @@ class PhraseTrie(Generic[T]):
             nodes.extend(children.values())
         return found
 
+    def values(self, words: Sequence[str]) -> Sequence[T]:
+        """The values of exactly this phrase."""
+        node = self
+        for word in words:
+            child = node._children.get(word)
+            if child is None:
+                return ()
+            node = child
+        return node._values
+
     def longest(
         self,
         lattice: Sequence[Sequence[Arc]],
@@ -62,10 +76,10 @@ class PhraseTrie(Generic[T]):
         start, end)` may refuse a phrase.
         """
         best: Match[T] | None = None
-        for arc in lattice[start]:
-            node = self._children.get(arc.word)
+        for word, length in lattice[start]:
+            node = self._children.get(word)
             if node is not None:
-                best = node._extend(lattice, start, arc.end, accept, best)
+                best = node._extend(lattice, start, start + length, accept, best)
         return best
 
     def _extend(
@@ -82,10 +96,10 @@ class PhraseTrie(Generic[T]):
                     best = Match(end, value)
                     break
         if self._children and end < len(lattice):
-            for arc in lattice[end]:
-                node = self._children.get(arc.word)
+            for word, length in lattice[end]:
+                node = self._children.get(word)
                 if node is not None:
-                    best = node._extend(lattice, start, arc.end, accept, best)
+                    best = node._extend(lattice, start, end + length, accept, best)
         return best
 
 
@@ -123,6 +137,11 @@ def gerund(verb: str) -> str:
         return verb[:-2] + "ying"
     if verb.endswith("e") and not verb.endswith(("ee", "oe", "ye")):
         return verb[:-1] + "ing"
-    if re.fullmatch(r"[^aeiou]*[aeiou][bdgklmnprt]", verb):
+    if _DOUBLING.fullmatch(verb):
         return verb + verb[-1] + "ing"
     return verb + "ing"
+
+
+def is_base(verb: str, form: str) -> bool:
+    """Whether an infinitive agrees with its -ing or -ed form: ride with riding, not rid, whose d doubles."""
+    return not _DOUBLING.fullmatch(verb) or form not in (verb + "ing", verb + "ed")

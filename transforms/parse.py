@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, TagMention
+from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage, Shared, StageConfig
 
@@ -33,8 +33,9 @@ SCHEMA = pa.schema(
 
 
 class ParseConfig(StageConfig):
-    """The English pipeline that does the linguistics."""
+    """What does the linguistics: an English pipeline, or with the mode `fast` a lexicon."""
 
+    mode: Mode = "default"
     spacy_model: str = DEFAULT_SPACY_MODEL
 
 
@@ -49,12 +50,12 @@ class Parse(PartStage[ParseConfig]):
     """A row for each caption that lives; an example without captions has none and goes on."""
 
     name = "parse"
-    version = 1
+    version = 2
     schema = SCHEMA
 
     def __init__(self, config: ParseConfig, shared: Shared) -> None:
         super().__init__(config, shared)
-        self._parser = CaptionParser(shared.vocabulary, config.spacy_model)
+        self._parser = CaptionParser(shared.vocabulary, config.spacy_model, config.mode)
 
     def inputs(self) -> tuple[str, ...]:
         """Captions are ingest's; copies of an image are not parsed."""

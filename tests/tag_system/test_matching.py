@@ -13,7 +13,7 @@ from tagmill.tag_system.matching import (
 
 
 def lattice(*positions: str) -> list[list[Arc]]:
-    return [[Arc(form, i + 1) for form in forms.split("|") if form] for i, forms in enumerate(positions)]
+    return [[Arc(form) for form in forms.split("|") if form] for i, forms in enumerate(positions)]
 
 
 PHRASES = ["hot dog", "dog", "dog house", "tennis racket", "tennis racket bag", "ride", "rid"]
@@ -49,7 +49,7 @@ def test_values_of_one_phrase_in_the_order_of_adding() -> None:
 
 def test_an_arc_may_cover_several_words() -> None:
     trie = PhraseTrie([(["skateboard", "ramp"], "ramp")])
-    words = [[Arc("skate", 1), Arc("skateboard", 2)], [Arc("board", 2)], [Arc("ramp", 3)]]
+    words = [[Arc("skate"), Arc("skateboard", 2)], [Arc("board")], [Arc("ramp")]]
     assert trie.longest(words, 0) == Match(3, "ramp")
 
 

