@@ -76,6 +76,14 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError, in one line for each thing that is wrong.
     """
     try:
+        return RunConfig.model_validate(read_values(path, overrides))
+    except ValidationError as error:
+        raise ConfigError(explain(path, error, RunConfig)) from error
+
+
+def read_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file of keys and values, and lay the overrides over it. Raises ConfigError."""
+    try:
         text = Path(path).read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"no config file {path} (looked in {Path.cwd()})") from error
@@ -89,10 +97,12 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: expected keys and values, such as `run: runs/first`")
     for override in overrides:
         _override(values, override)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
+    return values
+
+
+def explain(path: str, error: ValidationError, config: type[BaseModel]) -> str:
+    """Say what is wrong with a file that should be a `config`, a line for each thing."""
+    return "\n".join(f"{path}: {line}" for line in _explain(error, config))
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -112,11 +122,11 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: {value} is not YAML") from error
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError, config: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors():
         place = ".".join(str(step) for step in problem["loc"]) or "config"
         if problem["type"] == "extra_forbidden":
-            yield f"unknown key {place}{_nearest(problem['loc'])}"
+            yield f"unknown key {place}{_nearest(problem['loc'], config)}"
         elif problem["type"] == "missing":
             yield f"{place} is missing"
         else:
@@ -125,9 +135,9 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{message}{shown}" if place == "config" else f"{place}: {message}{shown}"
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(location: tuple[int | str, ...], config: type[BaseModel]) -> str:
     """Suggest the known key that is nearest to an unknown one, or name the known ones."""
-    model: Any = RunConfig
+    model: Any = config
     for step in location[:-1]:
         if isinstance(step, str):
             model = _section(model.model_fields[step].annotation)

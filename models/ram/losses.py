@@ -13,9 +13,11 @@ def asymmetric_loss(
     clip: float = 0.05,
     eps: float = 1e-8,
     through_focus: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Sum over all logits of the asymmetric loss (arXiv 2009.14119); targets are 0 or 1.
 
+    `weights`, of the logits' shape, multiply each one's part: 0 where a target is not known.
     `clip` is added to the probability of a negative before it is punished: easy ones cost nothing.
     The focusing weight takes part in the gradient only if `through_focus`.
     """
@@ -27,7 +29,8 @@ def asymmetric_loss(
     likelihood = targets * positive.clamp(min=eps).log() + (1 - targets) * negative.clamp(min=eps).log()
     gamma = gamma_positive * targets + gamma_negative * (1 - targets)
     focus = (1 - chosen) ** gamma
-    return -(likelihood * (focus if through_focus else focus.detach())).sum()
+    loss = likelihood * (focus if through_focus else focus.detach())
+    return -(loss if weights is None else loss * weights).sum()
 
 
 def tagging_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -35,17 +38,31 @@ def tagging_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return asymmetric_loss(logits, targets, gamma_negative=7)
 
 
-def alignment_loss(logits: Tensor) -> Tensor:
-    """Asymmetric loss of image-text logits [B, B]: each image fits its own text and no other."""
+def alignment_loss(logits: Tensor, told: Tensor | None = None) -> Tensor:
+    """Asymmetric loss of image-text logits [B, B]: each image fits its own text and no other.
+
+    `told` bool [B] is False for a row without text, which then is in no pair.
+    """
     own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
-    return asymmetric_loss(logits, own, gamma_negative=4)
+    pairs = None if told is None else told[:, None] & told
+    return asymmetric_loss(logits, own, gamma_negative=4, weights=pairs)
 
 
-def distillation_loss(tokens: Tensor, features: Tensor) -> Tensor:
-    """Mean distance (L1) of the first of the tokens [B, 1 + N, D] to unscaled CLIP features [B, D]."""
-    return (tokens[:, 0] - features).abs().mean()
+def distillation_loss(tokens: Tensor, features: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean distance (L1) of the first of the tokens [B, 1 + N, D] to unscaled CLIP features [B, D].
+
+    With `valid` bool [B], the mean over those rows alone; 0 if there is none.
+    """
+    distance = (tokens[:, 0] - features).abs()
+    if valid is None:
+        return distance.mean()
+    return (distance.mean(1) * valid).sum() / valid.sum().clamp(min=1)
 
 
 def balanced_loss(caption: Tensor, tagging: Tensor) -> Tensor:
-    """Add the tagging loss to the caption loss, scaled so that both weigh the same at every step."""
-    return caption + tagging / (tagging / caption).detach()
+    """Add the tagging loss to the caption loss, scaled so that both weigh the same at every step.
+
+    Where nothing was captioned (0) the tagging loss counts as 1, and where nothing was tagged as nothing.
+    """
+    level = torch.where(caption > 0, caption, torch.ones_like(caption))
+    return caption + tagging * (level / tagging.clamp(min=torch.finfo(tagging.dtype).tiny)).detach()
