@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import models, predict, vocabulary, vocabulary_embed
+from tagmill.runners import models, predict, train, vocabulary, vocabulary_embed
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -44,6 +44,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(vocabulary.app, name="vocab")
 vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)
+app.command()(train.train)
 
 
 @app.command()

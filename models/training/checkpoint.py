@@ -1,0 +1,128 @@
+"""Checkpoints: folders that a tagger can use, with all that a training needs to go on exactly.
+
+    OUT/steps/00000120/   config.json, model.safetensors, vocab.txt (with a text side): the model
+                          state.safetensors, state.json: the rest
+    OUT/last, OUT/best    links to two of these
+
+A folder is written aside, flushed to the disk and then renamed, and a link is replaced in one go: whenever
+the process ends, both lead to something whole.
+"""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tagmill.models.ram import store
+from tagmill.models.ram.store import Model
+from tagmill.tag_system.errors import ConfigError, DamageError
+
+LAST, BEST = "last", "best"
+STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"
+
+AS_THEN = "give the same terms and model as then"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds beside the model: `tensors` by name, and `state`, which JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None, best: bool) -> None:
+    """Write the checkpoint of a step, make it `last` and, if it is, `best`; remove what nothing links to."""
+    names = (f"{step:08d}" + (f".{again}" if again else "") for again in itertools.count())
+    folder = next(path for name in names if not (path := out / STEPS / name).exists())
+    aside = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    store.save(model, aside, vocab=vocab)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in saved.tensors.items()}, aside / TENSORS
+    )
+    (aside / STATE).write_text(json.dumps(saved.state, indent=1) + "\n")
+    for path in [*aside.iterdir(), aside]:
+        _flush(path)
+    os.replace(aside, folder)
+    _flush(folder.parent)
+    for name in (LAST, BEST) if best else (LAST,):
+        _link(out / name, Path(STEPS) / folder.name)
+    _prune(out)
+
+
+def exists(out: Path) -> bool:
+    """Tell whether a training has left a checkpoint here."""
+    return (out / LAST).exists()
+
+
+def load(out: Path) -> Saved:
+    """Read what the last checkpoint holds beside its model. Raises ConfigError without one, DamageError."""
+    if not exists(out):
+        raise ConfigError(f"{out} has no checkpoint to resume from: leave --resume out")
+    try:
+        return Saved(load_file(out / LAST / TENSORS), json.loads((out / LAST / STATE).read_text()))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DamageError(f"cannot read the checkpoint {out / LAST}: {error}") from error
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
+    """Give the optimizer's tensors, as `optimizer/WHAT/PARAMETER`; `names` are those of its parameters."""
+    states = optimizer.state_dict()["state"]
+    return {
+        f"optimizer/{what}/{name}": value
+        for at, name in enumerate(names)
+        for what, value in states.get(at, {}).items()
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], saved: Saved) -> None:
+    """Give the optimizer its tensors back. Raises ConfigError if they are of other parameters."""
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for key, value in saved.tensors.items():
+        kind, _, rest = key.partition("/")
+        if kind == "optimizer":
+            what, _, name = rest.partition("/")
+            if name not in states:
+                raise ConfigError(
+                    f"the checkpoint trained {name}, this recipe does not: give the recipe as then"
+                )
+            states[name][what] = value
+    if empty := [name for name, state in states.items() if not state]:
+        raise ConfigError(
+            f"the checkpoint did not train {empty[0]}, this recipe does: give the recipe as then"
+        )
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({**whole, "state": dict(enumerate(states.values()))})
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _link(link: Path, target: Path) -> None:
+    aside = link.with_name(f".{link.name}.new")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target)
+    os.replace(aside, link)
+    _flush(link.parent)
+
+
+def _prune(out: Path) -> None:
+    kept = {(out / name).resolve().name for name in (LAST, BEST)}
+    for folder in (out / STEPS).iterdir():
+        if folder.name not in kept:
+            shutil.rmtree(folder)

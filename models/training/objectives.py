@@ -1,0 +1,119 @@
+"""From a batch to the losses: the official terms, each over what is known of the batch's rows.
+
+Tagging is a sum over rows and classes, as the official code has it, so its size grows with both; a masked
+class or row adds nothing. `LossConfig.reference_batch` keeps its balance with the other terms, which
+are means, whatever the batch size. RAM and Tag2Text scale it to the caption loss at every step instead, so
+for them its size does not matter.
+"""
+
+import re
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tagmill.models.ram.losses import alignment_loss, asymmetric_loss, balanced_loss, distillation_loss
+from tagmill.models.ram.store import Model
+from tagmill.models.ram.text_side import IGNORED, SMOOTHING
+from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.training.batches import Batch
+from tagmill.models.training.recipe import LossConfig, Term
+from tagmill.models.training.teacher import Teacher
+
+WORDS = 30
+"""To how many words the official code cuts a caption."""
+
+
+class Objective(nn.Module):
+    """The model with its losses: `forward` gives the terms of a batch, and their `total`.
+
+    `teacher` is needed for distillation and alignment, `pieces` for captions. A term without any
+    row to learn from is 0, never NaN, and every trained parameter takes part in every step.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        losses: LossConfig,
+        terms: tuple[Term, ...],
+        *,
+        teacher: Teacher | None = None,
+        pieces: WordPieces | None = None,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._losses, self._terms, self._teacher, self._pieces = losses, terms, teacher, pieces
+        if "caption" not in terms and model.text is not None:
+            model.text.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the terms, float32 scalars."""
+        model, captions = self.model, [clean_caption(caption) for caption in batch.captions]
+        told = torch.tensor([bool(caption) for caption in captions], device=batch.valid.device) & batch.valid
+        tokens = model.encode(batch.images)
+        logits = model.score(tokens).float()
+        reference = self._losses.reference_batch
+        scale = 1.0 if reference is None else reference / len(batch)
+        terms = {"tagging": self.tagging(logits, batch, told) * scale}
+        if "distillation" in self._terms and self._teacher is not None:
+            features = self._teacher.features(batch.images, model.config)
+            terms["distillation"] = distillation_loss(tokens.float(), features, batch.valid)
+        if "alignment" in self._terms and self._teacher is not None:
+            with torch.autocast(tokens.device.type, enabled=False):
+                texts = torch.from_numpy(self._teacher.sentences(captions)).to(tokens.device)
+            terms["alignment"] = alignment_loss(model.align(tokens, texts).float(), told) * scale
+        if "caption" in self._terms and self._pieces is not None:
+            terms["caption"] = self._caption(self._pieces, tokens, batch, captions, told)
+        return terms | {"total": _total(terms)}
+
+    def tagging(self, logits: Tensor, batch: Batch, told: Tensor | None = None) -> Tensor:
+        """Sum the asymmetric loss of logits [B, C] over what is known; `told` bool [B]: has a caption."""
+        config, targets, known = self._losses, batch.targets, batch.known
+        if config.target == "mentioned" and told is not None:
+            targets, known = batch.mentioned.float(), known * told[:, None]
+        return asymmetric_loss(
+            logits,
+            targets,
+            gamma_negative=config.gamma_negative,
+            gamma_positive=config.gamma_positive,
+            clip=config.clip,
+            weights=known,
+        )
+
+    def _caption(
+        self, pieces: WordPieces, tokens: Tensor, batch: Batch, captions: list[str], told: Tensor
+    ) -> Tensor:
+        """Mean cross-entropy of the captions' word pieces, guided by the tags that each mentions."""
+        text, classes, device = self.model.text, self.model.config.classes, tokens.device
+        rows = [[classes[at] for at in row.nonzero().flatten().tolist()] for row in batch.mentioned.cpu()]
+        tags = torch.tensor([pieces.tags(row) for row in rows], device=device)
+        read = text.read(tags, tags != pieces.padding, tokens)
+        written = [torch.tensor(pieces.caption(caption)) for caption in captions]
+        ids = nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=pieces.padding).to(device)
+        targets = ids.masked_fill((ids == pieces.padding) | ~told[:, None], IGNORED)
+        targets[:, : len(pieces.prompt)] = IGNORED
+        logits = text.predict(read, ids, ids != pieces.padding)[:, :-1].float()
+        wanted = targets[:, 1:]
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            wanted.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=SMOOTHING,
+            reduction="sum",
+        )
+        return total / (wanted != IGNORED).sum().clamp(min=1)
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    if "caption" not in terms:
+        return torch.stack(list(terms.values())).sum()
+    total = balanced_loss(terms["caption"], terms["tagging"])
+    others = [value for name, value in terms.items() if name not in ("caption", "tagging")]
+    return total + sum(others)
+
+
+def clean_caption(text: str) -> str:
+    """Bring a caption to what the official code trains on: lower case, no marks, at most 30 words."""
+    text = re.sub(r"([.!\"()*#:;~])", " ", text.lower())
+    return " ".join(re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ").split(" ")[:WORDS])

@@ -1,0 +1,80 @@
+"""What a training needs beside its model: its terms, teacher and word pieces, and how the model computes."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from tagmill.models.ram.config import VOCAB, RamConfig
+from tagmill.models.ram.store import Model
+from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.training.place import Place
+from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
+from tagmill.models.training.teacher import Teacher
+from tagmill.tag_system.errors import ConfigError
+
+FROM_CLIP: set[Term] = {"distillation", "alignment"}
+
+
+def terms_of(recipe: Recipe, config: RamConfig) -> tuple[Term, ...]:
+    """Say what the model learns from. Raises ConfigError if it cannot, or something for it is missing."""
+    official = OFFICIAL_TERMS[config.kind]
+    terms = recipe.losses.terms or official
+    if foreign := [term for term in terms if term not in official]:
+        raise ConfigError(f"losses.terms: a {config.kind} has no {foreign[0]}; it has {', '.join(official)}")
+    if recipe.clip is None and (needy := [term for term in terms if term in FROM_CLIP]):
+        raise ConfigError(
+            f"losses.terms: {', '.join(needy)} needs a teacher: name it by clip, or train from tags only by "
+            "terms: [tagging]"
+        )
+    if "caption" in terms and config.text is None:
+        raise ConfigError("losses.terms: caption needs a text side, model.text; or leave it out")
+    return terms
+
+
+def teacher_of(recipe: Recipe, place: Place) -> Teacher | None:
+    """Load the CLIP that the recipe names. Raises ConfigError."""
+    if recipe.clip is None:
+        return None
+    try:
+        teacher = Teacher(**{"device": str(place.device), **recipe.clip})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"clip: {error}") from error
+    teacher.load()
+    return teacher
+
+
+def vocab_of(recipe: Recipe, config: RamConfig) -> Path | None:
+    """Find the word pieces of a text side. Raises ConfigError if they are not those of the config."""
+    if config.text is None:
+        return None
+    if recipe.vocab is None and recipe.init is None:
+        raise ConfigError("vocab: a text side needs BERT's vocab.txt")
+    path = Path(recipe.vocab) if recipe.vocab is not None else Path(str(recipe.init)) / VOCAB
+    count = WordPieces(path).count
+    if count != config.text.tokens:
+        raise ConfigError(
+            f"vocab: {path} makes {count} word pieces, model.text.tokens is {config.text.tokens}"
+        )
+    return path
+
+
+def average_of(model: Model, engine: EngineConfig) -> Any:
+    """Make the moving average of the weights, a copy of the model as `module`; None if there is none."""
+    if engine.ema is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(engine.ema))
+
+
+def prepare(model: Model, engine: EngineConfig) -> None:
+    """Let the model recompute activations and compile its parts; names of weights stay as they are."""
+    if engine.checkpointing:
+        model.encoder.trunk.set_grad_checkpointing(True)
+        text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
+        for layer in [*model.head.layers, *text]:
+            layer.forward = partial(recompute, layer.forward, use_reentrant=False)
+    if engine.compile:
+        model.encoder.compile()
+        model.head.compile()

@@ -1,0 +1,77 @@
+"""Where one process of a training stands among the others, and the little that they tell each other."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from tagmill.models.pretrained import prepare_torch
+from tagmill.tag_system.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of `world` processes, and the device on which it computes."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Tell whether this is the process that logs and saves."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average over all processes."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+            values /= self.world
+        return values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up over all processes."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def gather(self, counts: Counter[str]) -> Counter[str]:
+        """Add up counts over all processes."""
+        if self.world == 1:
+            return counts
+        found: list[Counter[str]] = [Counter() for _ in range(self.world)]
+        distributed.all_gather_object(found, counts)
+        return sum(found, Counter())
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def take_place(device: str = "auto") -> Iterator[Place]:
+    """Find this process's place by what torchrun says; without torchrun it is alone.
+
+    Raises ConfigError if there is no such device.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        where = torch.device(prepare_torch(device))
+        if where.type == "cuda" and where.index is None:
+            where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(where)
+    except RuntimeError as error:
+        raise ConfigError(f"engine.device {device!r}: {str(error).splitlines()[0]}") from error
+    if world == 1:
+        yield Place(where)
+        return
+    distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield Place(where, rank, world)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,130 @@
+"""The recipe of a training: one config, checked whole before anything is read."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tagmill.models.training.data import DataConfig
+from tagmill.models.training.schedule import ScheduleConfig
+
+Term = Literal["tagging", "distillation", "alignment", "caption"]
+
+OFFICIAL_TERMS: dict[str, tuple[Term, ...]] = {
+    "ram_plus": ("tagging", "distillation", "alignment"),
+    "ram": ("tagging", "distillation", "caption"),
+    "tag2text": ("tagging", "caption"),
+}
+"""What each kind of model is trained with in the official code."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelsConfig(_Section):
+    """What describes a class to CLIP, for the label embeddings of RAM and RAM++.
+
+    `templates` are sentences with one `{}` for the name; None are the 63 official ones for RAM and "a photo
+    of a {}." for RAM++. `descriptions` is instead a JSON file in the format of RAM++, a list of
+    `{"TAG": ["sentence", ...]}`. RAM takes the mean of a class's sentences, RAM++ all of them.
+    """
+
+    templates: tuple[str, ...] | None = None
+    descriptions: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "LabelsConfig":
+        bad = [text for text in self.templates or () if text.count("{}") != 1 or text.count("{") != 1]
+        if bad or self.templates == ():
+            raise ValueError(f"templates must be sentences with one {{}} for the name, got {bad or 'none'}")
+        return self
+
+
+class LossConfig(_Section):
+    """What a model learns from; see `objectives` for the formulas.
+
+    `terms` None are the official ones of its kind; `[tagging]` trains from tags only. `target` says which
+    tags are true: those that the data engine `decided` on, or those `mentioned` by the caption that was
+    drawn, as Tag2Text was trained. The exponents and the shift of easy negatives are those of the
+    asymmetric loss on tags.
+
+    `reference_batch`: the official asymmetric losses are sums over the batch of a rank, while the
+    other terms are means, so that another batch size would be another balance. Here the sums are scaled
+    to what they would be at this batch size; None leaves them as they are.
+    """
+
+    terms: tuple[Term, ...] | None = None
+    target: Literal["decided", "mentioned"] = "decided"
+    gamma_negative: float = Field(7.0, ge=0)
+    gamma_positive: float = Field(0.0, ge=0)
+    clip: float = Field(0.05, ge=0, lt=1)
+    reference_batch: int | None = Field(52, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "LossConfig":
+        if self.terms is not None and ("tagging" not in self.terms or len(set(self.terms)) < len(self.terms)):
+            raise ValueError("terms must name tagging, and each term once")
+        return self
+
+
+class EngineConfig(_Section):
+    """How the steps are computed; the defaults are those of the papers' code.
+
+    A step of the optimizer takes `accumulate` batches of every rank. `clip_norm` bounds the norm of its
+    gradient. `ema` is the decay of the averaged weights, which then are the model that is validated and
+    saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
+    `checkpointing` computes activations again rather than keep them.
+    """
+
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    accumulate: int = Field(1, ge=1)
+    clip_norm: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    compile: bool = False
+    checkpointing: bool = False
+
+
+class Recipe(_Section):
+    """All that a training is told; paths are relative to the working directory.
+
+    `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
+    them without `init`, else those that change. `trunk` are start weights for the image encoder alone.
+    `classes`: a file with one name a line, or the names; None are those of `init`, or else
+    the vocabulary of the first dataset. `clip` are the options of an `OpenClip`, which embeds new
+    classes and teaches distillation and alignment. `vocab` is BERT's vocab.txt for a text side, by default
+    that of `init`.
+
+    A checkpoint is written every `save_every` steps and after each epoch, and a line is logged every
+    `log_every`. `validate` measures the loss on the split val after each epoch, and keeps the best model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    out: str
+    init: str | None = None
+    model: dict[str, Any] = {}
+    trunk: str | None = None
+    classes: str | tuple[str, ...] | None = None
+    clip: dict[str, Any] | None = None
+    labels: LabelsConfig = LabelsConfig()
+    vocab: str | None = None
+    data: DataConfig
+    losses: LossConfig = LossConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    engine: EngineConfig = EngineConfig()
+    epochs: int = Field(5, ge=1)
+    seed: int = Field(0, ge=0)
+    save_every: int | None = Field(None, ge=1)
+    log_every: int = Field(10, ge=1)
+    validation: bool = Field(True, alias="validate")
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        if self.init is None and not self.model:
+            raise ValueError("give init, a model's folder to start from, or model, the keys of its config")
+        if "classes" in self.model:
+            raise ValueError("model.classes: name the classes by classes, beside model")
+        return self

@@ -1,0 +1,40 @@
+"""Learning rates as pure functions of the step: there is no state, so nothing of it has to be resumed."""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ScheduleConfig(BaseModel):
+    """How the learning rate rises and falls; the defaults are those of the RAM papers' code.
+
+    It starts at `warmup_from` and rises in a line for `warmup_steps`. `exponential`: times `rate` each epoch.
+    `cosine`: down to `floor` at the end of the last epoch. `constant` stays. It never falls below `floor`.
+    `every`: whether it falls from epoch to epoch, as the official code does, or from step to step.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float = Field(1e-4, gt=0)
+    decay: Literal["exponential", "cosine", "constant"] = "exponential"
+    rate: float = Field(0.9, gt=0, le=1)
+    floor: float = Field(5e-7, ge=0)
+    warmup_steps: int = Field(3000, ge=0)
+    warmup_from: float = Field(5e-7, ge=0)
+    every: Literal["epoch", "step"] = "epoch"
+
+
+def learning_rate(config: ScheduleConfig, step: int, epoch: float, epochs: int) -> float:
+    """Give the rate of a step of the optimizer, taken at `epoch` of `epochs`; both count from 0."""
+    peak, floor = config.learning_rate, min(config.floor, config.learning_rate)
+    at = math.floor(epoch) if config.every == "epoch" else epoch
+    if config.decay == "exponential":
+        rate = max(floor, peak * config.rate**at)
+    elif config.decay == "cosine":
+        rate = floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(at / epochs, 1)))
+    else:
+        rate = peak
+    if step >= config.warmup_steps:
+        return rate
+    return min(rate, config.warmup_from + (peak - config.warmup_from) * step / config.warmup_steps)

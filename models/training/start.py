@@ -1,0 +1,139 @@
+"""What a training starts from: a model of its config, with the weights that there are and all its classes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from tagmill.models.ram import checkpoints, store
+from tagmill.models.ram import config as configs
+from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.store import Model
+from tagmill.models.ram.tag2text import Tag2Text
+from tagmill.models.training import class_labels
+from tagmill.models.training.recipe import Recipe
+from tagmill.models.training.teacher import Teacher
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary, normalize_name
+
+TRUNK = "encoder.trunk."
+OF_CLASSES = {"label_embed": 0, "score_weight": 1, "score_bias": 1}
+"""Tensors of Tag2Text that have a row for each class, and in which dimension."""
+
+
+def resolve(recipe: Recipe) -> RamConfig:
+    """Make the model's config of what the recipe says. Raises ConfigError.
+
+    With another list of classes than that of `init`, thresholds are left out: they belong to the old scores.
+    """
+    base = None if recipe.init is None else configs.read(Path(recipe.init))
+    values: dict[str, Any] = {} if base is None else base.model_dump()
+    names = _classes(recipe, base)
+    if base is None or names != base.classes:
+        old = {} if base is None else {base.classes[at] for at in base.silent}
+        silent = [at for at, name in enumerate(names) if name in old]
+        values |= {"classes": names, "thresholds": None, "silent": silent, "vocabulary": None}
+    try:
+        config = RamConfig.model_validate(values | recipe.model)
+    except ValidationError as error:
+        raise ConfigError(f"model: {configs.explain(error)}") from error
+    if base is not None and config.kind != base.kind:
+        raise ConfigError(f"model.kind is {config.kind}, but {recipe.init} is a {base.kind}")
+    return config
+
+
+def build(recipe: Recipe, config: RamConfig, teacher: Teacher | None) -> Model:
+    """Build the model and load what the recipe starts from; what is new is random, or for labels CLIP's.
+
+    Raises ConfigError if weights do not fit, or a class has no label embedding.
+    """
+    model = store.build(config)
+    state = model.state_dict()
+    weights = dict(state)
+    known: dict[str, Tensor] = {}
+    if recipe.init is not None:
+        start = store.load(Path(recipe.init))
+        loaded = start.state_dict()
+        if not isinstance(model, Tag2Text):
+            known = _known(start.config, config, loaded["label_embed"])
+            del loaded["label_embed"]
+        elif start.config.classes != config.classes:
+            loaded |= _renumber(start.config, config, loaded, state)
+        # A text side can be left away, or put on: its weights alone may be amiss.
+        weights |= {
+            key: value for key, value in loaded.items() if key in state or not key.startswith("text.")
+        }
+    if recipe.trunk is not None:
+        weights |= _trunk(Path(recipe.trunk), state)
+    if not isinstance(model, Tag2Text):
+        weights["label_embed"] = class_labels.extend(known, recipe.labels, config, teacher)
+    checkpoints.load(weights, model)
+    return model
+
+
+def _classes(recipe: Recipe, base: RamConfig | None) -> tuple[str, ...]:
+    if isinstance(recipe.classes, tuple):
+        return recipe.classes
+    if recipe.classes is not None:
+        return tuple(tag.name for tag in Vocabulary.load(recipe.classes))
+    if base is not None:
+        return base.classes
+    return tuple(tag.name for tag in _vocabulary(recipe.data.datasets[0].path))
+
+
+def _vocabulary(folder: str) -> Vocabulary:
+    uri = f"{folder.rstrip('/')}/{contract.VOCABULARY}"
+    try:
+        with fsspec.open(uri, "rt", encoding="utf-8") as stream:
+            return Vocabulary.from_text(stream.read(), uri)
+    except OSError as error:
+        raise ConfigError(f"cannot read {uri}: give a dataset's folder, RUN/shards/GENERATION") from error
+
+
+def _known(old: RamConfig, new: RamConfig, embeddings: Tensor) -> dict[str, Tensor]:
+    """Give the old embeddings by the new names; none if a class has another number of them now."""
+    if old.descriptions != new.descriptions:
+        return {}
+    rows = dict(
+        zip(map(normalize_name, old.classes), embeddings.unflatten(0, (len(old.classes), -1)), strict=True)
+    )
+    return {name: rows[found] for name in new.classes if (found := normalize_name(name)) in rows}
+
+
+def _renumber(
+    old: RamConfig, new: RamConfig, loaded: Mapping[str, Tensor], fresh: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Bring the classes' own tensors to the new order; rows of new classes stay as they were drawn."""
+    places = {normalize_name(name): at for at, name in reversed(list(enumerate(old.classes)))}
+    pairs = [(at, places.get(normalize_name(name))) for at, name in enumerate(new.classes)]
+    to = torch.tensor([at for at, place in pairs if place is not None], dtype=torch.long)
+    of = torch.tensor([place for _, place in pairs if place is not None], dtype=torch.long)
+    return {
+        key: fresh[key].clone().index_copy_(dim, to, loaded[key].index_select(dim, of))
+        for key, dim in OF_CLASSES.items()
+    }
+
+
+def _trunk(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read weights of the image encoder, in timm's names or those of the official Swin; extra ones are left.
+
+    Raises ConfigError if one that the model needs is not there.
+    """
+    read = checkpoints.read(path)
+    if any(key.startswith("layers.0.downsample.") for key in read):
+        body = {f"visual_encoder.{key}": value for key, value in read.items() if not key.startswith("head.")}
+        found = dict(checkpoints.translate(body).weights)
+    else:
+        found = {TRUNK + key: value for key, value in read.items()}
+    found = {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
+    wanted = [key for key in state if key.startswith(TRUNK)]
+    missing = [key for key in wanted if key not in found and not key.endswith("relative_position_index")]
+    if missing:
+        first = ", ".join(key.removeprefix(TRUNK) for key in missing[:3])
+        raise ConfigError(f"trunk: {path} lacks {len(missing)} weights of the encoder ({first}, ...)")
+    return {key: found[key] for key in wanted if key in found}

@@ -1,0 +1,266 @@
+"""The training loop, in plain torch: one process, or many by DistributedDataParallel.
+
+What a step computes is a function of recipe, step and number of processes alone: the learning rate is one of
+the step, and chance (dropout, depth) is drawn anew for every batch from seed, place in the order and rank. So
+a resumed training repeats no sample and leaves none out, and on a CPU goes on to the same bits.
+"""
+
+import contextlib
+import hashlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tagmill.models.ram import config as configs
+from tagmill.models.ram import store
+from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.store import Model
+from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.training import checkpoint, parts, start
+from tagmill.models.training.batches import Batch
+from tagmill.models.training.checkpoint import Saved
+from tagmill.models.training.data import open_loader
+from tagmill.models.training.journal import Journal
+from tagmill.models.training.loader import Loader
+from tagmill.models.training.objectives import Objective
+from tagmill.models.training.place import Place
+from tagmill.models.training.recipe import Recipe
+from tagmill.models.training.schedule import learning_rate
+from tagmill.tag_system.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a training is after a step of `steps`, and how fast: images of all processes a second.
+
+    `figures` are the losses of the step, the norm of its gradient and its learning rate.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    figures: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+class Trainer:
+    """One process's part of a training. Raises ConfigError for all that does not fit, before the first step.
+
+    `stop` is asked after every step: True on any process ends the training after a checkpoint.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        place: Place,
+        *,
+        resume: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+        watch: Callable[[Report], None] = lambda report: None,
+    ) -> None:
+        self.recipe, self.place, self.out = recipe, place, Path(recipe.out)
+        self._stop, self._watch = stop, watch
+        self.step, self.best = 0, math.inf
+        saved = self._saved(resume)
+        config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
+        self._terms = parts.terms_of(recipe, config)
+        teacher = parts.teacher_of(recipe, place)
+        torch.manual_seed(recipe.seed)
+        model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
+        self.model = model.to(place.device).train()
+        self.loader = open_loader(recipe.data, config, "train", rank=place.rank, world=place.world)
+        self._held = self._held_out(config)
+        self._vocab = parts.vocab_of(recipe, config)
+        pieces = WordPieces(self._vocab) if self._vocab and "caption" in self._terms else None
+        self._objective = Objective(model, recipe.losses, self._terms, teacher=teacher, pieces=pieces)
+        self._average = parts.average_of(model, recipe.engine)
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self._names, self._trained = list(trained), list(trained.values())
+        self._optimizer = torch.optim.AdamW(
+            self._trained,
+            weight_decay=recipe.engine.weight_decay,
+            fused=True if place.device.type == "cuda" else None,
+        )
+        if saved:
+            self._restore(saved)
+        parts.prepare(model, recipe.engine)
+        self._parallel = DistributedDataParallel(self._objective) if place.world > 1 else None
+        self._since, self._taken = time.monotonic(), 0
+
+    def run(self, until: int | None = None) -> bool:
+        """Train to the end, or until a step; tells whether it came to the end. A checkpoint is left."""
+        journal = (
+            Journal(self.out, self.step, tensorboard=self.recipe.tensorboard) if self.place.first else None
+        )
+        with contextlib.closing(journal) if journal else contextlib.nullcontext():
+            while self.loader.epoch < self.recipe.epochs:
+                for stopping in self._epoch(journal):
+                    if stopping or self.step == until:
+                        self._save()
+                        return False
+                self._end_of_epoch(journal)
+        return True
+
+    def _epoch(self, journal: Journal | None) -> Iterator[bool]:
+        """Take the steps that are left of an epoch; gives after each whether to stop."""
+        recipe, batches = self.recipe, iter(self.loader)
+        self._since, self._taken = time.monotonic(), 0
+        while left := self.loader.steps_left():
+            count = min(recipe.engine.accumulate, left)
+            rate = self._rate(left)
+            figures, stopping = self._update(list(islice(batches, count)), rate)
+            self._taken += 1
+            self._report(figures, journal)
+            yield stopping
+            if recipe.save_every and self.step % recipe.save_every == 0 and self.loader.steps_left():
+                self._save()
+        next(batches, None)  # the loader notes the end of an epoch when it is asked for more
+
+    def _update(self, batches: list[Batch], rate: float) -> tuple[dict[str, float], bool]:
+        """Take one step of the optimizer. Raises ConfigError for a loss or gradient that is not finite."""
+        engine, place = self.recipe.engine, self.place
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        terms = [self._backward(batch, at, len(batches)) for at, batch in enumerate(batches)]
+        norm = nn.utils.clip_grad_norm_(self._trained, engine.clip_norm or math.inf)
+        names = list(terms[0])
+        losses = torch.stack([torch.stack([found[name] for name in names]) for found in terms]).mean(0)
+        stop = torch.tensor([float(self._stop())], device=place.device)
+        *means, stopping = place.mean(torch.cat([losses, stop])).tolist()
+        figures = dict(zip(names, means, strict=True)) | {"gradient": norm.item(), "rate": rate}
+        self._check(figures)
+        self._optimizer.step()
+        self.step += 1
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+        return figures, stopping > 0
+
+    def _backward(self, batch: Batch, at: int, count: int) -> dict[str, Tensor]:
+        """Add a batch's gradient; processes exchange it with the last batch of a step."""
+        place = self.place
+        torch.manual_seed(self._chance(at))
+        whole = self._parallel if self._parallel is not None else self._objective
+        apart = self._parallel is not None and at < count - 1
+        with self._parallel.no_sync() if apart and self._parallel else contextlib.nullcontext():
+            with self._autocast():
+                terms = whole(batch.to(place.device))
+            (terms["total"] / count).backward()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _autocast(self) -> torch.autocast:
+        half = self.recipe.engine.precision == "bfloat16"
+        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=half)
+
+    def _chance(self, at: int) -> int:
+        place = [self.recipe.seed, self.loader.epoch, self.loader.position, at, self.place.rank]
+        return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=7).digest(), "big")
+
+    def _rate(self, left: int) -> float:
+        """Give the learning rate of the step before which so many batches of the epoch are left."""
+        loader, recipe = self.loader, self.recipe
+        epoch = loader.epoch + 1 - left / loader.steps(loader.epoch)
+        return learning_rate(recipe.schedule, self.step, epoch, recipe.epochs)
+
+    def _check(self, figures: dict[str, float]) -> None:
+        bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
+        if bad:
+            names = ", ".join(f"{name} {value}" for name, value in bad.items())
+            raise ConfigError(
+                f"step {self.step + 1} is not finite ({names}) and was not taken: go on from the last "
+                "checkpoint by --resume with a lower schedule.learning_rate, with engine.clip_norm, or in "
+                "float32"
+            )
+
+    def _report(self, figures: dict[str, float], journal: Journal | None) -> None:
+        recipe, steps = self.recipe, self._steps()
+        each = (time.monotonic() - self._since) / self._taken
+        images = recipe.data.batch_size * self.place.world * recipe.engine.accumulate
+        left = (steps - self.step) * each
+        report = Report(self.step, steps, self.loader.epoch, figures, images / max(each, 1e-9), left)
+        self._watch(report)
+        if journal is not None and self.step % recipe.log_every == 0:
+            place = {"step": self.step, "epoch": self.loader.epoch, "position": self.loader.position}
+            journal.write(place | figures | {"images_per_second": round(report.images_per_second, 2)})
+
+    def _steps(self) -> int:
+        """Count the steps of the whole training, those done included."""
+        each, loader = self.recipe.engine.accumulate, self.loader
+        later = [loader.steps(epoch) for epoch in range(loader.epoch + 1, self.recipe.epochs)]
+        return self.step + sum(-(-count // each) for count in [loader.steps_left(), *later])
+
+    def _end_of_epoch(self, journal: Journal | None) -> None:
+        best = False
+        if self._held is not None:
+            loss = self._validate(self._held)
+            best, self.best = loss < self.best, min(loss, self.best)
+            if journal is not None:
+                journal.write({"step": self.step, "epoch": self.loader.epoch, "val_tagging": loss})
+        self._save(best=best)
+
+    @torch.no_grad()
+    def _validate(self, loader: Loader) -> float:
+        """Measure the mean tagging loss of an example, by the weights that are saved."""
+        model = self._result().eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.place.device)
+        for given in loader:
+            batch = given.to(self.place.device)
+            with self._autocast():
+                logits = model.score(model.encode(batch.images)).float()
+            told = torch.tensor([bool(text) for text in batch.captions], device=self.place.device)
+            sums[0] += self._objective.tagging(logits, batch, told)
+            sums[1] += batch.valid.sum()
+        model.train()
+        total, count = self.place.sum(sums).tolist()
+        return total / max(count, 1.0)
+
+    def _result(self) -> Model:
+        """Give the model that is validated and saved: the averaged one, if there is one."""
+        return self.model if self._average is None else self._average.module
+
+    def _save(self, *, best: bool = False) -> None:
+        """Write a checkpoint; counts of skipped samples and the like are those of all processes."""
+        place, loader = self.place.gather, self.loader.state_dict()
+        loader |= {name: dict(place(Counter(loader[name]))) for name in ("skipped", "unmapped")}
+        if self.place.first:
+            tensors = checkpoint.pack_optimizer(self._optimizer, self._names)
+            if self._average is not None:
+                moving = dict(zip(self._names, self._trained, strict=True)) | dict(self.model.named_buffers())
+                tensors |= {f"model/{name}": value for name, value in moving.items()}
+            state = {"step": self.step, "best": self.best, "loader": loader}
+            saved = Saved(tensors, state)
+            checkpoint.save(self.out, self.step, self._result(), saved, vocab=self._vocab, best=best)
+        self.place.wait()
+
+    def _saved(self, resume: bool) -> Saved | None:
+        if resume:
+            return checkpoint.load(self.out)
+        if checkpoint.exists(self.out):
+            raise ConfigError(f"{self.out} has a training already: go on by --resume, or name another out")
+        return None
+
+    def _restore(self, saved: Saved) -> None:
+        self.step, self.best = int(saved.state["step"]), float(saved.state["best"])
+        loader = saved.state["loader"]
+        if not self.place.first:  # the counts are those of all processes: one of them goes on with them
+            loader = loader | {"skipped": {}, "unmapped": {}}
+        self.loader.load_state_dict(loader)
+        checkpoint.unpack_optimizer(self._optimizer, self._names, saved)
+        if self._average is not None:
+            raw = {key[6:]: value for key, value in saved.tensors.items() if key.startswith("model/")}
+            self.model.load_state_dict(raw, strict=False)
+            self._average.n_averaged.fill_(self.step)
+
+    def _held_out(self, config: RamConfig) -> Loader | None:
+        if not self.recipe.validation:
+            return None
+        return open_loader(self.recipe.data, config, "val", rank=self.place.rank, world=self.place.world)
