@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import models, predict, train, vocabulary, vocabulary_embed
+from tagmill.runners import evaluate, models, predict, train, vocabulary, vocabulary_embed
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -41,6 +41,8 @@ AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed sou
 WITH_FLAGS = {"allow_extra_args": True}
 
 app.add_typer(models.app, name="models")
+app.command("eval")(evaluate.evaluate)
+app.command()(evaluate.calibrate)
 app.add_typer(vocabulary.app, name="vocab")
 vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)

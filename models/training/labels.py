@@ -1,0 +1,110 @@
+"""Labels that lie beside the images: a truth in Parquet, or a benchmark's list, found by an image's key."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tagmill.models.training.benchmarks import Benchmark
+from tagmill.models.training.scores import NEGATIVE, POSITIVE, Labels
+from tagmill.tag_system.errors import ConfigError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+"""Endings of image names that a key does not have to have, in any case of letters."""
+
+Name = Callable[[str], str]
+"""Brings names of one tag (aliases, other letters) to one form."""
+
+
+@dataclass
+class KeyedLabels:
+    """Which of so many tags each image shows, by the image's key; all other tags are negative.
+
+    `kinds` by tag, as far as they are known; `unmapped` counts labels that no tag stands for. `used` are
+    the images that were asked for.
+    """
+
+    images: Mapping[str, Sequence[int]]
+    tags: int
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    unmapped: Counter[str] = field(default_factory=Counter)
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._names = _unique(self.images)
+
+    def find(self, key: str) -> Labels | None:
+        """Give the labels [tags] of an image, None if there are none.
+
+        A shard's key is `<source>/<key in the source>`: where the whole key is not known, what follows a
+        slash is tried, the longest first. Extensions of images do not matter.
+        """
+        parts = key.split("/")
+        tried = (stem("/".join(parts[start:])) for start in range(len(parts)))
+        image = next((self._names[name] for name in tried if name in self._names), None)
+        if image is None:
+            return None
+        self.used.add(image)
+        labels = np.full(self.tags, NEGATIVE, np.uint8)
+        labels[list(self.images[image])] = POSITIVE
+        return labels
+
+    @property
+    def unused(self) -> int:
+        """Count the images that were not asked for."""
+        return len(self.images) - len(self.used)
+
+
+def of_benchmark(benchmark: Benchmark) -> KeyedLabels:
+    """Take the labels of an official list."""
+    return KeyedLabels(benchmark.images, len(benchmark.tags))
+
+
+def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:
+    """Read a truth: columns `key`, `tags` (a list of names), and `kinds`, if there is one, of each tag.
+
+    Raises ConfigError for a file without these columns, and if no label is one of the names.
+    """
+    try:
+        columns = [column for column in pq.read_schema(path).names if column in ("key", "tags", "kinds")]
+        table = pq.read_table(path, columns=columns)
+        rows = zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ConfigError(
+            f"{path} is no truth in Parquet with the columns key and tags: {str(error).splitlines()[0]}"
+        ) from error
+    places: dict[str, list[int]] = {}
+    for place, known in enumerate(names):
+        places.setdefault(name(known), []).append(place)
+    unmapped: Counter[str] = Counter()
+    images: dict[str, list[int]] = {}
+    for key, tags in rows:
+        unmapped.update(tag for tag in tags if name(tag) not in places)
+        images[key] = [place for tag in tags for place in places.get(name(tag), ())]
+    if not any(images.values()):
+        raise ConfigError(f"{path} has no label that is a class of the model: give the truth of its tags")
+    kinds = _kinds(table, name) if "kinds" in columns else {}
+    return KeyedLabels(
+        images, len(names), {tag: kinds[name(tag)] for tag in names if name(tag) in kinds}, unmapped
+    )
+
+
+def stem(name: str) -> str:
+    """Cut an image's extension off."""
+    return next((name[: -len(end)] for end in EXTENSIONS if name.lower().endswith(end)), name)
+
+
+def _unique(images: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Find images by their name without extension, and by its last part where no other has the same."""
+    last = Counter(stem(image).rsplit("/", 1)[-1] for image in images)
+    found = {part: image for image in images if last[part := stem(image).rsplit("/", 1)[-1]] == 1}
+    return found | {stem(image): image for image in images}
+
+
+def _kinds(table: pa.Table, name: Name) -> dict[str, str]:
+    pairs = zip(table["tags"].to_pylist(), table["kinds"].to_pylist(), strict=True)
+    return {name(tag): kind for tags, kinds in pairs for tag, kind in zip(tags, kinds, strict=True)}

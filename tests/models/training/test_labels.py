@@ -1,0 +1,68 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tagmill.models.training import labels
+from tagmill.models.training.benchmarks import Benchmark
+from tagmill.tag_system.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("test/a", [1, 0]),
+        ("openimages/test/a.jpg", [1, 0]),
+        ("elsewhere/a", [1, 0]),
+        ("one/b", [0, 1]),
+        ("b", None),
+        ("hico/C_2.JPG", [1, 1]),
+        ("d", None),
+    ],
+)
+def test_images_are_found_by_what_is_left_of_their_name(key, found):
+    listed = Benchmark(("x", "y"), {"test/a": (0,), "one/b": (1,), "two/b": (), "C_2.jpg": (0, 1)})
+    row = labels.of_benchmark(listed).find(key)
+    assert (None if row is None else list(row)) == found
+
+
+def test_what_nobody_asked_for_is_counted():
+    keyed = labels.of_benchmark(Benchmark(("x",), {"a": (0,), "b": ()}))
+    keyed.find("source/a")
+    keyed.find("a")
+    assert keyed.unused == 1
+
+
+def truth(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_a_truth_is_read_by_names_of_any_form(tmp_path):
+    path = truth(
+        tmp_path / "truth.parquet",
+        key=["1", "2"],
+        tags=[["Cat", "unheard"], []],
+        kinds=[["object", "scene"], []],
+    )
+    keyed = labels.read_truth(path, ["dog", "cat", "CAT"], str.casefold)
+    assert list(keyed.find("source/1")) == [0, 1, 1]
+    assert not np.any(keyed.find("2"))
+    assert keyed.unmapped == {"unheard": 1}
+    assert keyed.kinds == {"cat": "object", "CAT": "object"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"key": ["1"], "labels": [["cat"]]}, "no truth in Parquet with the columns key and tags"),
+        ({"key": ["1"], "tags": [["cow"]]}, "no label that is a class of the model"),
+    ],
+)
+def test_a_file_that_is_no_truth_is_refused(tmp_path, columns, message):
+    path = truth(tmp_path / "truth.parquet", **columns)
+    with pytest.raises(ConfigError, match=message):
+        labels.read_truth(path, ["cat"], str)
+    (tmp_path / "text").write_text("key,tags")
+    with pytest.raises(ConfigError, match="no truth in Parquet"):
+        labels.read_truth(tmp_path / "text", ["cat"], str)
