@@ -39,6 +39,7 @@ MODEL = {
 }
 TEXT = {"heads": 2, "layers": 2, "inner": 32, "tokens": 1032, "positions": 64}
 HERE = Place(torch.device("cpu"))
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "train.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,9 +199,7 @@ def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     (tmp_path / "ranks.py").write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(tmp_path / "ranks.py"), str(tmp_path / "recipe.json"), "resume"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), check=False, timeout=120
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((Path(both["out"]) / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0][1] == ranks[1][1]
@@ -320,6 +319,12 @@ def test_the_command_refuses_a_folder_with_a_training(values_of, tmp_path):
     config.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match="has a training already: go on by --resume"):
         train(str(config))
+
+
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="the documents are not beside the tests")
+def test_the_documented_recipe_is_one():
+    recipe = read_recipe(str(EXAMPLE), [])
+    assert (recipe.losses.terms, recipe.engine.ema) == (None, 0.99)
 
 
 def test_the_learning_rates_are_the_official_ones():
