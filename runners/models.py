@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tagmill.runners import export
 from tagmill.tag_system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Convert published checkpoints, and look into models."
 )
+
+app.command()(export.export)
 
 OFFICIAL_LISTS = (
     "ram_tag_list.txt (RAM, RAM++) or tag2text_ori_tag_list.txt (Tag2Text), "

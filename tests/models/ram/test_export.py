@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tagmill.models.ram import checkpoints, convert, export, official, store
+from tagmill.models.ram.config import RamConfig
+from tagmill.tag_system.errors import ConfigError
+
+REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
+FULL_SIZE = {"ram": 4585, "ram_plus": 4585, "tag2text": 3429}
+
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference data is not here")
+
+
+@pytest.fixture(params=["ram_plus", "tag2text"])
+def model(golden, request):
+    return golden.ram_plus() if request.param == "ram_plus" else golden.tag2text()
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_an_exported_checkpoint_converts_to_the_same_model(golden, model, tmp_path, ending):
+    path = tmp_path / f"model{ending}"
+    done = export.export(model, path)
+    kind, sizes = model.config.kind, golden.values("config")
+    vocab = golden.path("vocab.txt") if kind == "tag2text" else None
+    found = convert.convert(path, tmp_path / "folder", classes=sizes["tag_list"], vocab=vocab, text_heads=6)
+    assert found.config.kind == kind
+    again = store.load(tmp_path / "folder").state_dict()
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(again[key], value) for key, value in model.state_dict().items())
+    assert len(checkpoints.read(path)) == done.tensors
+
+
+@needs_reference
+@pytest.mark.parametrize("kind", FULL_SIZE)
+def test_an_official_checkpoint_comes_back_to_the_bit(kind, tmp_path):
+    path = REFERENCE / "mini" / kind / "model.pth"
+    classes = json.loads((REFERENCE / "mini" / "config.json").read_text())["tag_list"]
+    vocab = None if kind == "ram_plus" else REFERENCE / "mini" / "vocab.txt"
+    convert.convert(path, tmp_path / "folder", classes=classes, vocab=vocab, text_heads=6)
+    export.export(store.load(tmp_path / "folder"), tmp_path / "model.pth")
+    expected = torch.load(path, weights_only=True)["model"]
+    found = torch.load(tmp_path / "model.pth", weights_only=True)["model"]
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert found[key].dtype == tensor.dtype, key
+        assert torch.equal(found[key], tensor), key
+
+
+@needs_reference
+@pytest.mark.parametrize("kind", FULL_SIZE)
+def test_a_full_size_model_has_every_official_key(kind):
+    listed = json.loads((REFERENCE / f"{kind}_state_dict.json").read_text())["tensors"]
+    published = {
+        key: torch.zeros((), dtype=getattr(torch, row["dtype"])).expand(row["shape"])
+        for key, row in listed.items()
+    }
+    config = convert.infer(
+        checkpoints.translate(published).weights, [str(place) for place in range(FULL_SIZE[kind])]
+    )
+    with torch.device("meta"):
+        ours = store.build(config)
+    text = config.text is not None
+    found = {
+        name: value.shape
+        for key, value in official.tensors(ours)
+        for name in official.names(key, kind, text=text)
+    }
+    if text:
+        found |= {f"{part}position_ids": torch.Size([1, 512]) for part in official.POSITIONS}
+    assert found == {key: torch.Size(row["shape"]) for key, row in listed.items()}
+
+
+def test_an_encoder_that_the_official_code_lacks_is_refused(tiny_config, tmp_path):
+    with pytest.raises(ConfigError, match="knows Swin encoders only, not resnet18: export to"):
+        export.export(store.build(tiny_config()).eval(), tmp_path / "model.pth")
+
+
+def test_only_new_files_of_known_formats_are_written(tiny_config, tmp_path):
+    (tmp_path / "there.onnx").touch()
+    for name, message in (("model.bin", "one of .pth, .safetensors, .onnx, .pt2"), ("there.onnx", "exists")):
+        with pytest.raises(ConfigError, match=message):
+            export.export(store.build(tiny_config()), tmp_path / name)
+
+
+def test_an_onnx_file_takes_any_batch_and_knows_its_classes(golden, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = golden.ram_plus()
+    assert export.export(model, tmp_path / "model.onnx").difference < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert RamConfig.model_validate_json(metadata[export.CONFIG]) == model.config
+    images = torch.randn(5, 3, 96, 96)
+    (found,) = session.run(["logits"], {"images": images.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), model(images), atol=1e-4, rtol=0)
+
+
+def test_a_torch_export_takes_any_batch(model, tmp_path):
+    assert export.export(model, tmp_path / "model.pt2").difference < 1e-5
+    again = torch.export.load(tmp_path / "model.pt2").module()
+    images = torch.randn(5, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images), model(images), atol=1e-5, rtol=0)
+
+
+def test_a_graph_that_differs_is_not_kept(golden, tmp_path, monkeypatch):
+    path = tmp_path / "model.pt2"
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(ArithmeticError, match="logits differ"):
+        export.export(golden.ram_plus(), path)
+    assert not path.exists()
+
+
+def test_safetensors_hold_the_same_as_the_pickle(golden, tmp_path):
+    model = golden.tag2text()
+    for ending in (".pth", ".safetensors"):
+        export.export(model, tmp_path / f"model{ending}")
+    pickled = torch.load(tmp_path / "model.pth", weights_only=True)["model"]
+    plain = load_file(tmp_path / "model.safetensors")
+    assert plain.keys() == pickled.keys()
+    assert all(torch.equal(plain[key], pickled[key]) for key in plain)
