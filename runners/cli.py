@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import evaluate, models, predict, train, vocabulary, vocabulary_embed
+from tagmill.runners import evaluate, models, parse, predict, train, vocabulary, vocabulary_embed
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -46,6 +46,7 @@ app.command()(evaluate.calibrate)
 app.add_typer(vocabulary.app, name="vocab")
 vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)
+app.command()(parse.parse)
 app.command()(train.train)
 
 
