@@ -137,7 +137,7 @@ class GroundingDino:
             raise ConfigError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
         self._tokenizer, self._processor = processor.tokenizer, processor.image_processor
         _check_vocabulary(self._tokenizer, folder)
-        self._place = pretrained.prepare_torch(self._device)
+        self._place = pretrained.resolve_device(self._device)
         self._tokens: dict[str, list[int]] = {}
         self._model = model.to(self._place).eval()
 

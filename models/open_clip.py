@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tagmill.models.base import Floats, Image
-from tagmill.models.pretrained import Source, check_dtype, digest, prepare_torch
+from tagmill.models.pretrained import Source, check_dtype, digest, resolve_device
 from tagmill.tag_system.errors import ConfigError
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -87,7 +87,7 @@ class OpenClip:
         from safetensors import SafetensorError
 
         name = self._name if self._source is None else f"{LOCAL}{self._source.folder()}"
-        self._place = prepare_torch(self._device)
+        self._place = resolve_device(self._device)
         precision = PRECISION[self._dtype]
         try:
             self._model = open_clip.create_model(

@@ -7,7 +7,6 @@ and two runs with the same fingerprint have read the same weights.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -116,16 +115,10 @@ def check_dtype(dtype: str) -> None:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
 
 
-def prepare_torch(device: str) -> str:
-    """Hold torch to OMP_NUM_THREADS threads, if that is set, and resolve "auto" to "cuda" or "cpu".
-
-    torch reads the variable only while it is imported, which may have been long ago.
-    """
+def resolve_device(device: str) -> str:
+    """Resolve "auto" to "cuda" or "cpu"; leave any other name as it is."""
     import torch
 
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdecimal():
-        torch.set_num_threads(int(threads))
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"

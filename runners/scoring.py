@@ -65,7 +65,7 @@ def scored(
     """Score all images into a folder that is gone afterwards, and say what could not be used."""
     import torch
 
-    from tagmill.models.pretrained import prepare_torch
+    from tagmill.models.pretrained import resolve_device
     from tagmill.models.ram import store
     from tagmill.models.training import evaluation
     from tagmill.models.training.scores import ScoreWriter
@@ -79,7 +79,7 @@ def scored(
         rows = evaluation.from_folder(request.images, labels.images, config, reading, skipped)
     else:
         rows = evaluation.from_shards(opened, question.names, config, reading, skipped)
-    model = store.load(request.model).to(prepare_torch(request.device), getattr(torch, request.dtype))
+    model = store.load(request.model).to(resolve_device(request.device), getattr(torch, request.dtype))
     with TemporaryDirectory(prefix="tagmill-scores-") as folder, console.status("") as status:
         found = evaluation.collect(
             rows,

@@ -6,6 +6,7 @@ workers with its config and vocabulary, and loads its models there, in `setup`.
 
 import importlib.metadata
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -152,6 +153,8 @@ def limit_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # The variables reach libraries that are loaded later, and child processes; this reaches the loaded ones.
     threadpool_limits(limits=threads)
+    if "torch" in sys.modules:  # keeps a number of its own, for threads to come too
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:

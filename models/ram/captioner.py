@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tagmill.models.base import Image
-from tagmill.models.pretrained import check_dtype, digest, prepare_torch, require_files
+from tagmill.models.pretrained import check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import CONFIG, NEEDS, VOCAB, WEIGHTS
 from tagmill.tag_system.errors import ConfigError
@@ -85,7 +85,7 @@ class Tag2TextCaptioner:
         if self._pieces.count != getattr(self._config.text, "tokens", None):
             raise ConfigError(f"{self._folder / VOCAB} has not the number of pieces that the config says")
         self._how = Search(**self._search)
-        self._place = prepare_torch(self._device)
+        self._place = resolve_device(self._device)
         self._model = store.load(self._folder).to(self._place, getattr(torch, self._dtype))
 
     def predict(self, images: Sequence[Image]) -> list[str]:

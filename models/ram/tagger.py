@@ -8,7 +8,7 @@ import numpy as np
 
 from tagmill.models.base import Floats, Image
 from tagmill.models.open_clip import OpenClip
-from tagmill.models.pretrained import check_dtype, digest, prepare_torch, require_files
+from tagmill.models.pretrained import check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
 from tagmill.tag_system.errors import ConfigError
@@ -78,7 +78,7 @@ class RamTagger:
 
         from tagmill.models.ram import store
 
-        self._place = prepare_torch(self._device)
+        self._place = resolve_device(self._device)
         self._model = store.load(self._folder).to(self._place, getattr(torch, self._dtype))
         if self._clip is not None:
             from tagmill.models.ram.shortlist import Shortlist

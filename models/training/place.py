@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from tagmill.models.pretrained import prepare_torch
+from tagmill.models.pretrained import resolve_device
 from tagmill.tag_system.errors import ConfigError
 
 
@@ -61,7 +61,7 @@ def take_place(device: str = "auto") -> Iterator[Place]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        where = torch.device(prepare_torch(device))
+        where = torch.device(resolve_device(device))
         if where.type == "cuda" and where.index is None:
             where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(where)

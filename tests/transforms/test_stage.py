@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import apache_beam as beam
@@ -29,6 +30,7 @@ from tagmill.transforms.stage import (
     PartTask,
     StageConfig,
     conform,
+    limit_threads,
     make_part,
     part_fingerprint,
 )
@@ -63,6 +65,18 @@ assert not [name for name in sys.modules if name.startswith(("tagmill.pipeline",
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_torch_gets_the_stage_s_number_of_threads_in_every_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        limit_threads(before + 1)
+        with ThreadPoolExecutor(1) as other:
+            assert [torch.get_num_threads(), other.submit(torch.get_num_threads).result()] == [before + 1] * 2
+    finally:
+        limit_threads(before)
 
 
 @every_stage

@@ -6,6 +6,7 @@ import pytest
 import webdataset
 
 import drawn_sprites
+from tagmill.models.base import file_digest
 from tagmill.models.demo import backbone, clip, corpus, scenes, tagger, things
 from tagmill.models.demo.captions import caption, plural, true_caption
 from tagmill.models.demo.sprites import Sprites
@@ -109,7 +110,7 @@ def test_the_corpus_is_a_webdataset_with_its_truth(world: World, tmp_path: Path)
     corpus.write(world, range(10, 16), tmp_path)
     again = tmp_path / "again"
     corpus.write(world, range(10, 16), again)
-    assert (tmp_path / "scenes-000000.tar").read_bytes() == (again / "scenes-000000.tar").read_bytes()
+    assert file_digest(tmp_path / "scenes-000000.tar") == file_digest(again / "scenes-000000.tar")
     samples = list(webdataset.WebDataset(str(tmp_path / "scenes-000000.tar"), shardshuffle=False))
     truth = pq.read_table(tmp_path / corpus.TRUTH).to_pylist()
     assert [sample["__key__"] for sample in samples] == [row["key"] for row in truth]
