@@ -2,8 +2,8 @@
 
 What a step computes is a function of recipe, step and number of processes alone: the learning rate is one of
 the step, and chance (dropout, depth) is drawn anew for every batch from seed, place in the order and rank. So
-a resumed training repeats no sample and leaves none out, and on a CPU with as many threads goes on to the same
-bits.
+a resumed training repeats no sample and leaves none out, and on a CPU with as many threads goes on to the
+same bits.
 """
 
 import contextlib
