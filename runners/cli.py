@@ -9,7 +9,16 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import evaluate, models, parse, predict, train, vocabulary, vocabulary_embed
+from tagmill.runners import (
+    evaluate,
+    models,
+    parse,
+    predict,
+    train,
+    vocabulary,
+    vocabulary_describe,
+    vocabulary_embed,
+)
 from tagmill.runners.logs import configure_logging
 from tagmill.tag_system.errors import (
     ConfigError,
@@ -44,6 +53,7 @@ app.add_typer(models.app, name="models")
 app.command("eval")(evaluate.evaluate)
 app.command()(evaluate.calibrate)
 app.add_typer(vocabulary.app, name="vocab")
+vocabulary.app.command()(vocabulary_describe.describe)
 vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)
 app.command()(parse.parse)

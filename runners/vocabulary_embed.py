@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tagmill.tag_system import descriptions as texts_of_tags
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -27,8 +28,8 @@ def embed(
     known = Vocabulary.load(vocabulary)
     names = [tag.name for tag in known]
     model = OpenClip(clip, pretrained=pretrained, device=device)
-    described = None if descriptions is None else labels.read_descriptions(descriptions, names)
-    texts = [labels.sentences(name) for name in names] if described is None else described
+    described = None if descriptions is None else texts_of_tags.read(descriptions, names)
+    texts = [texts_of_tags.sentences(name) for name in names] if described is None else described
     digest = labels.digest_of(model, texts, averaged=described is None)
     console = Console(soft_wrap=True)
     if output.exists() and labels.load(output).digest == digest:

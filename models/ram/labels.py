@@ -24,79 +24,13 @@ from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
+from tagmill.tag_system.descriptions import TEMPLATES, sentences
 from tagmill.tag_system.errors import ConfigError
 
 CLASSES_AT_ONCE = 64
 
 LENGTH_ERROR = 1e-2
 """How far from 1 a row's length may be: half-precision numbers round."""
-
-TEMPLATES = (
-    "There is {article} {name} in the scene.",
-    "There is the {name} in the scene.",
-    "This is a photo of {article} {name} in the scene.",
-    "This is a photo of the {name} in the scene.",
-    "This is a photo of one {name} in the scene.",
-    "itap of {article} {name}.",
-    "itap of my {name}.",
-    "itap of the {name}.",
-    "This is a photo of {article} {name}.",
-    "This is a photo of my {name}.",
-    "This is a photo of the {name}.",
-    "This is a photo of one {name}.",
-    "This is a photo of many {name}.",
-    "This is a good photo of {article} {name}.",
-    "This is a good photo of the {name}.",
-    "This is a bad photo of {article} {name}.",
-    "This is a bad photo of the {name}.",
-    "This is a photo of a nice {name}.",
-    "This is a photo of the nice {name}.",
-    "This is a photo of a cool {name}.",
-    "This is a photo of the cool {name}.",
-    "This is a photo of a weird {name}.",
-    "This is a photo of the weird {name}.",
-    "This is a photo of a small {name}.",
-    "This is a photo of the small {name}.",
-    "This is a photo of a large {name}.",
-    "This is a photo of the large {name}.",
-    "This is a photo of a clean {name}.",
-    "This is a photo of the clean {name}.",
-    "This is a photo of a dirty {name}.",
-    "This is a photo of the dirty {name}.",
-    "This is a bright photo of {article} {name}.",
-    "This is a bright photo of the {name}.",
-    "This is a dark photo of {article} {name}.",
-    "This is a dark photo of the {name}.",
-    "This is a photo of a hard to see {name}.",
-    "This is a photo of the hard to see {name}.",
-    "This is a low resolution photo of {article} {name}.",
-    "This is a low resolution photo of the {name}.",
-    "This is a cropped photo of {article} {name}.",
-    "This is a cropped photo of the {name}.",
-    "This is a close-up photo of {article} {name}.",
-    "This is a close-up photo of the {name}.",
-    "This is a jpeg corrupted photo of {article} {name}.",
-    "This is a jpeg corrupted photo of the {name}.",
-    "This is a blurry photo of {article} {name}.",
-    "This is a blurry photo of the {name}.",
-    "This is a pixelated photo of {article} {name}.",
-    "This is a pixelated photo of the {name}.",
-    "This is a black and white photo of the {name}.",
-    "This is a black and white photo of {article} {name}.",
-    "This is a plastic {name}.",
-    "This is the plastic {name}.",
-    "This is a toy {name}.",
-    "This is the toy {name}.",
-    "This is a plushie {name}.",
-    "This is the plushie {name}.",
-    "This is a cartoon {name}.",
-    "This is the cartoon {name}.",
-    "This is an embroidered {name}.",
-    "This is the embroidered {name}.",
-    "This is a painting of the {name}.",
-    "This is a painting of a {name}.",
-)
-"""The sentences of the official code."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +49,6 @@ class Labels:
     def descriptions(self) -> int:
         """Rows of each class."""
         return len(self.embeddings) // len(self.classes)
-
-
-def sentences(name: str) -> list[str]:
-    """Put a class's name into every template; as officially, a capital vowel has the article "a"."""
-    words = name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
-    article = "an" if name[0] in "aeiou" else "a"
-    return [template.format(name=words, article=article) for template in TEMPLATES]
 
 
 def digest_of(clip: OpenClip, texts: Iterable[Sequence[str]], *, averaged: bool) -> str:
@@ -144,30 +71,6 @@ def embed_names(names: Sequence[str], clip: OpenClip) -> Tensor:
 def embed_descriptions(described: Sequence[Sequence[str]], clip: OpenClip) -> Tensor:
     """Embed each description of each class: [classes * descriptions, dimension], rows of length 1."""
     return torch.from_numpy(clip.sentences([text for texts in described for text in texts]))
-
-
-def read_descriptions(path: Path, names: Sequence[str]) -> list[list[str]]:
-    """Read the official format, a JSON list of {name: [text, ...]}, in the order of the names.
-
-    Raises ConfigError for another format, for a name that is not described, and unless all classes have
-    the same number of descriptions.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the descriptions {path}: {error}") from error
-    described: dict[str, list[str]] = {}
-    for place, item in enumerate(content if isinstance(content, list) else [content]):
-        name, texts = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else ("", None)
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ConfigError(f'{path}, entry {place}: expected {{"name": ["description", ...]}}')
-        described[name] = texts
-    if missing := [name for name in names if name not in described]:
-        raise ConfigError(f"{path} does not describe {len(missing)} tags, such as {', '.join(missing[:3])}")
-    count = len(described[names[0]])
-    if odd := next((name for name in names if len(described[name]) != count), None):
-        raise ConfigError(f"{path}: {odd} has {len(described[odd])} descriptions, {names[0]} has {count}")
-    return [described[name] for name in names]
 
 
 def save(labels: Labels, path: Path) -> None:

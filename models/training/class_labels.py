@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tagmill.models.open_clip import OpenClip
 from tagmill.models.ram.config import RamConfig
-from tagmill.models.ram.labels import embed_descriptions, embed_names, read_descriptions
+from tagmill.models.ram.labels import embed_descriptions, embed_names
 from tagmill.models.training.recipe import LabelsConfig
+from tagmill.tag_system import descriptions
 from tagmill.tag_system.errors import ConfigError
 
 PLAIN = "a photo of a {}."
@@ -51,7 +52,7 @@ def extend(
 def _embed(labels: LabelsConfig, names: Sequence[str], config: RamConfig, clip: OpenClip) -> Tensor:
     """Embed classes: [classes, descriptions, dimension], for RAM the mean of a class's sentences."""
     if labels.descriptions is not None:
-        texts = read_descriptions(Path(labels.descriptions), names)
+        texts = descriptions.read(Path(labels.descriptions), names)
     elif labels.templates is not None or config.kind == "ram_plus":
         texts = [[template.format(name) for template in labels.templates or (PLAIN,)] for name in names]
     else:

@@ -12,6 +12,7 @@ from tagmill.models.open_clip import OpenClip
 from tagmill.models.ram import labels, store
 from tagmill.models.ram.ram import Ram
 from tagmill.models.ram.ram_plus import RamPlus
+from tagmill.tag_system import descriptions
 from tagmill.tag_system.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "clip"
@@ -65,7 +66,7 @@ def literal(value):
 def test_names_become_the_official_sentences_and_embeddings(reference):
     clip, said, tensors = reference
     names = literal(said["categories"])
-    assert [labels.sentences(name) for name in names] == literal(said["texts_per_category"])
+    assert [descriptions.sentences(name) for name in names] == literal(said["texts_per_category"])
     ours = labels.embed_names(names, clip)
     torch.testing.assert_close(ours, tensors["template_label_embed"], rtol=0, atol=1e-5)
 
@@ -74,14 +75,14 @@ def test_descriptions_become_the_official_embeddings(reference, tmp_path):
     clip, said, tensors = reference
     path, names = tmp_path / "descriptions.json", literal(said["description_categories"])
     path.write_text(json.dumps(literal(said["descriptions"])))
-    ours = labels.embed_descriptions(labels.read_descriptions(path, names), clip)
+    ours = labels.embed_descriptions(descriptions.read(path, names), clip)
     torch.testing.assert_close(ours, tensors["llm_label_embed"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(not DESCRIPTIONS.exists(), reason="needs the official descriptions of ../shared")
 def test_the_official_descriptions_are_read():
     names = [next(iter(item)) for item in json.loads(DESCRIPTIONS.read_text())]
-    found = labels.read_descriptions(DESCRIPTIONS, names[::-1])
+    found = descriptions.read(DESCRIPTIONS, names[::-1])
     assert len(found) == 200
     assert {len(texts) for texts in found} == {51}
     assert found[-1][0] == "a photo of a aerial photography."
@@ -102,7 +103,7 @@ def test_the_official_descriptions_are_read():
 def test_descriptions_of_another_form_are_refused(tmp_path, content, message):
     (tmp_path / "texts.json").write_text(content)
     with pytest.raises(ConfigError, match=message):
-        labels.read_descriptions(tmp_path / "texts.json", ["red", "blue"])
+        descriptions.read(tmp_path / "texts.json", ["red", "blue"])
 
 
 def test_the_digest_is_that_of_texts_and_clip(tmp_path):
