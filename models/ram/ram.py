@@ -61,7 +61,11 @@ class Ram(nn.Module):
         """
         memories = self.head.remember(tokens)
         parts = chunks(self.labels if labels is None else labels)
-        return torch.cat([self.decode(tokens, self.describe(tokens, part), memories) for part in parts], 1)
+        return torch.cat([self.score_part(tokens, memories, part) for part in parts], 1)
+
+    def score_part(self, tokens: Tensor, memories: list[Memory | Folded], labels: Tensor) -> Tensor:
+        """Score some classes by their labels [C, descriptions, dimension]: logits [B, C]."""
+        return self.decode(tokens, self.describe(tokens, labels), memories)
 
     def describe(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Make one vector a class of label embeddings [C, D, dimension]: [1 or B, C, dimension]."""

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from tagmill.models.ram.attention import Memory
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.encoder import Encoder
-from tagmill.models.ram.tagging_head import TaggingHead, chunks
+from tagmill.models.ram.tagging_head import Folded, TaggingHead, chunks
 from tagmill.models.ram.text_side import TextSide
 
 
@@ -42,8 +43,10 @@ class Tag2Text(nn.Module):
         if classes is None:
             classes = torch.arange(len(self.label_embed), device=tokens.device)
         memories = self.head.remember(tokens)
-        parts = []
-        for part in chunks(classes):
-            queries = self.label_embed[part].expand(len(tokens), -1, -1)
-            parts.append((self.head(queries, memories) * self.score_weight[:, part]).sum(2))
-        return torch.cat(parts, 1) + self.score_bias[:, classes]
+        return torch.cat([self.score_part(tokens, memories, part) for part in chunks(classes)], 1)
+
+    def score_part(self, tokens: Tensor, memories: list[Memory | Folded], classes: Tensor) -> Tensor:
+        """Score some classes by their indices [C]: logits [B, C]."""
+        queries = self.label_embed[classes].expand(len(tokens), -1, -1)
+        found = (self.head(queries, memories) * self.score_weight[:, classes]).sum(2)
+        return found + self.score_bias[:, classes]

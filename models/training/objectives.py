@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tagmill.models.ram.losses import alignment_loss, asymmetric_loss, balanced_loss, distillation_loss
 from tagmill.models.ram.store import Model
+from tagmill.models.ram.streaming import streamed_loss
 from tagmill.models.ram.text_side import IGNORED, SMOOTHING
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training.batches import Batch
@@ -52,10 +53,12 @@ class Objective(nn.Module):
         model, captions = self.model, [clean_caption(caption) for caption in batch.captions]
         told = torch.tensor([bool(caption) for caption in captions], device=batch.valid.device) & batch.valid
         tokens = model.encode(batch.images)
-        logits = model.score(tokens).float()
         reference = self._losses.reference_batch
         scale = 1.0 if reference is None else reference / len(batch)
-        terms = {"tagging": self.tagging(logits, batch, told) * scale}
+        tagging = streamed_loss(
+            model, tokens, lambda logits, classes: self.tagging(logits, batch, told, classes)
+        )
+        terms = {"tagging": tagging * scale}
         if "distillation" in self._terms and self._teacher is not None:
             features = self._teacher.features(batch.images, model.config)
             terms["distillation"] = distillation_loss(tokens.float(), features, batch.valid)
@@ -67,13 +70,18 @@ class Objective(nn.Module):
             terms["caption"] = self._caption(self._pieces, tokens, batch, captions, told)
         return terms | {"total": _total(terms)}
 
-    def tagging(self, logits: Tensor, batch: Batch, told: Tensor | None = None) -> Tensor:
-        """Sum the asymmetric loss of logits [B, C] over what is known; `told` bool [B]: has a caption."""
-        config, targets, known = self._losses, batch.targets, batch.known
+    def tagging(
+        self, logits: Tensor, batch: Batch, told: Tensor | None = None, classes: slice = slice(None)
+    ) -> Tensor:
+        """Sum the asymmetric loss of the logits [B, C] of some classes, by default all, over what is known.
+
+        `told` bool [B]: whether the row has a caption.
+        """
+        config, targets, known = self._losses, batch.targets[:, classes], batch.known[:, classes]
         if config.target == "mentioned" and told is not None:
-            targets, known = batch.mentioned.float(), known * told[:, None]
+            targets, known = batch.mentioned[:, classes].float(), known * told[:, None]
         return asymmetric_loss(
-            logits,
+            logits.float(),
             targets,
             gamma_negative=config.gamma_negative,
             gamma_positive=config.gamma_positive,

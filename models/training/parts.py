@@ -73,7 +73,7 @@ def prepare(model: Model, engine: EngineConfig) -> None:
     if engine.checkpointing:
         model.encoder.trunk.set_grad_checkpointing(True)
         text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
-        for layer in [*model.head.layers, *text]:
+        for layer in text:  # the head keeps little: see `streaming`
             layer.forward = partial(recompute, layer.forward, use_reentrant=False)
     if engine.compile:
         model.encoder.compile()

@@ -216,7 +216,7 @@ class Trainer:
         for given in loader:
             batch = given.to(self.place.device)
             with self._autocast():
-                logits = model.score(model.encode(batch.images)).float()
+                logits = model.score(model.encode(batch.images))
             told = torch.tensor([bool(text) for text in batch.captions], device=self.place.device)
             sums[0] += self._objective.tagging(logits, batch, told)
             sums[1] += batch.valid.sum()
