@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,9 @@ def train(
 
     console = Console(soft_wrap=True)
     with take_place(recipe.engine.device) as place, _asked_to_stop() as asked:
+        if place.first:
+            _lay_decisions(recipe, console, resume=resume)
+        place.wait()
         shown = _Shown(console) if place.first else None
         trainer = Trainer(
             recipe, place, resume=resume, stop=lambda: bool(asked), watch=shown or (lambda report: None)
@@ -63,6 +67,23 @@ def read_recipe(path: str, overrides: list[str]) -> "Recipe":
         return Recipe.model_validate(read_values(path, overrides))
     except ValidationError as error:
         raise ConfigError(explain(path, error, Recipe)) from error
+
+
+def _lay_decisions(recipe: "Recipe", console: Console, *, resume: bool) -> None:
+    """Copy the decisions of another run, if the recipe names one; who goes on keeps those of the start."""
+    from tagmill.models.training import checkpoint, parts
+    from tagmill.pipeline.overlay import lay_decisions
+    from tagmill.pipeline.run_folder import RunFolder
+
+    out = Path(recipe.out)
+    if recipe.data.decisions is None or resume or checkpoint.exists(out):
+        return
+    about = lay_decisions(RunFolder(recipe.data.decisions), out / parts.DECISIONS)
+    _say(
+        console,
+        f"decisions of {about['run']} (clean/{about['generation']}) on {about['examples']:,} examples "
+        "go before those of the shards",
+    )
 
 
 @contextmanager

@@ -39,8 +39,9 @@ class DataConfig(_Section):
     """What a training reads.
 
     `batch_size` is that of one rank. `window`: see `order`. `verify` compares the sha256 of all shards first,
-    each rank its part of them. An image of more than `max_pixels` is skipped. `workers` processes each read
-    `prefetch` batches ahead.
+    each rank its part of them. `decisions` is the folder of a run over the same inputs, whose decisions go
+    before those of the shards: its policy was changed, but no new shards were written. An image of more than
+    `max_pixels` is skipped. `workers` processes each read `prefetch` batches ahead.
     """
 
     datasets: list[DatasetConfig] = Field(min_length=1)
@@ -48,6 +49,7 @@ class DataConfig(_Section):
     seed: int = Field(0, ge=0)
     window: int | None = Field(None, ge=1)
     verify: bool = False
+    decisions: str | None = None
     max_pixels: int = Field(100_000_000, ge=1)
     workers: int = Field(4, ge=0)
     prefetch: int = Field(2, ge=1)
@@ -74,6 +76,9 @@ def open_loader(
     if data.verify:
         for _, dataset in opened:
             datasets.verify(dataset, range(rank, len(dataset.shards), world))
+    if decisions is not None:
+        for _, dataset in opened:
+            decisions.check(dataset.name, dataset.manifest.vocabulary, datasets.first_keys(dataset))
     sources = [Source(dataset.counts, config.weight) for config, dataset in opened]
     examples = Examples(
         [_origin(config, dataset, model) for config, dataset in opened],

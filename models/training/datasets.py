@@ -98,6 +98,13 @@ def open_dataset(folder: str, split: Split, *, name: str | None = None) -> Datas
     )
 
 
+def first_keys(dataset: Dataset) -> list[str]:
+    """Read the keys of a dataset's first shard."""
+    uri = _join(dataset.folder, dataset.shards[0].name + ".index.parquet")
+    found: list[str] = pq.read_table(pa.BufferReader(_read(uri)), columns=["key"])["key"].unique().to_pylist()
+    return found
+
+
 def verify(dataset: Dataset, shards: Iterable[int] | None = None) -> None:
     """Compare the sha256 of shards, by default of all, with the manifest. Raises DamageError."""
     chosen = range(len(dataset.shards)) if shards is None else shards

@@ -116,7 +116,7 @@ class Examples:
         view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
         captions = [caption for caption in sample.captions if caption.text.strip()]
         caption = captions[caption_draw % len(captions)] if captions else None
-        newer = self._decisions.tags_of(origin.name, sample.key) if self._decisions else None
+        newer = self._decisions.tags_of(sample) if self._decisions else None
         mentions = [mention.tag for mention in caption.mentions] if caption else []
         target = origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
         text = caption.text if caption else ""

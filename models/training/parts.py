@@ -10,10 +10,14 @@ from torch.utils.checkpoint import checkpoint as recompute
 from tagmill.models.ram.config import VOCAB, RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.training.newer import StoredDecisions
 from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
 from tagmill.models.training.teacher import Teacher
 from tagmill.tag_system.errors import ConfigError
+
+DECISIONS = "decisions"
+"""Folder in `out` for the decisions of another run, as they were when the training began."""
 
 FROM_CLIP: set[Term] = {"distillation", "alignment"}
 
@@ -59,6 +63,11 @@ def vocab_of(recipe: Recipe, config: RamConfig) -> Path | None:
             f"vocab: {path} makes {count} word pieces, model.text.tokens is {config.text.tokens}"
         )
     return path
+
+
+def decisions_of(recipe: Recipe) -> StoredDecisions | None:
+    """Open the decisions that the recipe lays over those of the shards. Raises ConfigError."""
+    return None if recipe.data.decisions is None else StoredDecisions(Path(recipe.out) / DECISIONS)
 
 
 def average_of(model: Model, engine: EngineConfig) -> Any:

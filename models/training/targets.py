@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tagmill.tag_system.decisions import Policy, decide
 from tagmill.tag_system.errors import ConfigError, DataError, Reason
-from tagmill.tag_system.shard_contract import Manifest, SampleTag, evidence_of
+from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag, evidence_of
 from tagmill.tag_system.vocabulary import Vocabulary
 
 Evidential = Literal["given", "parsed", "generated", "tagger"]
@@ -58,7 +58,10 @@ class TagChoice(BaseModel):
 class Decisions(Protocol):
     """Newer decisions than those in the shards; is copied into every worker process."""
 
-    def tags_of(self, dataset: str, key: str) -> Sequence[SampleTag] | None:
+    def check(self, dataset: str, vocabulary: str, keys: Sequence[str]) -> None:
+        """Compare with a dataset, by its vocabulary's digest and some keys. Raises ConfigError."""
+
+    def tags_of(self, sample: Sample) -> Sequence[SampleTag] | None:
         """Give all decisions on an example; None leaves it those of its shard."""
 
 

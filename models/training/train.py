@@ -36,6 +36,7 @@ from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.schedule import learning_rate
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.shard_contract import Split
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
         self.model = model.to(place.device).train()
-        self.loader = open_loader(recipe.data, config, "train", rank=place.rank, world=place.world)
+        self._decisions = parts.decisions_of(recipe)
+        self.loader = self._open("train", config)
         self._held = self._held_out(config)
         self._vocab = parts.vocab_of(recipe, config)
         pieces = WordPieces(self._vocab) if self._vocab and "caption" in self._terms else None
@@ -264,4 +266,10 @@ class Trainer:
     def _held_out(self, config: RamConfig) -> Loader | None:
         if not self.recipe.validation:
             return None
-        return open_loader(self.recipe.data, config, "val", rank=self.place.rank, world=self.place.world)
+        return self._open("val", config)
+
+    def _open(self, split: Split, config: RamConfig) -> Loader:
+        place = self.place
+        return open_loader(
+            self.recipe.data, config, split, rank=place.rank, world=place.world, decisions=self._decisions
+        )

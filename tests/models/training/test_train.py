@@ -321,6 +321,22 @@ def test_the_command_refuses_a_folder_with_a_training(values_of, tmp_path):
         train(str(config))
 
 
+def test_the_decisions_of_another_run_are_those_of_the_start(values_of, finished, tmp_path, capsys):
+    values = values_of(epochs=1, data={"decisions": str(finished / "run")})
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(values))
+    assert train(str(config)) == 0
+    assert "on 22 examples go before those of the shards" in capsys.readouterr().out
+    laid = Path(values["out"]) / "decisions" / "decisions.json"
+    before = laid.stat()
+    assert train(str(config), resume=True) == 0
+    assert laid.stat() == before
+    stranger = yaml.safe_dump({**values, "out": str(tmp_path / "b"), "classes": ["red"]})
+    config.write_text(stranger.replace(str(finished / "run"), str(tmp_path)))
+    with pytest.raises(ConfigError, match="in which the stage clean is done"):
+        train(str(config))
+
+
 @pytest.mark.skipif(not EXAMPLE.exists(), reason="the documents are not beside the tests")
 def test_the_documented_recipe_is_one():
     recipe = read_recipe(str(EXAMPLE), [])
