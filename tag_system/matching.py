@@ -105,6 +105,8 @@ class PhraseTrie(Generic[T]):
 
 def noun_bases(word: str) -> Iterator[str]:
     """The singulars that a lower-case noun may be a plural of, the likeliest first."""
+    if len(word) > 4 and word.endswith("men"):
+        yield word[:-2] + "an"
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
         yield word[:-1]
         if word.endswith("ies"):
@@ -127,6 +129,8 @@ def verb_bases(word: str) -> Iterator[str]:
             yield stem[:-1] + "ie"
         if stem.endswith("i") and ending in ("ed", "es"):
             yield stem[:-1] + "y"
+        if stem.endswith("ng"):  # "singing" is sing before singe, though "changing" is change
+            yield stem
         if ending != "s":
             yield stem + "e"
         yield stem

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from tagmill.tag_system.lexicon_reader import LexiconReader
 from tagmill.tag_system.matching import Arc, PhraseTrie
-from tagmill.tag_system.senses import CONTEXTS, IDIOMS, NEGATORS, OPAQUE, fits, is_color, negated
+from tagmill.tag_system.senses import CONTEXTS, IDIOMS, NEGATORS, OPAQUE, fits, is_color, is_done, negated
 from tagmill.tag_system.spacy_reader import DEFAULT_SPACY_MODEL, SpacyReader, load_pipeline
 from tagmill.tag_system.vocabulary import Kind, Tag, Vocabulary, normalize_name
 from tagmill.tag_system.words import OTHER, WORD, Form, Reader, Reading, plain_text
@@ -35,7 +35,8 @@ _CALLED = {"NOUN": "a noun", "VERB": "a verb", "ADJ": "an adjective", "ADV": "an
 class TagMention:
     """A tag stated at `caption[start:end] == surface`; `tag` is its canonical name.
 
-    `kind` is the tag's, but for a thing that is said as a colour, which is an attribute: an orange vest.
+    `kind` is the tag's, but for a thing that is said as a colour, which is an attribute (an orange vest),
+    or as what is done with it, which is an action (skateboarding).
     """
 
     tag: str
@@ -156,7 +157,7 @@ class CaptionParser:
         for entry, first, end in self._find(reading):
             if isinstance(entry, Tag) and first not in denied:
                 start, stop = spans[first][0], spans[end - 1][1]
-                kind: Kind = "attribute" if end == first + 1 and is_color(forms, first) else entry.kind
+                kind = _said_as(entry, forms, first) if end == first + 1 else entry.kind
                 found.append(TagMention(entry.name, kind, caption[start:stop], start, stop))
         return found
 
@@ -197,6 +198,12 @@ class CaptionParser:
                 if joined in known:  # before the words apart: "cup cake" is a cupcake, no hidden cup
                     lattice[position] = (Arc(joined, 2), *lattice[position])
         return lattice
+
+
+def _said_as(tag: Tag, forms: Sequence[Form], position: int) -> Kind:
+    if is_color(forms, position):
+        return "attribute"
+    return "action" if tag.kind == "object" and is_done(tag, forms[position]) else tag.kind
 
 
 def _build_trie(vocabulary: Vocabulary) -> PhraseTrie[Entry]:

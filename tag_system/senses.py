@@ -53,6 +53,8 @@ _NOT_THE_NOUN = frozenset(
         """,
     )
 )
+# Things that a verb of the same name is done with.
+_DONE_THINGS = {"drink", "smoke", "skateboard", "kayak", "canoe", "sled"}
 # Things whose name is a colour too.
 _COLORED_THINGS = {"orange", "peach", "olive", "coral", "salmon", "lime", "cream", "rust", "gold", "silver"}
 _SIGNS = {"sign", "signs", "banner", "board", "clock", "kiosk", "letters", "words", "that", "which"}
@@ -97,9 +99,14 @@ def fits(tag: Tag, forms: Sequence[Form], start: int, end: int, *, has_color: bo
     if form.group == ADJECTIVE:  # a wooden bench, magic tricks
         return tag.kind == "scene" or after not in (NOUN, ADJECTIVE) or form.text not in _NOT_THE_NOUN
     if form.group == VERB:  # after an article the model is wrong
-        article = before is not None and before.pos == "DET"
-        return article and not form.text.endswith(("ed", "ing"))
+        article = before is not None and before.pos == "DET" and not form.text.endswith(("ed", "ing"))
+        return article or is_done(tag, form)
     return form.group == ADVERB and tag.kind == "scene"
+
+
+def is_done(tag: Tag, form: Form) -> bool:
+    """Whether a thing is said as what is done with it: drinking, skateboarding."""
+    return form.group == VERB and tag.name in _DONE_THINGS
 
 
 def is_color(forms: Sequence[Form], position: int) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tagmill.tag_system import lexicon
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.words import STOP, WORD, Form, Known, Reading, make_form
+from tagmill.tag_system.words import NOUN, STOP, WORD, Form, Known, Reading, make_form
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -28,6 +28,9 @@ _UNUSED = ("parser", "ner", "senter", "entity_linker")
 # A word's parts: its form, another that it may have by the words before it, and where the part stands.
 _Pieces = tuple[tuple[Form, Form | None, int, int], ...]
 _BEFORE_NOUNS = {"DET", "NUM", "PRON"}
+_JOINING = {"and", "or"}
+# A word that captions say so often as another class is no verb where verbs are rare.
+_MOSTLY = 0.75
 
 
 def load_pipeline(name: str) -> "Language":
@@ -138,7 +141,7 @@ class SpacyReader:
         lemma, pos = self._alone(doc, i)
         form, other = make_form(text, lemma, pos, self._known), None
         uses = lexicon.built_in().words.get(text.lower(), ())
-        if pos == "VERB" and uses and all(use.pos != pos for use in uses):
+        if pos == "VERB" and uses and uses[0].pos != pos and _share(uses) > _MOSTLY:
             other = make_form(text, uses[0].lemma, uses[0].pos, self._known)
         elif pos == "NOUN" and uses and uses[0].pos == "VERB" and form.text.endswith("ing"):
             other = make_form(text, uses[0].lemma, "VERB", self._known)
@@ -155,9 +158,15 @@ class SpacyReader:
         return alone[0].lemma_, alone[0].pos_
 
 
+def _share(uses: Sequence[lexicon.Use]) -> float:
+    return uses[0].times / sum(use.times for use in uses)
+
+
 def _is_other(form: Form, before: list[Form]) -> bool:
-    """A first word is seldom the verb of an order; "a giraffe standing" is often taken for a noun."""
-    return not before if form.pos == "VERB" else not (before and before[-1].pos in _BEFORE_NOUNS)
+    """A first word, or one after "a knife and", is seldom a verb; "a man standing" is often called a noun."""
+    if form.pos == "VERB":
+        return not before or (before[-1].text in _JOINING and len(before) > 1 and before[-2].group == NOUN)
+    return not (before and before[-1].pos in _BEFORE_NOUNS)
 
 
 def _use_numpy(nlp: "Language") -> None:

@@ -1,12 +1,14 @@
 """The official lists of RAM as a vocabulary: their ids, with kinds, aliases, Chinese names, thresholds."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tagmill.tag_system.builder import wordnet
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import Kind, Origin, Tag, Vocabulary, normalize_name
+from tagmill.tag_system.vocabulary import KINDS, Kind, Origin, Tag, Vocabulary, normalize_name
 
 # Words that the official list spells wrongly, and how they are spelt.
 _MISSPELT = {
@@ -15,7 +17,6 @@ _MISSPELT = {
     "archaelogical": "archaeological",
     "billard": "billiard",
     "nightview": "night view",
-    "clothe": "clothes",
 }
 _BRITISH = {
     "aluminum": "aluminium", "armor": "armour", "airplane": "aeroplane", "catalog": "catalogue",
@@ -28,18 +29,40 @@ _BRITISH = {
 }  # fmt: skip
 _SPELLINGS = _MISSPELT | _BRITISH | {british: american for american, british in _BRITISH.items()}
 
-# Names that official data gives to these tags, though neither WordNet nor the built-in list does.
-_ALSO = {
-    "road": ("street",),
-    "toilet bowl": ("toilet",),
-    "pavement": ("sidewalk",),
-    "smartphone": ("cell phone",),
-}
-
 _VERBS = {"play", "playing", "climb", "shooting"}
 _PARTICLES = {"at", "down", "off", "on", "out", "over", "to", "up"}
 
 _KIND_OF_CLASS: dict[str, Kind] = {"act": "action", "event": "scene", "location": "scene", "time": "scene"}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is decided by hand on a name of the official list, and why: `barred` are no aliases of it."""
+
+    kind: Kind
+    aliases: tuple[str, ...]
+    barred: frozenset[str]
+    reason: str
+
+
+def read_decisions() -> dict[str, Decision]:
+    """The decisions of `ram_names.tsv` by normalised name; ConfigError for a line without a reason."""
+    text = files("tagmill.tag_system.builder").joinpath("ram_names.tsv").read_text(encoding="utf-8")
+    found: dict[str, Decision] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.startswith("#"):
+            continue
+        name, kind, aliases, reason = (*line.split("\t"), "", "", "")[:4]
+        if kind not in KINDS or not reason:
+            raise ConfigError(f"ram_names.tsv:{number}: write name, kind, aliases, reason")
+        given = [alias for alias in aliases.split("|") if alias]
+        found[normalize_name(name)] = Decision(
+            kind,
+            tuple(normalize_name(alias) for alias in given if not alias.startswith("-")),
+            frozenset(normalize_name(alias[1:]) for alias in given if alias.startswith("-")),
+            reason,
+        )
+    return found
 
 
 def import_ram(
@@ -50,15 +73,17 @@ def import_ram(
 ) -> Vocabulary:
     """A vocabulary in which tag i is line i of the official list.
 
-    `chinese` and `thresholds` are the files beside it, as many lines. `known` is a vocabulary that lends
-    kinds and aliases, by default the built-in one. Raises ConfigError for files of other lengths, for empty
-    lines and for a name that the text format cannot hold.
+    `chinese` and `thresholds` are the files beside it, as many lines. Kinds and aliases are those of
+    `ram_names.tsv`, then those of `known`, by default the built-in vocabulary, then WordNet's. Raises
+    ConfigError for files of other lengths, for empty lines and for a name that the text format cannot hold.
     """
     for what, lines in (("Chinese names", chinese), ("thresholds", thresholds)):
         if lines is not None and len(lines) != len(names):
             raise ConfigError(f"{len(names)} tags but {len(lines)} {what}: give files of one release")
     known = known or Vocabulary.load()
-    taken = {normalize_name(name) for name in names}
+    decided = read_decisions()
+    listed = {normalize_name(name) for name in names}
+    taken = listed.union(*(decision.aliases for decision in decided.values()))
     tags: list[Tag] = []
     seen: set[str] = set()
     for number, given in enumerate(names):
@@ -67,11 +92,14 @@ def import_ram(
         seen.add(normalize_name(name))
         spelt = " ".join(_MISSPELT.get(word, word) for word in normalize_name(given).split())
         found = known.resolve(spelt)
-        kind = found.kind if found else _kind(spelt)
+        decision = decided.get(normalize_name(given))
+        kind = decision.kind if decision else found.kind if found else _kind(spelt)
         sense = wordnet.sense_of(spelt, kind)
         # `adult` is an alias of our person; its other names belong to RAM's own person.
         lends = found if found and normalize_name(found.name) not in taken - {spelt} else None
-        aliases = [alias for alias in _aliases(name, sense, kind, lends) if alias not in taken]
+        kept = taken | decision.barred if decision else taken
+        aliases = [alias for alias in decision.aliases if alias not in listed] if decision else []
+        aliases += [alias for alias in _aliases(name, sense, kind, lends) if alias not in kept]
         taken.update(aliases)
         origin = Origin(
             synset=str(sense.name()) if sense is not None else "",
@@ -100,11 +128,21 @@ def _aliases(name: str, sense: Any | None, kind: Kind, lends: Tag | None) -> Ite
     for place, word in enumerate(words):
         if word in _SPELLINGS:
             yield " ".join([*words[:place], _SPELLINGS[word], *words[place + 1 :]])
-    yield from _ALSO.get(" ".join(words), ())
     if lends:
         yield from map(normalize_name, (lends.name, *lends.aliases))
     if sense is not None and kind != "action":
-        yield from (one for one in wordnet.synonyms(sense) if wordnet.mostly(one, sense.pos()))
+        for alias in wordnet.synonyms(sense):
+            if wordnet.mostly(alias, sense.pos()) and not _describes(alias, words):
+                yield alias
+
+
+def _describes(alias: str, name: Sequence[str]) -> bool:
+    """Whether the alias says something else: a young woman is no girl, a flight of stairs no flight."""
+    first, *rest = alias.split()
+    if not rest:
+        return False
+    adjective = wordnet.senses(first, "a") and not any(wordnet.mostly(first, pos) for pos in "nv")
+    return bool(adjective) or [first, rest[0]] == [*name, "of"]
 
 
 def _kind(name: str) -> Kind:

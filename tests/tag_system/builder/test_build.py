@@ -104,6 +104,20 @@ def test_official_lists_keep_their_ids() -> None:
         import_ram(["dog"], None, ["high"])
 
 
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        pytest.param("desk", "table", id="decided"),
+        pytest.param("home plate", "home base", id="decided before plate takes it"),
+        pytest.param("young woman", None, id="described by WordNet's phrase"),
+        pytest.param("internet", None, id="barred"),
+    ],
+)
+def test_official_names_have_the_aliases_that_are_meant(name: str, tag: str | None) -> None:
+    found = import_ram(["table", "home base", "plate", "girl", "net"]).resolve(name)
+    assert (found.name if found else None) == tag
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
 def test_the_official_list_is_imported_whole() -> None:
     lines = (SHARED / "ram_tags/ram_tag_list.txt").read_text(encoding="utf-8").split("\n")
