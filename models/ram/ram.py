@@ -60,7 +60,7 @@ class Ram(nn.Module):
         rows of `self.labels`: a class scores the same whichever others are asked with it.
         """
         memories = self.head.remember(tokens)
-        parts = chunks(self.labels if labels is None else labels)
+        parts = chunks(self.labels if labels is None else labels, len(tokens))
         return torch.cat([self.score_part(tokens, memories, part) for part in parts], 1)
 
     def score_part(self, tokens: Tensor, memories: list[Memory | Folded], labels: Tensor) -> Tensor:

@@ -11,16 +11,21 @@ from torch import Tensor, nn
 from tagmill.models.ram.attention import Attention, FeedForward, Memory
 from tagmill.models.ram.config import HeadConfig
 
-CHUNK = 1024
-"""Classes that go through the head at a time: bounds the memory; fewer make the products too small."""
+CHUNK, LEAST = 1024, 256
+"""Most and fewest classes that go through the head at a time; fewer make the products too small."""
+
+QUERIES = 2048
+"""Classes times images that go through the head at a time, between these two: bounds the memory."""
 
 
-def chunks(labels: Tensor) -> tuple[Tensor, ...]:
-    """Cut labels [C, ...] into pieces of at most `CHUNK` classes.
+def chunks(labels: Tensor, batch: int) -> tuple[Tensor, ...]:
+    """Cut labels [C, ...] into pieces, the smaller the larger the batch of images.
 
     With gradients there is one piece: all that it makes is kept, so that smaller ones save nothing.
     """
-    return labels.split(max(len(labels), 1) if torch.is_grad_enabled() else CHUNK)
+    if torch.is_grad_enabled():
+        return labels.split(max(len(labels), 1))
+    return labels.split(min(CHUNK, max(LEAST, QUERIES // max(batch, 1))))
 
 
 class Folded(NamedTuple):
