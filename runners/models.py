@@ -35,6 +35,10 @@ def convert(
     thresholds: Annotated[Path | None, typer.Option(help="a score for each class, one a line")] = None,
     vocab: Annotated[Path | None, typer.Option(help="BERT's vocab.txt, for a text side")] = None,
     dtype: Annotated[str, typer.Option(help="of stored numbers: float32, bfloat16, float16")] = "float32",
+    image_size: Annotated[int | None, typer.Option(min=1, help="default: the checkpoint's own")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="of Swin; default: the checkpoint's own")] = None,
+    head_heads: Annotated[int, typer.Option(min=1, help="attention heads of the tagging head")] = 4,
+    text_heads: Annotated[int, typer.Option(min=1, help="attention heads of the text side")] = 12,
 ) -> None:
     """Turn a published checkpoint of RAM, RAM++ or Tag2Text into a model's folder."""
     import torch
@@ -49,7 +53,16 @@ def convert(
     limits = None if thresholds is None else read_numbers(thresholds)
     try:
         done = conversion.convert(
-            checkpoint, out, classes=names, thresholds=limits, vocab=vocab, dtype=getattr(torch, dtype)
+            checkpoint,
+            out,
+            classes=names,
+            thresholds=limits,
+            vocab=vocab,
+            image_size=image_size,
+            window=window,
+            head_heads=head_heads,
+            text_heads=text_heads,
+            dtype=getattr(torch, dtype),
         )
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error

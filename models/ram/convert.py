@@ -20,9 +20,6 @@ from tagmill.tag_system.errors import ConfigError
 SWIN = "swin_large_patch4_window12_384"
 """The encoder's name in timm; all its sizes are read from the weights."""
 
-PIXELS_PER_WINDOW = 32
-"""The last map of the published encoders is one window, and a place of it 32 pixels."""
-
 TAG2TEXT_CLASSES = 3429
 TAG2TEXT_SILENT = (127, 2961, 3351, 3265, 3338, 3355, 3359)
 """Classes (quarter, back, two .. five, one) that the published Tag2Text keeps from its captions."""
@@ -55,6 +52,9 @@ def convert(
     classes: Sequence[str],
     thresholds: Sequence[float] | None = None,
     vocab: Path | None = None,
+    silent: Sequence[int] | None = None,
+    image_size: int | None = None,
+    window: int | None = None,
     head_heads: int = 4,
     text_heads: int = 12,
     dtype: torch.dtype = torch.float32,
@@ -63,14 +63,19 @@ def convert(
 
     `classes` and `thresholds` are in the order of the scores (the published `ram_tag_list.txt` and
     `ram_tag_list_threshold.txt`). `vocab` is BERT's `vocab.txt`; without it a RAM loses its text side,
-    and a Tag2Text is refused. The numbers of heads are not in a checkpoint; the defaults are the
-    published ones.
+    and a Tag2Text is refused. `silent` are indices of classes that captions are not told of.
 
-    Raises ConfigError if the checkpoint is none of these, or does not fit the classes.
+    `image_size` and `window`, the side of attention's windows, are the checkpoint's own by default: the
+    size is read from its masks, and where it has none, the last map is taken for one window. Tables of
+    positions are resized to another window. The numbers of heads are not in a checkpoint; the defaults
+    are the published ones.
+
+    Raises ConfigError if the checkpoint is none of these, or does not fit the classes or the sizes.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already: name a new folder")
-    translated = checkpoints.translate(checkpoints.read(checkpoint))
+    published = checkpoints.read(checkpoint)
+    translated = checkpoints.translate(published)
     weights, dropped = dict(translated.weights), dict(translated.dropped)
     if vocab is None and kind_of(weights) == "tag2text":
         raise ConfigError("Tag2Text needs vocab, BERT's vocab.txt, to read tags and write captions")
@@ -79,7 +84,16 @@ def convert(
         dropped |= dict.fromkeys(text, "there is no vocab for the text side")
         for key in text:
             del weights[key]
-    config = infer(weights, classes, thresholds, head_heads=head_heads, text_heads=text_heads)
+    config = infer(
+        weights,
+        classes,
+        thresholds,
+        silent=silent,
+        image_size=image_size or _masked_size(published),
+        window=window,
+        head_heads=head_heads,
+        text_heads=text_heads,
+    )
     if vocab is not None and config.text is not None:
         count = WordPieces(vocab).count
         if count != config.text.tokens:
@@ -95,18 +109,21 @@ def infer(
     classes: Sequence[str],
     thresholds: Sequence[float] | None = None,
     *,
+    silent: Sequence[int] | None = None,
+    image_size: int | None = None,
+    window: int | None = None,
     head_heads: int = 4,
     text_heads: int = 12,
 ) -> RamConfig:
-    """Read the config from translated weights. Raises ConfigError if something essential is missing."""
+    """Read the config from translated weights; see `convert`. Raises ConfigError if it cannot be."""
     kind = kind_of(weights)
     try:
         inner, hidden = weights["head.layers.0.feed_forward.inner.weight"].shape
         rows = len(weights["label_embed"])
-        encoder, image_size = _encoder(weights)
+        encoder, size = _encoder(weights, image_size, window)
         settings: dict[str, Any] = {
             "kind": kind,
-            "image_size": image_size,
+            "image_size": size,
             "encoder": encoder,
             "head": {
                 "hidden": hidden,
@@ -122,8 +139,9 @@ def infer(
         raise ConfigError(f"the checkpoint is not one of a RAM model: it has no {error}") from error
     if not classes or rows % len(classes) or (kind != "ram_plus" and rows != len(classes)):
         raise ConfigError(f"{len(classes)} classes do not fit {rows} label embeddings of a {kind}")
+    settings["silent"] = silent or ()
     if kind == "tag2text" and rows == TAG2TEXT_CLASSES:
-        settings["silent"] = TAG2TEXT_SILENT
+        settings["silent"] = TAG2TEXT_SILENT if silent is None else silent
         thresholds = thresholds or [TAG2TEXT_PEOPLE.get(i, TAG2TEXT_THRESHOLD) for i in range(rows)]
     try:
         return RamConfig(
@@ -145,18 +163,45 @@ def kind_of(weights: Mapping[str, Tensor]) -> Literal["ram", "ram_plus", "tag2te
     return "tag2text" if "score_weight" in weights else "ram"
 
 
-def _encoder(weights: Mapping[str, Tensor]) -> tuple[EncoderConfig, int]:
+def _encoder(
+    weights: Mapping[str, Tensor], image_size: int | None, window: int | None
+) -> tuple[EncoderConfig, int]:
     stages = range(max(1, _count(weights, "encoder.trunk.layers")))
     tables = [weights[f"encoder.trunk.layers.{i}.blocks.0.attn.{TABLE}"] for i in stages]
-    window = (round(len(tables[0]) ** 0.5) + 1) // 2
+    sides = [(round(len(table) ** 0.5) + 1) // 2 for table in tables]
+    dimension, _, _, patch = weights["encoder.trunk.patch_embed.proj.weight"].shape
+    inner = len(weights["encoder.trunk.layers.0.blocks.0.mlp.fc1.bias"])
     arguments = {
-        "window_size": window,
-        "embed_dim": len(weights["encoder.trunk.patch_embed.proj.bias"]),
+        "window_size": window or sides[0],
+        "embed_dim": dimension,
         "depths": tuple(_count(weights, f"encoder.trunk.layers.{i}.blocks") for i in stages),
         "num_heads": tuple(table.shape[1] for table in tables),
     }
+    usual = {"patch_size": (patch, 4), "mlp_ratio": (inner / dimension, 4)}
+    arguments |= {name: value for name, (value, default) in usual.items() if value != default}
     width = len(weights["encoder.trunk.norm.bias"])
-    return EncoderConfig(name=SWIN, arguments=arguments, width=width), window * PIXELS_PER_WINDOW
+    size = image_size or patch * 2 ** stages[-1] * sides[-1]
+    _check_windows(size, patch, len(stages), arguments["window_size"])
+    return EncoderConfig(name=SWIN, arguments=arguments, width=width), size
+
+
+def _check_windows(size: int, patch: int, stages: int, window: int) -> None:
+    """The official Swin cuts every map into whole windows, or takes a smaller map for one window."""
+    maps = [size / (patch * 2**stage) for stage in range(stages)]
+    if any(side % min(side, window) or side % 1 for side in maps):
+        raise ConfigError(
+            f"windows of {window} do not fit an image of {size}, whose maps have the sides "
+            f"{', '.join(f'{side:g}' for side in maps)}: choose another image size or window"
+        )
+
+
+def _masked_size(published: Mapping[str, Tensor]) -> int | None:
+    """Read the image's size from the mask of the first shifted windows [windows, places, places]."""
+    mask = published.get("visual_encoder.layers.0.blocks.1.attn_mask")
+    patches = published.get("visual_encoder.patch_embed.proj.weight")
+    if mask is None or patches is None:
+        return None
+    return round((mask.shape[0] * mask.shape[1]) ** 0.5) * patches.shape[-1]
 
 
 def _text(weights: Mapping[str, Tensor], inner: int, heads: int) -> dict[str, int] | None:

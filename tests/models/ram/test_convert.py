@@ -2,8 +2,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tagmill.models.ram import store
+from tagmill.models.ram import official, store
 from tagmill.models.ram.convert import convert, infer, info
+from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.tag_system.errors import ConfigError
 
 
@@ -95,3 +96,65 @@ def test_nothing_is_overwritten(tmp_path, golden, checkpoint):
 def test_weights_of_something_else_are_refused():
     with pytest.raises(ConfigError, match="not one of a RAM model: it has no"):
         infer({"encoder.trunk.norm.bias": torch.zeros(4)}, ["one"])
+
+
+def of_sizes(image_size, window, depths=(2, 2, 1), head=(24, 2, 3), **arguments):
+    """A RAM++ with random weights whose sizes are not those of the reference data."""
+    torch.manual_seed(0)
+    swin = {"window_size": window, "embed_dim": 8, "depths": depths, "num_heads": (1, 2, 4, 8)[: len(depths)]}
+    width = 8 * 2 ** (len(depths) - 1)
+    hidden, heads, layers = head
+    config = RamConfig(
+        image_size=image_size,
+        encoder=EncoderConfig(name="swin_large_patch4_window12_384", arguments=swin | arguments, width=width),
+        dimension=16,
+        head=HeadConfig(hidden=hidden, heads=heads, layers=layers, inner=40),
+        classes=[str(i) for i in range(7)],
+        descriptions=4,
+    )
+    model = store.build(config).eval()
+    model.set_labels(torch.nn.functional.normalize(torch.randn(28, 16), dim=1))
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no-masks"])
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (of_sizes(96, 3), {"image_size": 96}),
+        (of_sizes(64, 4), {"image_size": 64}),
+        (of_sizes(32, 4), {}),
+        (of_sizes(64, 2, depths=(2, 1, 3, 1)), {}),
+        (of_sizes(112, 7, depths=(1, 2), head=(12, 3, 1)), {"image_size": 112}),
+        (of_sizes(64, 4, patch_size=2, mlp_ratio=2.0), {"image_size": 64}),
+    ],
+    ids=["windows", "wide", "small-last-map", "four-stages", "no-first-mask", "patches"],
+)
+def test_all_sizes_are_read_from_the_checkpoint(tmp_path, model, told, masks):
+    published = official.weights(model)
+    if not masks:
+        published = {key: value for key, value in published.items() if not key.endswith("attn_mask")}
+    torch.save({"model": published}, tmp_path / "some.pth")
+    told = {} if masks and model.config.encoder.arguments["depths"][0] > 1 else told
+    heads = model.config.head.heads
+    found = convert(
+        tmp_path / "some.pth", tmp_path / "out", classes=model.config.classes, head_heads=heads, **told
+    )
+    assert found.config.model_dump(exclude={"head"}) == model.config.model_dump(exclude={"head"})
+    size = model.config.image_size
+    images = torch.randn(2, 3, size, size)
+    assert torch.equal(store.load(tmp_path / "out")(images), model(images))
+
+
+@torch.no_grad()
+def test_another_image_size_takes_another_window(tmp_path, golden, checkpoint):
+    config = golden.config()
+    with pytest.raises(ConfigError, match="windows of 3 do not fit an image of 128, .* 32, 16, 8, 4"):
+        convert(checkpoint, tmp_path / "out", classes=config.classes, image_size=128)
+    found = convert(checkpoint, tmp_path / "out", classes=config.classes, image_size=128, window=4)
+    assert (found.config.image_size, found.config.encoder.arguments["window_size"]) == (128, 4)
+    images = torch.randn(1, 3, 128, 128)
+    assert torch.equal(
+        store.load(tmp_path / "out")(images), golden.ram_plus(window=4, image_size=128)(images)
+    )
