@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tagmill.runners import export
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tagmill.models.ram.config import RamConfig
@@ -34,6 +35,9 @@ def convert(
     classes: Annotated[Path | None, typer.Option(help="names of the classes, one a line")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="a score for each class, one a line")] = None,
     vocab: Annotated[Path | None, typer.Option(help="BERT's vocab.txt, for a text side")] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="vocabulary that the classes come from; its digest is kept")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="of stored numbers: float32, bfloat16, float16")] = "float32",
     image_size: Annotated[int | None, typer.Option(min=1, help="default: the checkpoint's own")] = None,
     window: Annotated[int | None, typer.Option(min=1, help="of Swin; default: the checkpoint's own")] = None,
@@ -58,6 +62,7 @@ def convert(
             classes=names,
             thresholds=limits,
             vocab=vocab,
+            vocabulary=None if vocabulary is None else Vocabulary.load(vocabulary),
             image_size=image_size,
             window=window,
             head_heads=head_heads,

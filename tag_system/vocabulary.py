@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -119,9 +119,7 @@ class Vocabulary:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) over names, kinds, aliases and their order; not over the file's bytes."""
-        content = [[tag.name, tag.kind, list(tag.aliases)] for tag in self._tags]
-        text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode("ascii")).hexdigest()
+        return digest_of(self._tags)
 
     def __iter__(self) -> Iterator[Tag]:
         return iter(self._tags)
@@ -134,6 +132,13 @@ class Vocabulary:
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.resolve(name) is not None
+
+
+def digest_of(tags: Iterable[Tag]) -> str:
+    """The digest of a vocabulary of these tags, which need not make one."""
+    content = [[tag.name, tag.kind, list(tag.aliases)] for tag in tags]
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def parse_line(line: str, tag_id: int, place: str) -> Tag:

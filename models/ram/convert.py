@@ -16,6 +16,7 @@ from tagmill.models.ram.checkpoints import TABLE
 from tagmill.models.ram.config import WEIGHTS, EncoderConfig, RamConfig
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Tag, Vocabulary, digest_of
 
 SWIN = "swin_large_patch4_window12_384"
 """The encoder's name in timm; all its sizes are read from the weights."""
@@ -53,6 +54,7 @@ def convert(
     thresholds: Sequence[float] | None = None,
     vocab: Path | None = None,
     silent: Sequence[int] | None = None,
+    vocabulary: Vocabulary | None = None,
     image_size: int | None = None,
     window: int | None = None,
     head_heads: int = 4,
@@ -64,13 +66,16 @@ def convert(
     `classes` and `thresholds` are in the order of the scores (the published `ram_tag_list.txt` and
     `ram_tag_list_threshold.txt`). `vocab` is BERT's `vocab.txt`; without it a RAM loses its text side,
     and a Tag2Text is refused. `silent` are indices of classes that captions are not told of.
+    `vocabulary` is what the classes come from; the config has its digest, by default that of a vocabulary
+    of their names alone.
 
     `image_size` and `window`, the side of attention's windows, are the checkpoint's own by default: the
     size is read from its masks, and where it has none, the last map is taken for one window. Tables of
     positions are resized to another window. The numbers of heads are not in a checkpoint; the defaults
     are the published ones.
 
-    Raises ConfigError if the checkpoint is none of these, or does not fit the classes or the sizes.
+    Raises ConfigError if the checkpoint is none of these, does not fit the classes or the sizes, or has a
+    class without a label embedding.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already: name a new folder")
@@ -94,6 +99,11 @@ def convert(
         head_heads=head_heads,
         text_heads=text_heads,
     )
+    named = [Tag(place, name, "object") for place, name in enumerate(classes)]
+    config = config.model_copy(
+        update={"vocabulary": digest_of(named) if vocabulary is None else vocabulary.digest}
+    )
+    _check_labels(weights["label_embed"], config)
     if vocab is not None and config.text is not None:
         count = WordPieces(vocab).count
         if count != config.text.tokens:
@@ -183,6 +193,18 @@ def _encoder(
     size = image_size or patch * 2 ** stages[-1] * sides[-1]
     _check_windows(size, patch, len(stages), arguments["window_size"])
     return EncoderConfig(name=SWIN, arguments=arguments, width=width), size
+
+
+def _check_labels(embeddings: Tensor, config: RamConfig) -> None:
+    """The official training leaves classes of a new list at zero: no image tells them from each other."""
+    zero = (embeddings == 0).all(1).nonzero().flatten().tolist()
+    if zero and config.kind != "tag2text":
+        name = config.classes[zero[0] // config.descriptions]
+        raise ConfigError(
+            f"{len(zero)} of {len(embeddings)} label embeddings are zero, the first is of {name}: the "
+            "checkpoint was trained without those of its classes, so its scores mean nothing; train it again "
+            "with what `tagmill vocab embed` makes of them"
+        )
 
 
 def _check_windows(size: int, patch: int, stages: int, window: int) -> None:

@@ -43,7 +43,9 @@ class Tag2Text(nn.Module):
         if classes is None:
             classes = torch.arange(len(self.label_embed), device=tokens.device)
         memories = self.head.remember(tokens)
-        return torch.cat([self.score_part(tokens, memories, part) for part in chunks(classes, len(tokens))], 1)
+        return torch.cat(
+            [self.score_part(tokens, memories, part) for part in chunks(classes, len(tokens))], 1
+        )
 
     def score_part(self, tokens: Tensor, memories: list[Memory | Folded], classes: Tensor) -> Tensor:
         """Score some classes by their indices [C]: logits [B, C]."""

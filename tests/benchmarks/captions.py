@@ -63,7 +63,7 @@ class Forgetful:
 
 
 def official(side: TextSide, ids: Tensor, mask: Tensor, tokens: Tensor, how: Search) -> list[Found]:
-    """One image a call, since a batch of the official code is wrong: every beam by itself, and nothing kept."""
+    """One image a call, since a batch is wrong: every beam by itself, and nothing kept."""
     found = []
     for row in range(len(ids)):
         repeated = (part[row : row + 1].repeat_interleave(BEAMS, 0) for part in (ids, mask, tokens))

@@ -3,9 +3,10 @@ import torch
 from safetensors.torch import load_file
 
 from tagmill.models.ram import official, store
-from tagmill.models.ram.convert import convert, infer, info
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
+from tagmill.models.ram.convert import convert, infer, info
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def checkpoint(tmp_path, golden):
 def test_a_checkpoint_becomes_a_folder(tmp_path, golden, checkpoint):
     wanted = golden.config()
     found = convert(checkpoint, tmp_path / "out", classes=wanted.classes, thresholds=wanted.thresholds)
-    assert found.config == wanted
+    names = Vocabulary.from_text("\n".join(wanted.classes), "tags")
+    assert found.config == wanted.model_copy(update={"vocabulary": names.digest})
     assert found.dropped == {"visual_encoder.layers.0.blocks.1.attn_mask": "follows from the image size"}
     images = golden.tensors("inputs")["image"]
     assert torch.equal(store.load(tmp_path / "out")(images), golden.ram_plus()(images))
@@ -55,7 +57,8 @@ def test_tag2text_keeps_its_ties_and_takes_its_vocabulary(tmp_path, golden):
         convert(path, out, classes=classes, text_heads=6)
     found = convert(path, out, classes=classes, vocab=golden.path("vocab.txt"), text_heads=6)
     changes = {"thresholds": None, "silent": ()}
-    assert found.config == golden.tag2text_config().model_copy(update=changes)
+    found_config = found.config.model_copy(update={"vocabulary": None})
+    assert found_config == golden.tag2text_config().model_copy(update=changes)
     reason = found.dropped["tag_encoder.encoder.layer.0.crossattention.self.query.weight"]
     assert reason == "the same as head.layers.0.attention.query.weight"
     ours = store.load(out).text.state_dict()
@@ -85,6 +88,23 @@ def test_what_does_not_fit_is_refused(tmp_path, golden, checkpoint, options, mes
     with pytest.raises(ConfigError, match=message):
         convert(checkpoint, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_classes_without_label_embeddings_are_refused(tmp_path, golden):
+    weights = load_file(golden.path("ram_plus.safetensors"))
+    weights["label_embed"][15:] = 0
+    torch.save({"model": weights}, tmp_path / "new_list.pth")
+    message = "185 of 200 label embeddings are zero, the first is of keyboard"
+    with pytest.raises(ConfigError, match=message):
+        convert(tmp_path / "new_list.pth", tmp_path / "out", classes=golden.config().classes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_vocabulary_of_the_classes_is_named(tmp_path, golden, checkpoint):
+    config = golden.config()
+    known = Vocabulary.from_text("\n".join(f"{name}\tscene" for name in config.classes), "tags")
+    found = convert(checkpoint, tmp_path / "out", classes=config.classes, vocabulary=known)
+    assert found.config.vocabulary == known.digest
 
 
 def test_nothing_is_overwritten(tmp_path, golden, checkpoint):
@@ -141,7 +161,8 @@ def test_all_sizes_are_read_from_the_checkpoint(tmp_path, model, told, masks):
     found = convert(
         tmp_path / "some.pth", tmp_path / "out", classes=model.config.classes, head_heads=heads, **told
     )
-    assert found.config.model_dump(exclude={"head"}) == model.config.model_dump(exclude={"head"})
+    apart = {"head", "vocabulary"}
+    assert found.config.model_dump(exclude=apart) == model.config.model_dump(exclude=apart)
     size = model.config.image_size
     images = torch.randn(2, 3, size, size)
     assert torch.equal(store.load(tmp_path / "out")(images), model(images))
@@ -150,7 +171,7 @@ def test_all_sizes_are_read_from_the_checkpoint(tmp_path, model, told, masks):
 @torch.no_grad()
 def test_another_image_size_takes_another_window(tmp_path, golden, checkpoint):
     config = golden.config()
-    with pytest.raises(ConfigError, match="windows of 3 do not fit an image of 128, .* 32, 16, 8, 4"):
+    with pytest.raises(ConfigError, match=r"windows of 3 do not fit an image of 128, .* 32, 16, 8, 4"):
         convert(checkpoint, tmp_path / "out", classes=config.classes, image_size=128)
     found = convert(checkpoint, tmp_path / "out", classes=config.classes, image_size=128, window=4)
     assert (found.config.image_size, found.config.encoder.arguments["window_size"]) == (128, 4)
