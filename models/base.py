@@ -79,6 +79,13 @@ class Embedder(Model, Protocol):
         """Embed each name: float32 (dimension,) of length 1, None for a name it cannot embed."""
 
 
+class FeatureModel(Model, Protocol):
+    """Gives features of images for a tagger to be distilled from."""
+
+    def image_features(self, images: Sequence[Image]) -> Floats:
+        """Give the features of each image, of any length: float32 (len(images), dimension)."""
+
+
 class Captioner(Model, Protocol):
     """Writes one caption for each image."""
 

@@ -106,14 +106,28 @@ class OpenClip:
 
     def predict(self, images: Sequence[Image]) -> Floats:
         """Embed the images as one batch: float32 (len(images), dimension), rows of length 1."""
-        import PIL.Image
         import torch
 
         if not images:
             return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
-        batch = torch.stack([self._preprocess(PIL.Image.fromarray(image)) for image in images])
         with torch.inference_mode():
-            return _unit(self._model.encode_image(batch.to(self._place, self._input_dtype)))
+            return _unit(self._model.encode_image(self._pixels(images)))
+
+    def image_features(self, images: Sequence[Image]) -> Floats:
+        """Give the images' features as CLIP makes them, of any length: float32 (len(images), dimension)."""
+        import torch
+
+        if not images:
+            return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
+        with torch.inference_mode():
+            return _finite(self._model.encode_image(self._pixels(images)))
+
+    def _pixels(self, images: Sequence[Image]) -> Any:
+        import PIL.Image
+        import torch
+
+        batch = torch.stack([self._preprocess(PIL.Image.fromarray(image)) for image in images])
+        return batch.to(self._place, self._input_dtype)
 
     def text(self, names: Sequence[str]) -> list[Floats]:
         """Embed each name in the template: float32 (dimension,) of length 1; computed once a name.
@@ -149,10 +163,15 @@ class OpenClip:
 
 
 def _unit(vectors: Any) -> Floats:
-    """Bring rows to length 1 in float32 on the CPU; NaN is an error and never a vector."""
+    """Bring rows to length 1."""
     import torch
 
-    rows = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return _finite(torch.nn.functional.normalize(vectors.float(), dim=-1))
+
+
+def _finite(vectors: Any) -> Floats:
+    """Bring vectors to float32 on the CPU; NaN is an error and never a vector."""
+    rows = vectors.float().cpu().numpy()
     if np.isnan(rows).any():
         raise FloatingPointError("CLIP gave NaN; float16 can overflow, try bfloat16 or float32")
     return np.asarray(rows, dtype=np.float32)

@@ -14,6 +14,7 @@ from tagmill.transforms.clean import CleanConfig
 from tagmill.transforms.cluster import ClusterConfig
 from tagmill.transforms.duplicates import DuplicatesConfig
 from tagmill.transforms.embed import EmbedConfig
+from tagmill.transforms.features import FeaturesConfig
 from tagmill.transforms.ingest import IngestConfig
 from tagmill.transforms.localize import LocalizeConfig
 from tagmill.transforms.parse import ParseConfig
@@ -50,6 +51,7 @@ class RunConfig(StageConfig):
     cluster: ClusterConfig | None = ClusterConfig()
     clean: CleanConfig = CleanConfig()
     shards: ShardsConfig = ShardsConfig()
+    features: FeaturesConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":

@@ -7,15 +7,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.plan import StagePlan, Upstream, known_records
 from tagmill.pipeline.run_folder import PartRecord, read_headers, supersede
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, parts
 from tagmill.transforms.digests import value_digest
+from tagmill.transforms.features import Features
 from tagmill.transforms.shards import Shards, ShardTask, Slice, index_uri, tar_uri
-from tagmill.transforms.stage import libraries
+from tagmill.transforms.stage import PartTask, libraries, part_fingerprint
 
 CUT = "cut.json"
 
@@ -107,6 +108,26 @@ def _task(stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Ups
     made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
     fingerprint = value_digest({**made_by, "shard": shard["name"], "parts": digests})
     return ShardTask(shard["name"], shard["split"], fingerprint, slices)
+
+
+def plan_features(stage: Features, generation: str, upstream: Upstream) -> StagePlan:
+    """Plan the features of every shard: those that are not there, or whose shard is another one now."""
+    folder = upstream.run.generation(stage.name, generation)
+    plan = StagePlan(stage, generation, folder, [], {}, [])
+    if upstream.is_open(["shards"]):
+        plan.unknown = True
+        return plan
+    shards, where = upstream.records["shards"].parts, upstream.plans["shards"].folder
+    plan.names = list(shards)
+    there = known_records(upstream.run, stage, generation, plan.names)
+    for name, shard in shards.items():
+        fingerprint = part_fingerprint(stage, {"shards": shard.digest})
+        if name in there and there[name].fingerprint == fingerprint:
+            plan.done[name] = there[name]
+            continue
+        plan.reasons.append(f"{name}: {'its shard changed' if name in there else 'not made yet'}")
+        plan.tasks.append(PartTask(name, fingerprint, {"shards": index_uri(where, name)}, where))
+    return plan
 
 
 def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:

@@ -28,7 +28,7 @@ from tagmill.pipeline.run_folder import (
     RunFolder,
     StageRecord,
     committed_parts,
-    lone_dead_letters,
+    lone_leftovers,
     read_headers,
     supersede_part,
 )
@@ -38,6 +38,7 @@ from tagmill.tag_system import errors
 from tagmill.tag_system.errors import ConfigError, DamageError, TooManyDeadError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import cluster, files, parts
+from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest, IngestSources, source_record_uri
 from tagmill.transforms.shards import Shards, WriteShards, index_uri
 from tagmill.transforms.stage import GlobalStage, MakeParts, PartStage, Stage, libraries
@@ -127,6 +128,8 @@ class Driver:
             return self._plan_ingest(stage, generation)
         if isinstance(stage, Shards):
             return dataset.plan_shards(stage, generation, inputs, self.upstream)
+        if isinstance(stage, Features):
+            return dataset.plan_features(stage, generation, self.upstream)
         if isinstance(stage, GlobalStage):
             return plan_global(stage, generation, inputs, self.upstream)
         if isinstance(stage, PartStage):
@@ -211,8 +214,8 @@ class Driver:
             stale = stale_parts(plan)
         # First forgotten, then moved: an interruption in between leaves nothing that is believed wrongly.
         self.run_folder.forget_parts(plan.stage.name, plan.generation, stale)
-        # Dead letters without a part were made by what may have changed since; workers would leave them.
-        for name in [*stale, *lone_dead_letters(plan.folder)]:
+        # Files without their part were made by what may have changed since; workers would leave them.
+        for name in [*stale, *lone_leftovers(plan.folder)]:
             supersede_part(plan.folder, name)
 
     def _work(self, plan: StagePlan) -> str:

@@ -133,13 +133,16 @@ def committed_parts(folder: str) -> set[str]:
     return {name.removesuffix(parts.SUFFIX) for name in files.list_names(folder, parts.SUFFIX)}
 
 
-def lone_dead_letters(folder: str) -> list[str]:
-    """List the parts whose dead letters lie in a generation's folder without them.
+def lone_leftovers(folder: str) -> list[str]:
+    """List the parts whose dead letters or arrays lie in a generation's folder without them.
 
-    A worker was stopped before it could commit the part, or the driver while it moved both away.
+    A worker was stopped before it could commit the part, or the driver while it moved them away.
     """
     letters = files.list_names(files.join(folder, "dead"), parts.SUFFIX)
-    return sorted({name.removesuffix(parts.SUFFIX) for name in letters} - committed_parts(folder))
+    arrays = files.list_names(folder, parts.ARRAY_SUFFIX)
+    names = {name.removesuffix(parts.SUFFIX) for name in letters}
+    names |= {name.removesuffix(parts.ARRAY_SUFFIX) for name in arrays}
+    return sorted(names - committed_parts(folder))
 
 
 def supersede(folder: str, *uris: str) -> None:
@@ -152,5 +155,10 @@ def supersede(folder: str, *uris: str) -> None:
 
 
 def supersede_part(folder: str, name: str) -> None:
-    """Move a part and its dead letters out of the way."""
-    supersede(folder, parts.part_uri(folder, name), parts.dead_uri(folder, name))
+    """Move a part, its dead letters and its array out of the way."""
+    supersede(
+        folder,
+        parts.part_uri(folder, name),
+        parts.dead_uri(folder, name),
+        parts.array_uri(folder, name),
+    )

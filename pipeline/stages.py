@@ -10,6 +10,7 @@
     cluster     embeddings of a tag -> centres, spread                (needs embed)
     clean       all evidence -> a verdict for each tag of an image
     shards      verdicts + original bytes -> webdataset tars
+    features    pixels of the shards -> what a tagger is distilled from   (off without a model)
 
 Every stage is a Beam job of its own and reads the parts that earlier ones wrote; see `transforms.stage`.
 """
@@ -23,6 +24,7 @@ from tagmill.transforms.clean import Clean
 from tagmill.transforms.cluster import Cluster
 from tagmill.transforms.duplicates import Duplicates
 from tagmill.transforms.embed import Embed
+from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest
 from tagmill.transforms.localize import Localize
 from tagmill.transforms.parse import Parse
@@ -41,6 +43,7 @@ STAGE_NAMES = (
     "cluster",
     "clean",
     "shards",
+    "features",
 )
 """All stages, switched on or not, in order."""
 
@@ -61,6 +64,7 @@ def build_stages(config: RunConfig, vocabulary: Vocabulary) -> list[Stage[Any]]:
         Cluster(config.cluster, shared) if config.cluster and config.embed else None,
         Clean(config.clean, shared),
         Shards(config.shards, shared),
+        Features(config.features, shared) if config.features else None,
     ]
     return [stage for stage in stages if stage is not None]
 

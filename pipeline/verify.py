@@ -44,6 +44,16 @@ def _parts(folder: str, record: StageRecord) -> Iterator[str]:
         else:
             if digest != known.digest:
                 yield f"{uri} does not match its recorded digest"
+            if record.stage == "features":
+                yield from _array(folder, part.header)
+
+
+def _array(folder: str, header: parts.Header) -> Iterator[str]:
+    uri = parts.array_uri(folder, header.name)
+    if not files.exists(uri):
+        yield f"{uri} is missing"
+    elif hashlib.sha256(files.read_bytes(uri)).hexdigest() != header.notes["sha256"]:
+        yield f"{uri} does not match its recorded digest"
 
 
 def _clusters(folder: str, record: StageRecord) -> Iterator[str]:

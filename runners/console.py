@@ -18,7 +18,7 @@ from rich.text import Text
 
 LogFormat = Literal["auto", "plain", "json"]
 
-UNITS = {"ingest": "sources", "shards": "shards"}
+UNITS = {"ingest": "sources", "shards": "shards", "features": "shards"}
 
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 10.0

@@ -3,6 +3,10 @@
 A dataset is a folder of `<split>-<number>.tar` with `<split>-<number>.index.parquet` beside each, a
 `manifest.json` that is written last, the vocabulary and a data card. A tar has two members for each example:
 the original image bytes and `<member>.json`, a `Sample`.
+
+Features of the images, which a model is trained towards, lie in a folder of their own under the names of the
+shards: `<split>-<number>.npy`, float16 [examples, dimension] in the order of the shard, a row of NaN where an
+image has none; and `<split>-<number>.parquet`, whose header tells of which shard they are (`FeatureNotes`).
 """
 
 from collections.abc import Mapping
@@ -22,6 +26,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 LAYOUT = 1
 """Raised when a field changes; additive changes are read with their defaults and keep the number."""
+
+METADATA_KEY = b"tagmill"
+"""Under which Parquet footers hold what made the file."""
 
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.tsv"
@@ -128,6 +135,15 @@ class Manifest(_Contract):
     examples: dict[str, int]
     shards: list[ManifestShard]
     made_by: dict[str, Any]
+
+
+class FeatureNotes(_Contract):
+    """What features are: sha256 of their shard and of the array, numbers a row, the model's fingerprint."""
+
+    shard: str
+    sha256: str
+    dimension: int
+    model: str
 
 
 def shorten(value: Any) -> Any:

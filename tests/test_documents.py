@@ -6,7 +6,19 @@ import pytest
 
 from tagmill.pipeline.report import STAGES_SCHEMA, TAGS_SCHEMA
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA
-from tagmill.transforms import caption, clean, cluster, duplicates, embed, ingest, localize, parse, parts, tag
+from tagmill.transforms import (
+    caption,
+    clean,
+    cluster,
+    duplicates,
+    embed,
+    features,
+    ingest,
+    localize,
+    parse,
+    parts,
+    tag,
+)
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tables.md"
 
@@ -21,6 +33,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "cluster": cluster.SCHEMA,
     "clean": clean.SCHEMA,
     "shards": INDEX_SCHEMA,
+    "features": features.SCHEMA,
     "dead": parts.DEAD_SCHEMA,
     "report/stages": STAGES_SCHEMA,
     "report/tags": TAGS_SCHEMA,

@@ -19,12 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import DamageError, DataError, Reason
 from tagmill.transforms import files
 from tagmill.transforms.digests import table_digest, value_digest
 
-SUFFIX = ".parquet"
-METADATA_KEY = b"tagmill"
+SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
+METADATA_KEY = contract.METADATA_KEY
 
 Unit = Literal["example", "caption"]
 
@@ -67,7 +68,8 @@ class Output:
 
     `table` has the stage's schema; `captions` counts the captions that came in, where the stage works on
     captions; `dropped` holds rows that the stage took out on purpose (row -> reason); `seconds` are times
-    by what they were spent on; `notes` is what later planning needs to know without reading the table.
+    by what they were spent on; `notes` is what later planning needs to know without reading the table;
+    `array` the bytes of a file that lies beside the part.
     """
 
     table: pa.Table
@@ -77,6 +79,7 @@ class Output:
     dropped: dict[int, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    array: bytes | None = None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count by unit what came in, went out, was dropped and died: in = out + dropped + dead."""
@@ -213,6 +216,11 @@ def dead_uri(folder: str, name: str) -> str:
     return files.join(folder, "dead", name + SUFFIX)
 
 
+def array_uri(folder: str, name: str) -> str:
+    """Name the file of what lies beside a part in a generation's folder."""
+    return files.join(folder, name + ARRAY_SUFFIX)
+
+
 def table_bytes(table: pa.Table, header: Mapping[str, Any] | None = None) -> bytes:
     """Write a table as Parquet (zstd), with the header in its footer."""
     if header is not None:
@@ -230,7 +238,7 @@ def dead_table(stage: str, dead: Sequence[Dead]) -> pa.Table:
 
 
 def commit(folder: str, header: Header, output: Output) -> bool:
-    """Write a part and its dead letters; the part comes last and makes both count.
+    """Write a part, its dead letters and its array; the part comes last and makes them count.
 
     The driver moves away what an interruption between the two left, before it starts another job.
     Returns False if another worker had committed the part already: the first one stays.
@@ -238,6 +246,8 @@ def commit(folder: str, header: Header, output: Output) -> bool:
     if output.dead:
         data = table_bytes(dead_table(header.stage, output.dead))
         files.create_bytes(dead_uri(folder, header.name), data)
+    if output.array is not None:
+        files.create_bytes(array_uri(folder, header.name), output.array)
     data = table_bytes(output.table, asdict(header))
     return files.create_bytes(part_uri(folder, header.name), data)
 

@@ -97,6 +97,12 @@ class Stage(ABC, Generic[ConfigT]):
 class PartStage(Stage[ConfigT]):
     """A stage that makes one part from the same-named parts of its inputs."""
 
+    def read(self, task: "PartTask") -> parts.Inputs:
+        """Read what a part is made of."""
+        read = {name: parts.read_part(uri) for name, uri in task.inputs.items() if name not in self.tables}
+        tables = {name: _table(uri) for name, uri in task.inputs.items() if name in self.tables}
+        return parts.Inputs(task.name, read, tables, task.root)
+
     @abstractmethod
     def process(self, inputs: parts.Inputs) -> parts.Output:
         """Make one part."""
@@ -160,9 +166,7 @@ def limit_threads(threads: int) -> None:
 def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
     """Read a part's inputs, process them and commit the result into a generation's folder."""
     start = time.perf_counter()
-    read = {name: parts.read_part(uri) for name, uri in task.inputs.items() if name not in stage.tables}
-    tables = {name: _table(uri) for name, uri in task.inputs.items() if name in stage.tables}
-    inputs = parts.Inputs(task.name, read, tables, task.root)
+    inputs = stage.read(task)
     opened = time.perf_counter()
     output = stage.process(inputs)
     output.table = conform(output.table, stage)

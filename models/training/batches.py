@@ -19,7 +19,8 @@ class Batch:
 
     `images` float32 [B, 3, height, width]; `targets` float32 [B, C], 0 or 1; `known` float32 [B, C], 0
     where a tag is uncertain or the dataset does not know the class: multiply the loss by it. `mentioned`
-    bool [B, C]: what the row's caption names. `captions`, and `ids` of dataset and key, have B entries.
+    bool [B, C]: what the row's caption names. `features` float32 [B, D]: stored ones to distil from, NaN
+    where an image has none; D is 0 without. `captions`, and `ids` of dataset and key, have B entries.
     `valid` bool [B] is False for a row that pads the batch or stands for a skipped sample: it is all zeros
     and empty. `unmapped` counts the kept tags without a class.
     """
@@ -28,6 +29,7 @@ class Batch:
     targets: Tensor
     known: Tensor
     mentioned: Tensor
+    features: Tensor
     valid: Tensor
     captions: tuple[str, ...]
     ids: tuple[tuple[str, str], ...]
@@ -52,6 +54,7 @@ class Batch:
             targets=change(self.targets),
             known=change(self.known),
             mentioned=change(self.mentioned),
+            features=change(self.features),
             valid=change(self.valid),
         )
 
@@ -59,10 +62,11 @@ class Batch:
 class Collate:
     """Puts the samples of `Examples` together; needs to know what an empty row looks like."""
 
-    def __init__(self, classes: int, image: tuple[int, int, int]) -> None:
+    def __init__(self, classes: int, image: tuple[int, int, int], dimension: int = 0) -> None:
         nothing = np.zeros(classes, np.float32)
         target = Target(nothing, nothing, np.zeros(classes, np.bool_), ())
-        self._blank = Example("", "", torch.zeros(image), target, "")
+        features = np.full(dimension, np.nan, np.float32)
+        self._blank = Example("", "", torch.zeros(image), target, "", features)
 
     def __call__(self, samples: Sequence[Example | Skipped | None]) -> Batch:
         """Make a batch of the rows."""
@@ -73,6 +77,7 @@ class Collate:
             default_collate([torch.from_numpy(row.target.values) for row in rows]),
             default_collate([torch.from_numpy(row.target.known) for row in rows]),
             default_collate([torch.from_numpy(row.target.mentioned) for row in rows]),
+            default_collate([torch.from_numpy(row.features) for row in rows]),
             torch.tensor([isinstance(sample, Example) for sample in samples]),
             tuple(row.caption for row in rows),
             tuple((row.dataset, row.key) for row in rows),

@@ -1,5 +1,7 @@
 """The section `data` of a training's config, and the loader that it asks for."""
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,13 +28,15 @@ class DatasetConfig(_Section):
 
     `path` is its folder, a path or fsspec url; `name` stands in sample ids, by default the folder's. An
     epoch shows each of its samples `weight` times: 2 doubles the dataset's share of the mix, 0.5 halves it,
-    and then two epochs show each sample once. `tags` says which decisions become targets.
+    and then two epochs show each sample once. `tags` says which decisions become targets. `features` is the
+    folder that the stage features wrote, for distillation without a CLIP at hand.
     """
 
     path: str
     name: str | None = None
     weight: float = Field(1.0, gt=0)
     tags: Preset | TagChoice = "stored"
+    features: str | None = None
 
 
 class DataConfig(_Section):
@@ -96,11 +100,24 @@ def open_loader(
     return Loader(
         steps,
         examples,
-        Collate(len(model.classes), (3, model.image_size, model.image_size)),
+        Collate(len(model.classes), (3, model.image_size, model.image_size), _dimension(opened, model)),
         workers=data.workers,
         prefetch=data.prefetch,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _dimension(opened: Sequence[tuple[DatasetConfig, Dataset]], model: RamConfig) -> int:
+    """Give the size of the features, 0 without any. Raises ConfigError unless they fit the model."""
+    sizes = {dataset.features.dimension if dataset.features else 0 for _, dataset in opened}
+    if len(sizes) > 1:
+        raise ConfigError("features must be given for all datasets, or for none, and be of one size")
+    (size,) = sizes
+    if size not in (0, model.dimension):
+        raise ConfigError(
+            f"features have {size} numbers, the model's dimension is {model.dimension}: make them by its CLIP"
+        )
+    return size
 
 
 def _open(data: DataConfig, split: Split, *, required: bool) -> list[tuple[DatasetConfig, Dataset]]:
@@ -108,7 +125,10 @@ def _open(data: DataConfig, split: Split, *, required: bool) -> list[tuple[Datas
     opened = []
     for config in data.datasets:
         if required or datasets.read_manifest(config.path).examples.get(split):
-            opened.append((config, datasets.open_dataset(config.path, split, name=config.name)))
+            # Nothing but training is distilled.
+            features = config.features if split == "train" else None
+            dataset = datasets.open_dataset(config.path, split, name=config.name, features=features)
+            opened.append((config, dataset))
     names = [dataset.name for _, dataset in opened]
     if not opened:
         raise ConfigError(f"no dataset has examples in the split {split}: leave it out, or add one that has")
@@ -128,4 +148,5 @@ def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> Origin
         )
     shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
     digest = dataset.manifest.vocabulary
-    return Origin(dataset.name, shards, digest, classes, choose(config.tags, dataset.manifest))
+    choice = choose(config.tags, dataset.manifest)
+    return Origin(dataset.name, shards, digest, classes, choice, dataset.features)

@@ -1,6 +1,7 @@
 """Datasets of shards: what the manifest lists, checked, and where in the tars every sample lies."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError
-from tagmill.tag_system.shard_contract import Manifest, ManifestShard, Split
+from tagmill.tag_system.shard_contract import FeatureNotes, Manifest, ManifestShard, Split
 from tagmill.tag_system.vocabulary import Vocabulary
 
 PLACE = np.dtype([("image", "i8"), ("image_size", "u4"), ("record", "i8"), ("record_size", "u4")])
@@ -24,6 +25,18 @@ PLACE = np.dtype([("image", "i8"), ("image_size", "u4"), ("record", "i8"), ("rec
 
 _THREADS = 16
 _EXTENSIONS = "|".join(sorted(contract.EXTENSIONS.values()))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Stored features to distil from: float16 rows of `dimension` numbers, an array for each shard.
+
+    `starts` says where the numbers begin in the array of each shard.
+    """
+
+    dimension: int
+    uris: tuple[str, ...]
+    starts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Dataset:
     vocabulary: Vocabulary
     shards: tuple[ManifestShard, ...]
     places: NDArray[np.void]
+    features: "Features | None" = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -74,11 +88,14 @@ def read_manifest(folder: str) -> Manifest:
     return manifest
 
 
-def open_dataset(folder: str, split: Split, *, name: str | None = None) -> Dataset:
+def open_dataset(
+    folder: str, split: Split, *, name: str | None = None, features: str | None = None
+) -> Dataset:
     """Open a split of a dataset: `folder` is a path or fsspec url, `name` is by default its last part.
 
-    Raises ConfigError if the folder has no manifest or the split no examples; DamageError if a file is
-    missing, or not what the manifest and the shard contract say.
+    `features` is the folder of the stage features, if its rows are wanted too. Raises ConfigError if the
+    folder has no manifest or the split no examples; DamageError if a file is missing, or not what the
+    manifest and the shard contract say.
     """
     manifest = read_manifest(folder)
     shards = tuple(shard for shard in manifest.shards if shard.split == split and shard.examples)
@@ -95,6 +112,7 @@ def open_dataset(folder: str, split: Split, *, name: str | None = None) -> Datas
         _read_vocabulary(folder, manifest),
         shards,
         np.concatenate(places),
+        None if features is None else _open_features(features, shards),
     )
 
 
@@ -116,10 +134,49 @@ def verify(dataset: Dataset, shards: Iterable[int] | None = None) -> None:
                 raise DamageError(f"{uri} does not match its sha256 in {contract.MANIFEST}: copy it again")
 
 
+def _open_features(folder: str, shards: Sequence[ManifestShard]) -> Features:
+    """Check that features are there for these very shards, and find where they begin."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        notes = list(pool.map(lambda shard: _feature_notes(folder, shard), shards))
+    dimension = notes[0].dimension
+    if other := next((note for note in notes if note.dimension != dimension), None):
+        raise DamageError(f"{folder} has features of {dimension} and of {other.dimension} numbers")
+    sizes, starts = _sizes(folder), []
+    for shard in shards:
+        begin = sizes.get(f"{shard.name}.npy", 0) - 2 * dimension * shard.examples
+        if begin <= 0:
+            raise DamageError(f"{_join(folder, shard.name)}.npy is missing or cut short: copy it again")
+        starts.append(begin)
+    uris = tuple(_join(folder, f"{shard.name}.npy") for shard in shards)
+    return Features(dimension, uris, tuple(starts))
+
+
+def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:
+    uri = _join(folder, f"{shard.name}.parquet")
+    try:
+        header = pq.read_schema(pa.BufferReader(_read(uri))).metadata[contract.METADATA_KEY]
+        notes = FeatureNotes.model_validate(json.loads(header)["notes"])
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{folder} has no features of {shard.name}: give the folder that the stage features wrote, "
+            "RUN/features/GENERATION, or finish that run"
+        ) from error
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise DamageError(f"{uri} cannot be read ({error}): copy it again") from error
+    if notes.shard != shard.sha256:
+        raise ConfigError(f"{uri} has features of another {shard.name}: run the stage features again")
+    return notes
+
+
+def _sizes(folder: str) -> dict[str, int]:
+    """List the sizes of a folder's files."""
+    fs, path = fsspec.core.url_to_fs(folder)
+    return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in fs.ls(path, detail=True)}
+
+
 def _check_sizes(folder: str, shards: Sequence[ManifestShard]) -> None:
     """Compare the sizes of all tars with the manifest: one listing, and no shard is missing or cut short."""
-    fs, path = fsspec.core.url_to_fs(folder)
-    sizes = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in fs.ls(path, detail=True)}
+    sizes = _sizes(folder)
     for shard in shards:
         size = sizes.get(f"{shard.name}.tar")
         if size != shard.bytes:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from pydantic import ValidationError
 from torch import Tensor
 
+from tagmill.models.base import Floats
+from tagmill.models.training.datasets import Features
 from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
 from tagmill.models.training.views import View, decode
@@ -20,7 +23,7 @@ MAX_BYTES = 256 << 20
 
 
 class Address(NamedTuple):
-    """Where a sample lies: dataset and shard by number, its bytes there, and which turn shows it."""
+    """Where a sample lies: dataset and shard, its bytes and its place there; and which turn shows it."""
 
     dataset: int
     shard: int
@@ -29,17 +32,19 @@ class Address(NamedTuple):
     record: int
     record_size: int
     turn: int
+    row: int
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sample; `image` is float32 [3, height, width]."""
+    """One sample; `image` is float32 [3, height, width], `features` float32 [dimension], or empty."""
 
     dataset: str
     key: str
     image: Tensor
     target: Target
     caption: str
+    features: Floats
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the workers know of a dataset: its name, its tars in order, how its tags become targets."""
+    """What the workers know of a dataset: its name, its tars and features, how its tags become targets."""
 
     name: str
     shards: tuple[str, ...]
     vocabulary: str
     classes: ClassMap
     choice: TagChoice | None
+    features: Features | None = None
 
 
 class Examples:
@@ -86,14 +92,27 @@ class Examples:
     def __getitems__(self, addresses: Sequence[Address | None]) -> list[Example | Skipped | None]:
         """Make the samples of a batch. Raises OSError if a shard cannot be read at all."""
         wanted = [address for address in addresses if address is not None and _span(address)[1] <= MAX_BYTES]
-        data = dict(zip(wanted, self._reader.read([self._range(address) for address in wanted]), strict=True))
-        return [self._made(address, data) for address in addresses]
+        ranges = [self._range(address) for address in wanted]
+        ranges += [self._features(address) for address in wanted if self._origins[address.dataset].features]
+        read = iter(self._reader.read(ranges))
+        data = {address: next(read) for address in wanted}
+        features = {address: next(read) for address in wanted if self._origins[address.dataset].features}
+        return [self._made(address, data, features) for address in addresses]
 
     def _range(self, address: Address) -> Range:
         start, size = _span(address)
         return self._origins[address.dataset].shards[address.shard], start, start + size
 
-    def _made(self, address: Address | None, data: dict[Address, bytes]) -> Example | Skipped | None:
+    def _features(self, address: Address) -> Range:
+        features = self._origins[address.dataset].features
+        if features is None:
+            raise ValueError("this dataset has no features")
+        start = features.starts[address.shard] + 2 * features.dimension * address.row
+        return features.uris[address.shard], start, start + 2 * features.dimension
+
+    def _made(
+        self, address: Address | None, data: dict[Address, bytes], features: dict[Address, bytes]
+    ) -> Example | Skipped | None:
         if address is None:
             return None
         try:
@@ -101,14 +120,15 @@ class Examples:
                 raise DataError(
                     Reason.MEMBER_TOO_LARGE, f"{_span(address)[1]} bytes, the limit is {MAX_BYTES}"
                 )
-            return self._example(address, data[address])
+            return self._example(address, data[address], features.get(address, b""))
         except DataError as error:
             uri, start, _ = self._range(address)
             return Skipped(f"{uri}@{start}", error.reason, error.detail)
 
-    def _example(self, address: Address, data: bytes) -> Example:
+    def _example(self, address: Address, data: bytes, features: bytes) -> Example:
         origin, (start, size) = self._origins[address.dataset], _span(address)
-        if len(data) != size:
+        wanted = 2 * origin.features.dimension if origin.features else 0
+        if len(data) != size or len(features) != wanted:
             raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
         image_at, record_at = address.image - start, address.record - start
         sample = _sample(data[record_at : record_at + address.record_size], origin)
@@ -120,7 +140,8 @@ class Examples:
         mentions = [mention.tag for mention in caption.mentions] if caption else []
         target = origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
         text = caption.text if caption else ""
-        return Example(origin.name, sample.key, self._view(image, view_seed), target, text)
+        taught = np.frombuffer(features, np.float16).astype(np.float32)
+        return Example(origin.name, sample.key, self._view(image, view_seed), target, text, taught)
 
 
 def _span(address: Address) -> tuple[int, int]:

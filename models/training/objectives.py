@@ -29,8 +29,9 @@ WORDS = 30
 class Objective(nn.Module):
     """The model with its losses: `forward` gives the terms of a batch, and their `total`.
 
-    `teacher` is needed for distillation and alignment, `pieces` for captions. A term without any
-    row to learn from is 0, never NaN, and every trained parameter takes part in every step.
+    `teacher` is needed for alignment, and for distillation of batches without features, `pieces` for
+    captions. A term without any row to learn from is 0, never NaN, and every trained parameter takes part in
+    every step.
     """
 
     def __init__(
@@ -59,9 +60,8 @@ class Objective(nn.Module):
             model, tokens, lambda logits, classes: self.tagging(logits, batch, told, classes)
         )
         terms = {"tagging": tagging * scale}
-        if "distillation" in self._terms and self._teacher is not None:
-            features = self._teacher.features(batch.images, model.config)
-            terms["distillation"] = distillation_loss(tokens.float(), features, batch.valid)
+        if "distillation" in self._terms:
+            terms["distillation"] = self._distillation(tokens, batch)
         if "alignment" in self._terms and self._teacher is not None:
             with torch.autocast(tokens.device.type, enabled=False):
                 texts = torch.from_numpy(self._teacher.sentences(captions)).to(tokens.device)
@@ -88,6 +88,18 @@ class Objective(nn.Module):
             clip=config.clip,
             weights=known,
         )
+
+    def _distillation(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """Compare with the features in the batch, if there are any, else with the teacher's of this view."""
+        features, valid = batch.features, batch.valid
+        if features.shape[1]:
+            valid = valid & features.isfinite().all(1)
+            features = features.nan_to_num()
+        elif self._teacher is not None:
+            features = self._teacher.features(batch.images, self.model.config)
+        else:
+            raise ValueError("distillation needs features or a teacher")
+        return distillation_loss(tokens.float(), features, valid)
 
     def _caption(
         self, pieces: WordPieces, tokens: Tensor, batch: Batch, captions: list[str], told: Tensor

@@ -28,7 +28,11 @@ def terms_of(recipe: Recipe, config: RamConfig) -> tuple[Term, ...]:
     terms = recipe.losses.terms or official
     if foreign := [term for term in terms if term not in official]:
         raise ConfigError(f"losses.terms: a {config.kind} has no {foreign[0]}; it has {', '.join(official)}")
-    if recipe.clip is None and (needy := [term for term in terms if term in FROM_CLIP]):
+    stored = any(dataset.features is not None for dataset in recipe.data.datasets)
+    if stored and "distillation" not in terms:
+        raise ConfigError("data: features are for the term distillation, which is off: leave them out")
+    from_clip = FROM_CLIP - {"distillation"} if stored else FROM_CLIP
+    if recipe.clip is None and (needy := [term for term in terms if term in from_clip]):
         raise ConfigError(
             f"losses.terms: {', '.join(needy)} needs a teacher: name it by clip, or train from tags only by "
             "terms: [tagging]"

@@ -72,7 +72,8 @@ class Steps:
         dataset = self._datasets[source]
         shard = int(dataset.ends.searchsorted(number, side="right"))
         image, image_size, record, record_size = dataset.places[number].item()
-        return Address(source, shard, image, image_size, record, record_size, int(epoch.turns[slot]))
+        row = number - int(dataset.ends[shard]) + dataset.shards[shard].examples
+        return Address(source, shard, image, image_size, record, record_size, int(epoch.turns[slot]), row)
 
     def common(self) -> str:
         """Hash what all ranks must agree about to take the same steps of one order."""

@@ -61,6 +61,17 @@ class SquareEmbedder(_SquareModel):
         return [axes[NAMES.index(name)] if name in NAMES else None for name in names]
 
 
+class SquareTeacher(_SquareModel):
+    def __init__(self, scale: float = 10.0) -> None:
+        self._scale = scale
+
+    def fingerprint(self) -> str:
+        return f"SquareTeacher-{self._scale}"
+
+    def image_features(self, images: Sequence[Image]) -> Floats:
+        return np.stack([self._scale * shares(image) for image in images])
+
+
 class SquareCaptioner(_SquareModel):
     def predict(self, images: Sequence[Image]) -> list[str]:
         return [

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import tiny_models
 from commands import environment, start
+from stage_runs import shared
 from tagmill.models.ram import store
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.models.training import objectives
@@ -24,6 +25,8 @@ from tagmill.models.training.train import Trainer
 from tagmill.runners.train import read_recipe, train
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms.features import Features, FeaturesConfig
+from tagmill.transforms.stage import PartTask, make_part
 
 CLASSES = ["red", "green square", "blue", "yellow"]
 MODEL = {
@@ -335,6 +338,26 @@ def test_the_decisions_of_another_run_are_those_of_the_start(values_of, finished
     config.write_text(stranger.replace(str(finished / "run"), str(tmp_path)))
     with pytest.raises(ConfigError, match="in which the stage clean is done"):
         train(str(config))
+
+
+def test_stored_features_train_without_a_clip(values_of, shards, clip, tmp_path):
+    first = values_of("first", epochs=1)
+    trainer_of(first).run()
+    options = {"model": clip, "device": "cpu"}
+    stage = Features(FeaturesConfig(model="open-clip", options=options), shared())
+    stage.setup()
+    for index in shards.glob("train-*.index.parquet"):
+        name = index.name.removesuffix(".index.parquet")
+        make_part(stage, str(tmp_path / "f"), PartTask(name, "f", {"shards": str(index)}, str(shards)))
+    datasets = [{"path": str(shards), "features": str(tmp_path / "f")}]
+    losses = {"terms": ["tagging", "distillation"]}
+    init = str(Path(first["out"]) / "last")
+    values = values_of("second", init=init, clip=None, losses=losses, data={"datasets": datasets}, epochs=1)
+    values["model"] = {}
+    assert trainer_of(values).run()
+    rows = [json.loads(row) for row in (Path(values["out"]) / "log.jsonl").read_text().splitlines()]
+    assert all(row["distillation"] > 0 for row in rows if "distillation" in row)
+    assert sum("distillation" in row for row in rows) == 3
 
 
 @pytest.mark.skipif(not EXAMPLE.exists(), reason="the documents are not beside the tests")

@@ -1,0 +1,148 @@
+"""Features: the shards' images -> CLIP's features of them, for a tagger to be distilled from.
+
+They lie under the shards' names in a folder of their own, see `shard_contract`; a training that reads them
+runs no CLIP. They are of the whole image, where a training without them shows CLIP the crop that it augments.
+"""
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from tagmill.models import base
+from tagmill.models.base import Floats, Image
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.transforms import parts
+from tagmill.transforms.images import IMAGE_REFERENCE, read_references
+from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.parts import Header, Inputs, Output, Part
+from tagmill.transforms.stage import PartTask
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("length", pa.float32(), nullable=False),
+    ]
+)
+"""A row for each example of a shard that has features; `length` is theirs."""
+
+EXAMPLES = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("image", IMAGE_REFERENCE, nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+"""What is read of a shard: of ingest's columns those that decoding needs."""
+
+
+class FeaturesConfig(ModelConfig):
+    """The model that teaches: an `open-clip`, or any `FeatureModel`. `batch_size` counts images."""
+
+    batch_size: int = Field(64, ge=1)
+
+
+class Features(ModelStage[FeaturesConfig]):
+    """Features of every image of a shard."""
+
+    name = "features"
+    version = 1
+    schema = SCHEMA
+
+    def inputs(self) -> tuple[str, ...]:
+        """The shards alone: they are the dataset, whether or not their sources are still there."""
+        return ("shards",)
+
+    def _meaning(self) -> dict[str, Any]:
+        model = base.create(self.config.model, self.config.options)
+        if not hasattr(model, "image_features"):
+            raise ConfigError(
+                f"features.model: {self.config.model} has no method image_features: name an open-clip, or "
+                "add it to your class"
+            )
+        # Features depend on no word, so the vocabulary is no part of it.
+        return {"model": model.fingerprint()}
+
+    def read(self, task: PartTask) -> Inputs:
+        """Read what the samples of a shard say of their images, as if they were the examples of a part."""
+        index = parts.read_table(task.inputs["shards"])
+        header = json.loads((index.schema.metadata or {})[contract.METADATA_KEY])
+        members = index.to_pylist()
+        tar = task.name + ".tar"
+        images = [_range(tar, member) for member in members if not member["member"].endswith(".json")]
+        records = [_range(tar, member) for member in members if member["member"].endswith(".json")]
+        if not len(images) == len(records) == header["examples"]:
+            raise DamageError(f"{task.inputs['shards']} does not list {header['examples']} samples")
+        examples = [
+            {name: sample[name] for name in ("key", "width", "height", "sha256")}
+            | {"row": row, "image": image}
+            for row, (image, sample) in enumerate(
+                zip(images, map(json.loads, read_references(records, task.root)), strict=True)
+            )
+        ]
+        table = pa.Table.from_pylist(examples, EXAMPLES)
+        return Inputs(task.name, {"ingest": Part(_header(task, header), table)}, {}, task.root)
+
+    def process(self, inputs: Inputs) -> Output:
+        """Make the features of one shard."""
+
+        def call(batch: list[tuple[int, Image]]) -> Floats:
+            found: Floats = self.model.image_features([image for _, image in batch])
+            return found
+
+        run = run_on_pixels(self, inputs, inputs.rows, call)
+        dimension = len(next(iter(run.results.values()))) if run.results else 0
+        array = np.full((len(inputs.rows), dimension), np.nan, np.float16)
+        records = []
+        for row, vector in run.results.items():
+            array[row] = vector
+            records.append({"row": row, "key": inputs.key(row), "length": float(np.linalg.norm(vector))})
+        data = io.BytesIO()
+        np.save(data, array)
+        notes = contract.FeatureNotes(
+            shard=inputs.parts["ingest"].header.digest,
+            sha256=hashlib.sha256(data.getvalue()).hexdigest(),
+            dimension=dimension,
+            model=self.meaning["model"],
+        )
+        return Output(
+            pa.Table.from_pylist(records, SCHEMA),
+            len(inputs.rows),
+            dead=run.dead,
+            seconds=run.seconds,
+            notes=notes.model_dump(),
+            array=data.getvalue(),
+        )
+
+
+def _range(tar: str, member: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "range", "uri": tar, "offset": member["offset"], "size": member["size"]}
+
+
+def _header(task: PartTask, shard: dict[str, Any]) -> Header:
+    """Describe a shard as a part; its digest is the sha256 of the tar."""
+    examples = {"in": shard["examples"], "out": shard["examples"], "dropped": 0, "dead": 0}
+    return Header(
+        stage="shards",
+        version=shard["version"],
+        name=task.name,
+        fingerprint=shard["fingerprint"],
+        meaning={},
+        digest=shard["sha256"],
+        counts={"example": examples, "caption": dict.fromkeys(examples, 0)},
+        dead={},
+        dropped={},
+        gone=[],
+        seconds={},
+        notes={},
+        libraries={},
+    )
