@@ -181,8 +181,9 @@ def _encoder(
     sides = [(round(len(table) ** 0.5) + 1) // 2 for table in tables]
     dimension, _, _, patch = weights["encoder.trunk.patch_embed.proj.weight"].shape
     inner = len(weights["encoder.trunk.layers.0.blocks.0.mlp.fc1.bias"])
-    arguments = {
-        "window_size": window or sides[0],
+    window = window or sides[0]
+    arguments: dict[str, Any] = {
+        "window_size": window,
         "embed_dim": dimension,
         "depths": tuple(_count(weights, f"encoder.trunk.layers.{i}.blocks") for i in stages),
         "num_heads": tuple(table.shape[1] for table in tables),
@@ -191,7 +192,7 @@ def _encoder(
     arguments |= {name: value for name, (value, default) in usual.items() if value != default}
     width = len(weights["encoder.trunk.norm.bias"])
     size = image_size or patch * 2 ** stages[-1] * sides[-1]
-    _check_windows(size, patch, len(stages), arguments["window_size"])
+    _check_windows(size, patch, len(stages), window)
     return EncoderConfig(name=SWIN, arguments=arguments, width=width), size
 
 
