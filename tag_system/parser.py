@@ -10,7 +10,7 @@ from tagmill.tag_system.matching import Arc, PhraseTrie
 from tagmill.tag_system.senses import CONTEXTS, IDIOMS, NEGATORS, OPAQUE, fits, is_color, is_done, negated
 from tagmill.tag_system.spacy_reader import DEFAULT_SPACY_MODEL, SpacyReader, load_pipeline
 from tagmill.tag_system.vocabulary import Kind, Tag, Vocabulary, normalize_name
-from tagmill.tag_system.words import OTHER, WORD, Form, Reader, Reading, plain_text
+from tagmill.tag_system.words import OTHER, WORD, Form, Reader, Reading, plain_text, without_accents
 
 __all__ = [
     "DEFAULT_SPACY_MODEL",
@@ -214,7 +214,8 @@ def _build_trie(vocabulary: Vocabulary) -> PhraseTrie[Entry]:
             trie.add([word], Sense(found, frozenset(near.split())))
     for tag in vocabulary:
         for name in (tag.name, *tag.aliases):
-            words = [word.group() for word in WORD.finditer(_no_possessive(normalize_name(name)))]
+            plain = without_accents(_no_possessive(normalize_name(name)))
+            words = [word.group() for word in WORD.finditer(plain)]
             if words:
                 trie.add(words, tag)
             # The fruit has the plain name; the colour answers to it where an adjective stands.

@@ -13,7 +13,8 @@ hot dog|teddy bear|stuffed bear|gummy bear|home plate|license plate|number plate
 |fish eye|fire place|fire hydrant|cat walk|cat fish|bird house|dog house|car park|boat house
 |table tennis|hat band|lap dance|belly dance|head first
 |bed room|bath room|cross legged|ice cream|no parking|no smoking|tooth brush|hair cut|rain bow
-|man hole|sun flower
+|man hole|sun flower|man made
+|hot +pink|walking +stick
 |stop +sign|stop +light|fire +truck|fire +engine|fire +station|fire +fighter|bus +stop
 |bus +station|train +station|train +track|traffic +light|parking +meter|parking +lot
 |orange +juice|apple +juice|carrot +cake|banana +bread|cup +cake|toilet +paper|tv +stand

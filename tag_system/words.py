@@ -1,6 +1,7 @@
 """The words of a caption as the parser sees them, whoever says what class they have."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -63,10 +64,17 @@ Known = Callable[[str], bool]
 
 def make_form(text: str, lemma: str, pos: str, known: Known) -> Form:
     """The form of a word in any spelling; names that no vocabulary has are left out."""
-    low = _POSSESSIVE_END.sub("", text.lower())
+    low = without_accents(_POSSESSIVE_END.sub("", text.lower()))
     group = NOUN if low in _PERSONS else _GROUPS.get(pos, OTHER)
     names = _names(low, lemma.lower(), group)
     return Form(low, lemma.lower(), pos, group, tuple(Arc(name) for name in names if known(name)))
+
+
+def without_accents(word: str) -> str:
+    """The word as names are mostly written: a café is a cafe."""
+    if word.isascii():
+        return word
+    return "".join(char for char in unicodedata.normalize("NFKD", word) if not unicodedata.combining(char))
 
 
 def _names(text: str, lemma: str, group: str) -> Iterator[str]:

@@ -98,6 +98,12 @@ def test_tags(parser: CaptionParser, caption: str, tags: str) -> None:
         pytest.param("track\ntrain track", "a runner on the track", ["track"], id="by another context"),
         pytest.param("cake\ncupcake", "cup cakes", ["cupcake"], id="joined before hidden"),
         pytest.param("person\tobject\tsomeone", "someone runs", ["person"], id="pronoun"),
+        pytest.param(
+            "caf\u00e9\ncroissant", "CAFE\u0301 with a croissant", ["caf\u00e9", "croissant"], id="accents"
+        ),
+        pytest.param("\ub098\ubb34", "\ub098\ubb34 tree", ["\ub098\ubb34"], id="another script"),
+        pytest.param("man\nlake", "a man-made lake", ["lake"], id="made by man"),
+        pytest.param("board", "A man boards the bus", [], id="boards a bus"),
         pytest.param("fireman", "two firemen", ["fireman"], id="plural in -men"),
         pytest.param("sing\taction\nsinge\taction", "a man singing", ["sing"], id="no e lost before -ing"),
         pytest.param("knife\nfork", "he has a knife and fork for it", ["knife", "fork"], id="noun after and"),
