@@ -1,8 +1,14 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from sources import encode, members, square_image, write_config, write_tar
+
+
+def pytest_configure() -> None:
+    """Models this small lose more time between threads than they win, the more so on a busy machine."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

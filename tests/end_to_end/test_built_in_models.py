@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import webdataset as wds
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
@@ -33,18 +34,23 @@ def run(folder: Path) -> Path:
     return shards.parent
 
 
-def test_built_in_models_run_through_all_stages_to_the_same_bytes_twice(tmp_path: Path):
-    first, second = run(tmp_path / "one"), run(tmp_path / "two")
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of a run."""
+    return run(tmp_path_factory.mktemp("built_in") / "one")
+
+
+def test_built_in_models_run_through_all_stages_to_the_same_bytes_twice(first: Path):
+    second = run(first.parents[3] / "two")
     assert first.name == second.name
     names = sorted(path.name for path in first.glob("*.tar"))
     assert names
     assert [file_digest(first / name) for name in names] == [file_digest(second / name) for name in names]
 
 
-def test_every_box_of_a_shard_belongs_to_a_candidate_and_lies_in_its_image(tmp_path: Path):
-    shards = run(tmp_path / "one")
+def test_every_box_of_a_shard_belongs_to_a_candidate_and_lies_in_its_image(first: Path):
     boxes = 0
-    for path in shards.glob("*.tar"):
+    for path in first.glob("*.tar"):
         for sample in wds.WebDataset(str(path), shardshuffle=False, empty_check=False).decode("pil"):
             image, text = sample["png"], sample["json"]
             found = text if isinstance(text, dict) else json.loads(text)

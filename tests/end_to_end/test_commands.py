@@ -6,13 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from commands import parts_of, shards_of, start, tagmill
+from commands import parts_of, start, tagmill
+from runs import drive, shard_bytes, squares_config
 from sources import members, write_config, write_squares, write_tar
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.run import Driver
+from tagmill.tag_system.errors import ConfigError
 
 
 def config_over(folder: Path, count: int = 8, **changes: object) -> Path:
-    write_squares(folder / "data" / "a.tar", count)
-    return write_config(folder, **changes)
+    """A run that parses no captions: that takes a model of its own to load."""
+    return squares_config(folder, {"a.tar": (count, 0)}, **changes)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a finished run; whoever changes it makes it whole again."""
+    config = config_over(tmp_path_factory.mktemp("made"))
+    tagmill("run", config)
+    return config
 
 
 def one_line(err: str) -> str:
@@ -21,34 +33,38 @@ def one_line(err: str) -> str:
     return line
 
 
+NOWHERE = [{"name": "a", "format": "webdataset", "path": "nowhere/*.tar"}]
+NO_MODEL = {"model": "grounding-dino", "options": {"path": "/no/such/folder"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"part_sise": 5}, "did you mean part_size"),
+        ({"inputs": NOWHERE}, "nowhere/*.tar"),
+        ({"localize": NO_MODEL}, "/no/such/folder"),
+    ],
+    ids=["unknown key", "wrong path", "missing model"],
+)
+def test_bad_usage_is_one_line_that_says_what_to_do(tmp_path: Path, changes: dict[str, object], said: str):
+    _, err = tagmill("run", config_over(tmp_path, **changes), code=2)
+    assert said in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
         ({"clean": {"policy": {"rull": "paper"}}}, "clean.policy.rull; did you mean rule"),
-        ({"inputs": [{"name": "a", "format": "webdataset", "path": "nowhere/*.tar"}]}, "nowhere/*.tar"),
         ({"tag": {"model": "no_such_module:Tagger"}}, "no_such_module"),
-        (
-            {"localize": {"model": "grounding-dino", "options": {"path": "/no/such/folder"}}},
-            "/no/such/folder",
-        ),
         ({"vocabulary": "no_such_list.txt"}, "no_such_list.txt"),
         ({"shards": {"size": 2}}, "shards.size"),
     ],
-    ids=[
-        "unknown key",
-        "nested key",
-        "wrong path",
-        "missing module",
-        "missing model",
-        "vocabulary",
-        "shard size",
-    ],
+    ids=["nested key", "missing module", "vocabulary", "shard size"],
 )
-def test_bad_usage_is_one_line_that_says_what_to_do(tmp_path: Path, changes: dict[str, object], said: str):
-    config = config_over(tmp_path, **changes)
-    _, err = tagmill("run", config, code=2)
-    assert said in one_line(err)
+def test_a_bad_config_is_found_before_anything_starts(tmp_path: Path, changes: dict[str, object], said: str):
+    with pytest.raises(ConfigError, match=said) as caught:
+        Driver(load_config(str(config_over(tmp_path, **changes))))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_config_file_is_one_line(tmp_path: Path):
@@ -64,14 +80,11 @@ def test_unknown_beam_flags_and_refused_runners_say_why(tmp_path: Path):
     assert "loses data" in one_line(err)
 
 
-def test_run_then_nothing_to_do_then_verify_finds_damage(tmp_path: Path):
-    config = config_over(tmp_path)
-    run = tmp_path / "run"
-    tagmill("run", config)
+def test_a_second_run_does_nothing_and_verify_finds_damage(config: Path):
+    run = config.parent / "run"
     before = parts_of(run)
     tagmill("run", config)
     assert parts_of(run) == before
-    tagmill("verify", run)
     victim = next((run / "tag").glob("*/*.parquet"))
     victim.write_bytes(victim.read_bytes()[:-10])
     _, err = tagmill("verify", run, code=5)
@@ -83,8 +96,8 @@ def test_run_then_nothing_to_do_then_verify_finds_damage(tmp_path: Path):
 
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    tagmill("run", config_over(whole, 60, part_size=3))
-    config = config_over(killed, 60, part_size=3)
+    drive(config_over(whole, 36, part_size=3))
+    config = config_over(killed, 36, part_size=3)
     process = start("run", config)
     run = killed / "run"
     deadline = time.monotonic() + 120
@@ -93,25 +106,12 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = parts_of(run)
-    made = [name for name in before if name.startswith("localize/")]
-    assert 4 <= len(made) <= 20
+    assert len([name for name in before if name.startswith("localize/")]) >= 4
     tagmill("run", config)
     after = parts_of(run)
     assert {name: after[name] for name in before} == before, "a finished part was made again"
-    assert shards_of(run) == shards_of(whole / "run")
-    leftovers = list(run.rglob(".tmp-*"))
-    assert len(leftovers) <= 1
-
-
-def test_interrupting_is_one_line_and_130(tmp_path: Path):
-    process = start("run", config_over(tmp_path, 60, part_size=3))
-    while not list((tmp_path / "run").glob("ingest/*/*.parquet")):
-        time.sleep(0.01)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "interrupted" in err
+    assert shard_bytes(run) == shard_bytes(whole / "run")
+    assert len(list(run.rglob(".tmp-*"))) <= 1
 
 
 def test_hostile_input_is_dead_letters_and_nothing_is_lost(tmp_path: Path):
@@ -163,19 +163,15 @@ def test_too_many_dead_letters_stop_the_run(tmp_path: Path):
     assert "max_dead_fraction" in one_line(err)
 
 
-def test_a_changed_source_is_refused_until_it_is_accepted(tmp_path: Path):
-    config = config_over(tmp_path)
-    tagmill("run", config)
-    write_squares(tmp_path / "data" / "a.tar", 8, 100)
-    _, err = tagmill("run", config, code=4)
-    assert "--accept-changes" in one_line(err)
-    tagmill("run", config, "--accept-changes")
-    tagmill("verify", tmp_path / "run")
-
-
-def test_dry_run_shows_the_accelerator_hint_on_model_stages_alone(tmp_path: Path):
-    config = config_over(tmp_path)
-    tagmill("run", config)
+def test_dry_run_shows_the_accelerator_hint_on_model_stages_alone(config: Path):
     out, _ = tagmill("run", config, "--set", "tag.score_floor=0.2", "--runner", "portable", "--dry-run")
     (hinted,) = [line for line in out.splitlines() if "accelerator" in line]
     assert hinted.strip().startswith("tag/")
+
+
+def test_a_changed_source_is_refused_until_it_is_accepted(config: Path):
+    write_squares(config.parent / "data" / "a.tar", 8, 100)
+    _, err = tagmill("run", config, code=4)
+    assert "--accept-changes" in one_line(err)
+    tagmill("run", config, "--accept-changes")
+    tagmill("verify", config.parent / "run")

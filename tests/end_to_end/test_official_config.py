@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import tagmill
+from commands import call
 from tagmill.models import base
 from tagmill.pipeline.config import load_config
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not EXAMPLE.exists(), reason="the documents are 
 def test_a_missing_model_is_named_in_one_line(tmp_path: Path, command: str):
     config = tmp_path / "official.yaml"
     config.write_text(EXAMPLE.read_text().replace("runs/official", str(tmp_path / "run")))
-    _, err = tagmill(command, config, code=2)
+    _, err = call(command, config, code=2)
     (line,) = err.splitlines()
     assert "weights/ram_plus_swin_large_14m" in line
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sources import write_config, write_squares
+from runs import squares_config
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -18,8 +18,9 @@ def test_worker_processes_import_tagmill_and_not_the_folder_they_stand_in(tmp_pa
     for folder in ("models", "pipeline", "transforms"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text("raise ImportError('the wrong package')")
-    write_squares(tmp_path / "data" / "a.tar", 12)
-    config = write_config(tmp_path)
+    # Few stages: each of them starts its workers anew.
+    stages = {"duplicates": None, "localize": None, "embed": None}
+    config = squares_config(tmp_path, {"a.tar": (12, 0)}, **stages)
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(SUPPORT)]))
     site = [str(Path(entry).resolve()) for entry in path.split(os.pathsep)]
     result = subprocess.run(

@@ -33,7 +33,7 @@ def tagmill(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos") / "run"
-    tagmill("run", "docs/examples/photos.yaml", "--set", f"run={folder}", "--workers", "2")
+    tagmill("run", "docs/examples/photos.yaml", "--set", f"run={folder}")
     return folder
 
 

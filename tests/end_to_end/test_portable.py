@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import environment, shards_of, tagmill
+from commands import environment, tagmill
+from runs import drive, shard_bytes
 from sources import write_config, write_squares
 
 
@@ -66,11 +67,11 @@ def test_a_run_on_a_job_service_with_external_workers_gives_the_same_shards(
     for name in ("local", "portable"):
         write_squares(tmp_path / name / "data" / "a.tar", 12)
         write_config(tmp_path / name)
-    tagmill("run", tmp_path / "local" / "config.yaml")
+    drive(tmp_path / "local" / "config.yaml")
     flags = [
         f"--job_endpoint=localhost:{job}",
         "--environment_type=EXTERNAL",
         f"--environment_config=localhost:{pool}",
     ]
     tagmill("run", tmp_path / "portable" / "config.yaml", "--runner", "portable", "--", *flags)
-    assert shards_of(tmp_path / "portable" / "run") == shards_of(tmp_path / "local" / "run")
+    assert shard_bytes(tmp_path / "portable" / "run") == shard_bytes(tmp_path / "local" / "run")

@@ -34,13 +34,6 @@ def expected(tmp_path_factory) -> dict[str, str]:
     return shard_bytes(folder / "run")
 
 
-def test_two_workers_make_the_same_shards_as_one_and_are_quiet(tmp_path, expected):
-    result = tagmill("run", small(tmp_path), "--workers", "2")
-    assert result.returncode == 0
-    assert result.stderr == ""
-    assert shard_bytes(tmp_path / "run") == expected
-
-
 def test_a_worker_that_dies_costs_only_what_it_was_at(tmp_path, expected):
     (tmp_path / "deaths").mkdir()
     tagger = {
@@ -79,32 +72,29 @@ def test_a_bug_in_a_plug_in_ends_the_run_with_its_cause(tmp_path, workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interruption_is_one_line_and_leaves_no_worker(tmp_path, workers):
-    slow = {"model": "troubled_models:SlowTagger", "options": {"seconds": 1}}
+    begun = tmp_path / "begun"
+    slow = {"model": "troubled_models:SlowTagger", "options": {"seconds": 60, "begun": str(begun)}}
     process = start("run", small(tmp_path, tag=slow), "--workers", workers)
     try:
-        while not (tmp_path / "run" / "ingest" / "_STAGE.json").exists() or (
-            workers > 1 and not workers_of(process.pid)
-        ):
+        while not begun.exists():
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(1.5)
         running = workers_of(process.pid)
+        assert bool(running) == (workers > 1)
         for pid in [process.pid, *running]:  # as Ctrl-C in a terminal, which reaches them all
             os.kill(pid, signal.SIGINT)
-        began = time.monotonic()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)  # an image takes as long, a batch five times that
     finally:
         process.kill()
     assert process.returncode == 130
     assert err == "tagmill: interrupted; run the same command to go on\n"
-    assert time.monotonic() - began < 10
     for pid in running:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert not (tmp_path / "run" / "lease.json").exists()
 
 
-def test_a_driver_that_is_killed_leaves_no_worker_behind_and_is_gone_on_from(tmp_path, expected):
+def test_a_driver_that_is_killed_leaves_no_worker_behind_and_is_quietly_gone_on_from(tmp_path, expected):
     slow = {"model": "troubled_models:SlowTagger", "options": {"seconds": 0.15}}
     config = small(tmp_path, tag=slow)
     process = start("run", config, "--workers", 2)
@@ -118,7 +108,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind_and_is_gone_on_from(tmp
     process.communicate()
     before = parts_there(run, "tag")
     result = tagmill("run", config, "--workers", 2)
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
     assert before.items() <= parts_there(run, "tag").items()
     assert shard_bytes(run) == expected
     deadline = time.monotonic() + 20

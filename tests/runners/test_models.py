@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from commands import tagmill
+from commands import call
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.ram_plus import RamPlus
@@ -39,11 +39,11 @@ def convert(checkpoint):
 
 def test_from_a_checkpoint_to_a_folder_and_what_it_holds(tmp_path, checkpoint):
     lists = ["--classes", tmp_path / "tags.txt", "--thresholds", tmp_path / "limits.txt"]
-    out, err = tagmill("models", "convert", checkpoint, tmp_path / "out", *lists, "--dtype", "float16")
+    out, err = call("models", "convert", checkpoint, tmp_path / "out", *lists, "--dtype", "float16")
     assert not err
     assert "ram_plus, 40 classes x 5 descriptions" in out
     assert "left out 1 tensors: follows from the image size" in out
-    out, _ = tagmill("models", "info", tmp_path / "out")
+    out, _ = call("models", "info", tmp_path / "out")
     said = dict(line.split(":", 1) for line in out.splitlines())
     said = {name: value.strip() for name, value in said.items()}
     assert said["kind"] == "ram_plus"
@@ -52,7 +52,7 @@ def test_from_a_checkpoint_to_a_folder_and_what_it_holds(tmp_path, checkpoint):
     assert said["classes"] == "40 classes x 5 descriptions, sign, two, cat, ..."
     assert said["image"].startswith("96 x 96")
     assert len(said["sha256"]) == 64
-    _, err = tagmill("models", "convert", checkpoint, tmp_path / "out", *lists, code=2)
+    _, err = call("models", "convert", checkpoint, tmp_path / "out", *lists, code=2)
     assert "exists already" in err
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from commands import tagmill
+from commands import call
 from tagmill.tag_system.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ def vocabulary(tmp_path):
 
 
 def test_tags_are_marked_and_the_rest_has_reasons(vocabulary):
-    out, _ = tagmill("parse", "a man riding a horse past a hot dog without cars", "--vocabulary", vocabulary)
+    out, _ = call("parse", "a man riding a horse past a hot dog without cars", "--vocabulary", vocabulary)
     first, *lines = out.splitlines()
     assert first == "a [man] [riding] a [horse] past a hot dog without cars"
     assert "  riding: ride, action" in lines
@@ -26,7 +26,7 @@ def test_tags_are_marked_and_the_rest_has_reasons(vocabulary):
 def test_a_file_as_json(vocabulary, tmp_path, mode):
     (tmp_path / "captions.txt").write_text("a dog\n\na man parked a car\n")
     arguments = ["--file", tmp_path / "captions.txt", "--vocabulary", vocabulary, "--mode", mode, "--json"]
-    first, second = map(json.loads, tagmill("parse", *arguments)[0].splitlines())
+    first, second = map(json.loads, call("parse", *arguments)[0].splitlines())
     assert first["mentions"] == [{"tag": "dog", "kind": "object", "surface": "dog", "start": 2, "end": 5}]
     assert [mention["tag"] for mention in second["mentions"]] == ["man", "car"]
     assert second["unmatched"] == [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny_models
-from commands import tagmill
+from commands import call
 from tagmill.models.base import file_digest
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
@@ -53,7 +53,7 @@ def vocabulary(tmp_path):
 def test_tags_have_scores_names_and_boxes(model, photo, vocabulary, tmp_path):
     arguments = ["--model", model / "tagger", "--vocabulary", vocabulary, "--output", tmp_path / "drawn"]
     boxes = ["--boxes", "--localizer", model / "localizer", "--box-threshold", 0]
-    out, _ = tagmill("predict", photo, *arguments, *boxes, "--json")
+    out, _ = call("predict", photo, *arguments, *boxes, "--json")
     (found,) = map(json.loads, out.splitlines())
     assert (found["width"], found["height"]) == (90, 60)
     tags = {tag["tag"]: tag for tag in found["tags"]}

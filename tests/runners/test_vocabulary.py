@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from commands import tagmill
+from commands import call
 
 
 def test_check_and_diff_and_show(tmp_path: Path) -> None:
@@ -8,17 +8,17 @@ def test_check_and_diff_and_show(tmp_path: Path) -> None:
     old.write_text("dog\tobject\tpup\ncat\n")
     new.write_text("dog\tobject\tpup\ncat\nsky\tscene\n")
     bad.write_text("dog\t\tcat\ncat\nDog\n")
-    out, _ = tagmill("vocab", "check", new)
+    out, _ = call("vocab", "check", new)
     assert out.startswith("3 tags, 4 names, digest ")
-    out, err = tagmill("vocab", "check", bad, code=5)
+    out, err = call("vocab", "check", bad, code=5)
     assert len(out.splitlines()) == 2
     assert "has 2 faults" in err
-    out, _ = tagmill("vocab", "diff", old, new)
+    out, _ = call("vocab", "diff", old, new)
     assert out.splitlines()[0].split() == ["added", "sky"]
-    _, err = tagmill("vocab", "diff", new, old, code=5)
+    _, err = call("vocab", "diff", new, old, code=5)
     assert "add tags at its end only" in err
-    out, _ = tagmill("vocab", "show", "PUP", "--vocabulary", new)
+    out, _ = call("vocab", "show", "PUP", "--vocabulary", new)
     assert out.splitlines()[0] == "name       dog (id 0)"
-    _, err = tagmill("vocab", "show", "quux", code=2)
+    _, err = call("vocab", "show", "quux", code=2)
     assert "neither a name nor an alias of the built-in" in err
-    assert "synset" in tagmill("vocab", "show", "giraffe")[0]
+    assert "synset" in call("vocab", "show", "giraffe")[0]

@@ -15,12 +15,15 @@ from tagmill.models.base import Floats, Image
 
 
 class SlowTagger(SquareTagger):
-    """Takes `seconds` an image."""
+    """Takes `seconds` an image; leaves a file `begun` when it starts, if it is told where."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, begun: str = "") -> None:
         self.seconds = seconds
+        self.begun = begun
 
     def predict(self, images: Sequence[Image]) -> list[Floats]:
+        if self.begun:
+            Path(self.begun).touch()
         time.sleep(self.seconds * len(images))
         return super().predict(images)
 
