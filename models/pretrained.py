@@ -56,9 +56,11 @@ class Source:
 
         revision = self._revision
         cached = huggingface_hub.try_to_load_from_cache(self._place, self._needs[0][0], revision=revision)
+        missing = [" or ".join(need) for need in self._needs]
         if isinstance(cached, str):
             revision = Path(cached).parent.name
-            if not missing_files(Path(cached).parent, self._needs):
+            missing = missing_files(Path(cached).parent, self._needs)
+            if not missing:
                 return Path(cached).parent
         try:
             found = Path(
@@ -68,9 +70,9 @@ class Source:
             )
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"model {self._place!r} is no local folder, is not in the cache of the Hugging "
-                f"Face hub, and cannot be downloaded ({type(error).__name__}); give the path of a "
-                "folder that has it"
+                f"model {self._place!r} is no local folder, the cache of the Hugging Face hub has no "
+                f"{', no '.join(missing)} of it, and it cannot be downloaded ({type(error).__name__}); "
+                "give the path of a folder that has it"
             ) from error
         require_files(found, self._needs)
         return found

@@ -1,12 +1,16 @@
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 import tiny_models
+from runs import samples
 from sources import write_config, write_squares
 from tagmill.models.base import file_digest
 from tagmill.pipeline.config import load_config
@@ -16,17 +20,22 @@ from tagmill.runners.local import LocalEngine
 
 
 def run(folder: Path) -> Path:
-    """Run all stages with Grounding DINO and CLIP in their own formats; weights are random."""
+    """Run all stages with built-in models in their own formats; weights are random."""
     models = folder.parent / "models"
     if not models.exists():
         tiny_models.grounding_dino(models / "dino")
         tiny_models.open_clip(models / "clip")
+        tiny_models.tag2text(models / "tag2text")
     write_squares(folder / "data" / "a.tar", 7)
     config = write_config(
         folder,
+        caption={"model": "tag2text", "options": {"path": str(models / "tag2text"), "max_length": 14}},
+        tag={"model": "ram", "options": {"path": str(models / "tag2text")}},
         localize={"model": "grounding-dino", "options": {"path": str(models / "dino")}, "box_floor": 0.0},
         embed={"model": "open-clip", "options": {"model": f"local-dir:{models / 'clip'}"}},
     )
+    with (folder / "vocabulary.tsv").open("a") as stream:
+        stream.write("glass\ndog\n")
     driver = Driver(load_config(str(config)))
     with ConsoleProgress(Console(quiet=True), "plain") as progress:
         driver.run(LocalEngine(1, PipelineOptions([])), progress)
@@ -63,3 +72,20 @@ def test_every_box_of_a_shard_belongs_to_a_candidate_and_lies_in_its_image(first
                     assert 0 <= y1 < y2 <= found["height"]
                     assert 0 <= score <= 1
     assert boxes
+
+
+def test_tags_of_generated_captions_are_evidence(first: Path):
+    folder = first.parents[1]
+    captions: dict[tuple[str, int], dict[str, Any]] = {}
+    for path in (folder / "caption").glob("*/*.parquet"):
+        captions |= {(path.stem, row["row"]): row for row in pq.read_table(path).to_pylist()}
+    assert len(captions) == 7
+    assert len({row["caption"] for row in captions.values()}) > 1
+    counted = Counter(m["tag"] for row in captions.values() for m in row["mentions"])
+    assert counted["glass"] > 0
+    evidence = Counter[str]()
+    for sample in samples(folder):
+        for tag in sample["tags"]:
+            evidence[tag["tag"]] += tag["evidence"]["generated"]
+    images = Counter(tag for row in captions.values() for tag in {m["tag"] for m in row["mentions"]})
+    assert +evidence == images

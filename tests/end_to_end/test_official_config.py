@@ -7,6 +7,7 @@ import pytest
 from commands import call
 from tagmill.models import base
 from tagmill.pipeline.config import load_config
+from tagmill.tag_system.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "official.yaml"
 
@@ -32,3 +33,17 @@ def test_the_models_take_the_options_that_the_config_gives():
         base.create(section.model, section.options)
     assert config.localize is not None
     assert config.localize.options["box_floor"] <= config.localize.box_floor
+
+
+def test_the_captioner_that_is_commented_out_is_one(tmp_path: Path):
+    text = EXAMPLE.read_text()
+    start = text.index("# caption:")
+    lines = text[start : text.index("\n\n", start)].splitlines()
+    config = tmp_path / "official.yaml"
+    config.write_text(
+        text[:start] + "\n".join(line.removeprefix("# ") for line in lines) + "\n" + text[start:]
+    )
+    found = load_config(str(config)).caption
+    assert found is not None
+    with pytest.raises(ConfigError, match="no model folder weights/tag2text_swin_14m"):
+        base.create(found.model, found.options)

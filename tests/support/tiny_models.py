@@ -97,6 +97,55 @@ def _spread(model: Any) -> None:
                 weights.add_(torch.randn_like(weights) * 0.05)
 
 
+def mm_grounding_dino(folder: Path, *, seed: int = 0) -> Path:
+    """Save MMDetection's version of Grounding DINO, in the sizes of the other one."""
+    import torch
+    from transformers import AutoProcessor, MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
+
+    plain = json.loads((grounding_dino(folder, seed=seed) / "config.json").read_text())
+    processor = AutoProcessor.from_pretrained(folder)
+    known = MMGroundingDinoConfig().to_dict()
+    config = {key: value for key, value in plain.items() if key in known and key != "model_type"}
+    torch.manual_seed(seed)
+    model = MMGroundingDinoForObjectDetection(MMGroundingDinoConfig(**config)).eval()
+    _spread(model)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def tag2text(folder: Path, *, seed: int = 1) -> Path:
+    """Save a Tag2Text of four classes that mostly writes of glass, differently for different images."""
+    import torch
+
+    from tagmill.models.ram import store
+    from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig, TextConfig
+    from tagmill.models.ram.tag2text import Tag2Text
+
+    torch.manual_seed(seed)
+    pieces = word_pieces()
+    config = RamConfig(
+        kind="tag2text",
+        image_size=64,
+        encoder=EncoderConfig(name="resnet18", arguments={"channels": (8, 8, 8, 8)}, stages=(4,), width=16),
+        head=HeadConfig(hidden=24, heads=2, inner=32),
+        classes=("dog", "car", "red", "glass"),
+        text=TextConfig(heads=2, layers=3, inner=32, tokens=len(pieces) + 2, positions=64),
+    )
+    model = Tag2Text(config).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim > 1:
+                weights.mul_(3)
+        model.text.decoder.embedding.words.weight.mul_(0.6)
+        model.text.decoder.bias[[pieces[word] for word in ("dog", "car", "glass", "red")]] += 20
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = folder.with_name(folder.name + ".vocab.txt")
+    vocab.write_text("\n".join(pieces) + "\n")
+    store.save(model, folder, vocab=vocab)
+    return folder
+
+
 def open_clip(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
     """Save a CLIP of about 0.2M weights as an open_clip folder (`local-dir:FOLDER`)."""
     import open_clip as library
