@@ -271,6 +271,27 @@ def test_every_kind_learns_all_its_official_terms(values_of, vocab, kind):
     assert store.load(Path(values["out"]) / "last").config.kind == kind
 
 
+@pytest.mark.parametrize("kind", ["ram", "tag2text"])
+def test_a_few_steps_lower_the_losses_of_the_kinds_that_caption(values_of, vocab, kind):
+    values = values_of(
+        model={
+            **MODEL,
+            "head": {**MODEL["head"], "dropout": 0.0},
+            "text": {**TEXT, "dropout": 0.0},
+            "kind": kind,
+        },
+        losses={"terms": None},
+        vocab=vocab,
+        epochs=8,
+        schedule={"learning_rate": 0.01},
+        engine={"clip_norm": 1.0},
+        validate=False,
+    )
+    assert trainer_of(values).run()
+    totals = [row["total"] for row in lines(values)]
+    assert sum(totals[-3:]) < 0.7 * sum(totals[:3])
+
+
 def test_new_tags_are_added_to_a_trained_model(values_of):
     first = values_of("first", epochs=1)
     trainer_of(first).run()
