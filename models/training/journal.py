@@ -1,31 +1,38 @@
-"""What a training writes down: a line of JSON for every so many steps, and TensorBoard if asked."""
+"""What a training writes down: a line of JSON for every so many steps; TensorBoard and W&B if asked."""
 
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tagmill.tag_system.errors import ConfigError
 
-LOG = "log.jsonl"
+LOG, WANDB_ID = "log.jsonl", "wandb.id"
 
 
 class Journal:
     """Appends to OUT/log.jsonl; lines of steps after `step`, which are to be taken anew, are cut off first.
 
-    Raises ConfigError if TensorBoard is asked for and not installed.
+    `wandb` are options of `wandb.init`; a training that goes on continues its run there. Raises ConfigError
+    if TensorBoard or W&B is asked for and not installed, or does not start.
     """
 
-    def __init__(self, out: Path, step: int, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, out: Path, step: int, *, tensorboard: bool = False, wandb: dict[str, Any] | None = None
+    ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / LOG
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         path.write_text("".join(line for line in lines if _step(line) <= step))
         self._stream = path.open("a", buffering=1)
         self._board = _board(out, step) if tensorboard else None
+        self._run = None if wandb is None else _run(out, wandb)
 
     def write(self, line: dict[str, Any]) -> None:
         """Write a line down; it has a `step`."""
         self._stream.write(json.dumps(line) + "\n")
+        if self._run is not None:
+            self._run.log(line, step=line["step"])
         if self._board is not None:
             for name, value in line.items():
                 if isinstance(value, float):
@@ -36,6 +43,8 @@ class Journal:
         self._stream.close()
         if self._board is not None:
             self._board.close()
+        if self._run is not None:
+            self._run.finish()
 
 
 def _step(line: str) -> float:
@@ -44,6 +53,20 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
         return float("inf")
+
+
+def _run(out: Path, options: dict[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError("wandb needs `pip install wandb`, or leave it out") from error
+    name = out / WANDB_ID
+    if not name.exists():
+        name.write_text(uuid4().hex[:8] + "\n")
+    try:
+        return wandb.init(**{"dir": str(out), "id": name.read_text().strip(), "resume": "allow", **options})
+    except (TypeError, ValueError, wandb.Error) as error:
+        raise ConfigError(f"wandb: {str(error).splitlines()[0]}") from error
 
 
 def _board(out: Path, step: int) -> Any:

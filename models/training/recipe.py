@@ -98,7 +98,8 @@ class Recipe(_Section):
     that of `init`.
 
     A checkpoint is written every `save_every` steps and after each epoch, and a line is logged every
-    `log_every`. `validate` measures the loss on the split val after each epoch, and keeps the best model.
+    `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`. `validate` measures the loss
+    on the split val after each epoch, and keeps the best model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -121,6 +122,7 @@ class Recipe(_Section):
     log_every: int = Field(10, ge=1)
     validation: bool = Field(True, alias="validate")
     tensorboard: bool = False
+    wandb: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

@@ -101,8 +101,11 @@ class Trainer:
 
     def run(self, until: int | None = None) -> bool:
         """Train to the end, or until a step; tells whether it came to the end. A checkpoint is left."""
+        recipe = self.recipe
         journal = (
-            Journal(self.out, self.step, tensorboard=self.recipe.tensorboard) if self.place.first else None
+            Journal(self.out, self.step, tensorboard=recipe.tensorboard, wandb=recipe.wandb)
+            if self.place.first
+            else None
         )
         with contextlib.closing(journal) if journal else contextlib.nullcontext():
             while self.loader.epoch < self.recipe.epochs:
