@@ -14,7 +14,7 @@ from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.console import ConsoleProgress, LogFormat
 from tagmill.runners.job_view import show_jobs
 from tagmill.runners.local import LocalEngine
-from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints
+from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
 from tagmill.tag_system.errors import ConfigError
 
 
@@ -45,9 +45,14 @@ def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
     options = parse_flags(request.beam_flags)
     engine = _engine(request, options, console)
     driver = Driver(load_config(request.config, request.overrides), accept_changes=request.accept_changes)
+    missing = what_is_missing(request.runner.lower())
     if dry_run:
         show_jobs(console, driver, engine)
+        if missing:
+            console.print(missing, markup=False)
         return
+    if missing:
+        raise ConfigError(missing)
     with Lease(driver.run_folder.path("lease.json")):
         names = [stage.name for stage in driver.stages]
         with ConsoleProgress(console, request.log_format, names) as progress:

@@ -46,6 +46,16 @@ class RemoteEngine:
         return pipeline
 
 
+def what_is_missing(runner: str) -> str | None:
+    """Say what has to be installed before jobs can be handed to a runner; building them needs nothing."""
+    if runner == "dataflow":
+        try:
+            from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401  # only whether it is there
+        except ImportError:
+            return "--runner dataflow needs Beam's client of Google Cloud: pip install 'tagmill[gcp]'"
+    return None
+
+
 def parse_hints(values: list[str]) -> dict[str, str]:
     """Read resource hints written as name=value; none given are the defaults, `none` is none at all."""
     if not values:

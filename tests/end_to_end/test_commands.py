@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from commands import parts_of, start, tagmill
+from commands import call, parts_of, start, tagmill
 from runs import drive, shard_bytes, squares_config
 from sources import members, write_config, write_squares, write_tar
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
+from tagmill.runners.remote import what_is_missing
 from tagmill.tag_system.errors import ConfigError
 
 
@@ -167,6 +168,16 @@ def test_dry_run_shows_the_accelerator_hint_on_model_stages_alone(config: Path):
     out, _ = tagmill("run", config, "--set", "tag.score_floor=0.2", "--runner", "portable", "--dry-run")
     (hinted,) = [line for line in out.splitlines() if "accelerator" in line]
     assert hinted.strip().startswith("tag/")
+
+
+@pytest.mark.skipif(what_is_missing("dataflow") is None, reason="the extra gcp is installed")
+def test_dataflow_without_its_extra_can_be_shown_and_says_what_a_run_needs(config: Path):
+    change = ("--set", "tag.score_floor=0.2", "--runner", "dataflow")
+    out, _ = call("run", config, *change, "--dry-run")
+    assert "tag/Tag" in out
+    assert "pip install 'tagmill[gcp]'" in out.splitlines()[-1]
+    _, err = call("run", config, *change, code=2)
+    assert "pip install 'tagmill[gcp]'" in one_line(err)
 
 
 def test_a_changed_source_is_refused_until_it_is_accepted(config: Path):
