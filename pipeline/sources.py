@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tagmill.pipeline.config import RunConfig
@@ -22,6 +25,9 @@ from tagmill.transforms.ingest import (
 )
 from tagmill.transforms.readers import access
 from tagmill.transforms.readers.base import InputConfig
+
+THREADS = 16
+"""Files that are looked at together: on an object store, each look takes its time."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,22 @@ def find_sources(config: RunConfig) -> dict[str, FoundSource]:
         root, paths = _folders(source) if source.format == "folder" else _files(source)
         if source.images and not files.exists(source.images):
             raise ConfigError(f"input {source.name}: no image folder {source.images}")
-        for path in paths:
-            # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
-            name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
-            uri = files.join(root, path)
-            try:
-                size, stamp = access.size_and_stamp(uri, source)
-            except FileNotFoundError as error:
-                raise ConfigError(f"input {source.name}: {uri} is gone, or a link to nothing") from error
-            images = _absolute(source.images) if source.images else _images(source, root, uri)
-            found[name] = FoundSource(name, source, root, path, images, size, stamp)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for one in pool.map(partial(_find, source, root), paths):
+                found[one.name] = one
     return found
+
+
+def _find(source: InputConfig, root: str, path: str) -> FoundSource:
+    # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
+    name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
+    uri = files.join(root, path)
+    try:
+        size, stamp = access.size_and_stamp(uri, source)
+    except FileNotFoundError as error:
+        raise ConfigError(f"input {source.name}: {uri} is gone, or a link to nothing") from error
+    images = _absolute(source.images) if source.images else _images(source, root, uri)
+    return FoundSource(name, source, root, path, images, size, stamp)
 
 
 def _folders(source: InputConfig) -> tuple[str, list[str]]:
@@ -75,7 +86,10 @@ def _files(source: InputConfig) -> tuple[str, list[str]]:
     if not uris:
         where = f" (working directory: {os.getcwd()})" if files.is_local(source.path) else ""
         raise ConfigError(f"input {source.name}: no file matches {source.path}{where}")
-    root = _root(source.path, uris)
+    if files.is_folder(source.path):
+        example = files.join(source.path, "*.tar" if source.format == "webdataset" else "*.jsonl")
+        raise ConfigError(f"input {source.name}: {source.path} is a folder; name its files: {example}")
+    root = _root(source.path)
     return root, [uri.removeprefix(root).lstrip("/") for uri in uris]
 
 
@@ -84,11 +98,12 @@ def _images(source: InputConfig, root: str, uri: str) -> str:
     return uri.rpartition("/")[0] if source.format == "jsonl" else root
 
 
-def _root(pattern: str, uris: list[str]) -> str:
+def _root(pattern: str) -> str:
     """Give the folder of a pattern before its first wildcard."""
-    fixed = pattern.split("*")[0].split("?")[0].split("[")[0]
-    folder = fixed.rpartition("/")[0] if "/" in fixed else "."
-    return _absolute(folder) if files.is_local(pattern) else uris[0][: uris[0].index(folder) + len(folder)]
+    fs, path = files.filesystem(pattern)
+    folder = re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
+    # One file system may answer to several names, as s3a and s3: files are listed under the first.
+    return folder if files.is_local(pattern) else str(fs.unstrip_protocol(folder))
 
 
 def _absolute(folder: str) -> str:
@@ -125,11 +140,14 @@ class Sources:
         self._stage = stage
         self.order = [name for name in before if name in self.found]
         self.order += [name for name in self.found if name not in self.order]
-        self.records = {name: record for name in self.order if (record := self._record(name))}
+        self.records = self._read_records()
 
-    def _record(self, name: str) -> dict[str, Any] | None:
-        uri = source_record_uri(self.folder, name)
-        return json.loads(files.read_bytes(uri)) if files.exists(uri) else None
+    def _read_records(self) -> dict[str, dict[str, Any]]:
+        there = set(files.list_names(files.join(self.folder, "sources")))
+        names = [name for name in self.order if f"{name}.json" in there]
+        with ThreadPoolExecutor(THREADS) as pool:
+            uris = [source_record_uri(self.folder, name) for name in names]
+            return dict(zip(names, map(json.loads, pool.map(files.read_bytes, uris)), strict=True))
 
     def todo(self, *, accept_changes: bool) -> tuple[list[SourceTask], list[str]]:
         """List the sources that are not ingested, or no longer as they must be, and why.
@@ -185,9 +203,8 @@ class Sources:
 
     def part_names(self) -> Iterator[tuple[str, FoundSource]]:
         """Name the parts of all ingested sources, in order, with their sources."""
-        for name in self.order:
-            record = self._record(name)
-            for chunk in range(record["parts"] if record else 0):
+        for name, record in self._read_records().items():
+            for chunk in range(record["parts"]):
                 yield part_name(name, chunk), self.found[name]
 
 

@@ -14,13 +14,19 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tagmill.tag_system.errors import ConfigError
+
 TEMPORARY = ".tmp-"
 """Prefix of names that are not committed yet; readers and listings pass over them."""
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """Find the file system of `uri` and the path in it."""
-    return fsspec.core.url_to_fs(uri)
+    """Find the file system of `uri` and the path in it. Raises ConfigError if nothing here can open it."""
+    try:
+        # Other processes write: with a remembered listing, what they made would not be there.
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{uri} cannot be opened: {error}; fsspec needs a package for it") from error
 
 
 def join(folder: str, *names: str) -> str:
@@ -54,6 +60,12 @@ def exists(uri: str) -> bool:
     return bool(fs.exists(path))
 
 
+def is_folder(uri: str) -> bool:
+    """Tell whether `uri` is a folder."""
+    fs, path = filesystem(uri)
+    return bool(fs.isdir(path))
+
+
 def size_and_stamp(uri: str) -> tuple[int, str]:
     """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime)."""
     fs, path = filesystem(uri)
@@ -69,7 +81,6 @@ def stamp_of(info: Mapping[str, Any]) -> str:
 def list_names(folder: str, suffix: str = "") -> list[str]:
     """List the sorted names of committed files in a folder; an absent folder is empty."""
     fs, path = filesystem(folder)
-    fs.invalidate_cache(path)
     try:
         entries = fs.ls(path, detail=True)
     except FileNotFoundError:
@@ -81,7 +92,6 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
 def list_folders(folder: str) -> list[str]:
     """List the sorted names of the folders in a folder; an absent folder is empty."""
     fs, path = filesystem(folder)
-    fs.invalidate_cache(path)
     try:
         entries = fs.ls(path, detail=True)
     except FileNotFoundError:
@@ -189,5 +199,4 @@ def remove(uri: str) -> None:
 def folder_size(folder: str) -> int:
     """Count the bytes of all files below a folder."""
     fs, path = filesystem(folder)
-    fs.invalidate_cache(path)
     return int(sum(fs.du(path, total=False).values())) if fs.exists(path) else 0

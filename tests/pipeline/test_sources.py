@@ -9,6 +9,7 @@ from sources import encode, square_image, write_config, write_squares
 from tagmill.pipeline.config import RunConfig, load_config
 from tagmill.pipeline.sources import find_sources
 from tagmill.tag_system.errors import ConfigError
+from tagmill.transforms import files
 
 
 def config_over(folder: Path, *inputs: dict[str, Any]) -> RunConfig:
@@ -98,6 +99,18 @@ def test_names_do_not_depend_on_where_the_data_lies_or_how_that_is_written(tmp_p
     names = [list(find_sources(config_over(tmp_path, {"name": "a", "path": p}))) for p in patterns]
     assert all(found == names[0] for found in names)
     assert len(names[0]) == 2
+
+
+@pytest.mark.parametrize("pattern", ["memory://far/*.tar", "memory:///far/*.tar", "memory://far/a.tar"])
+def test_files_of_an_object_store_lie_under_their_root(tmp_path, pattern):
+    files.replace_bytes("memory://far/a.tar", b"")
+    (found,) = find_sources(config_over(tmp_path, {"name": "a", "path": pattern})).values()
+    assert (found.path, found.uri) == ("a.tar", "memory:///far/a.tar")
+
+
+def test_a_folder_in_the_place_of_files_is_an_error_that_says_what_to_write(tmp_path):
+    with pytest.raises(ConfigError, match=rf"is a folder; name its files: {tmp_path}/\*\.tar"):
+        find_sources(config_over(tmp_path, {"name": "a", "path": str(tmp_path)}))
 
 
 def test_one_file_may_belong_to_two_inputs_under_two_names(tmp_path):

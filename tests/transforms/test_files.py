@@ -1,10 +1,15 @@
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 from uuid import uuid4
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 
+from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files
 
 
@@ -144,3 +149,41 @@ def test_scratch_goes_even_when_the_writer_fails(tmp_path):
 )
 def test_join(folder, joined):
     assert files.join(folder, "b", "c") == joined
+
+
+class RememberingFileSystem(MemoryFileSystem):
+    """Remembers listings and answers from them, as the file systems of object stores do: `remembering://`."""
+
+    protocol = "remembering"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    exists = AbstractFileSystem.exists
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("remembering:"))
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+        entries = self._ls_from_cache(path) or super().ls(path, detail=True)
+        self.dircache[path] = entries
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def info(self, path: str, **options: Any) -> Any:
+        found = self._ls_from_cache(self._strip_protocol(path))
+        return found[0] if found else super().info(path)
+
+
+def test_what_another_process_wrote_is_seen_whatever_was_listed_before():
+    fsspec.register_implementation("remembering", RememberingFileSystem, clobber=True)
+    folder = f"remembering://{uuid4().hex}"
+    files.create_bytes(files.join(folder, "a"), b"")
+    assert files.list_names(folder) == ["a"]
+    RememberingFileSystem(skip_instance_cache=True).pipe_file(files.join(folder, "b"), b"")
+    assert files.exists(files.join(folder, "b"))
+    assert files.list_names(folder) == ["a", "b"]
+
+
+@pytest.mark.parametrize("uri", ["nosuch://a/b", "s3n://a/b"])
+def test_an_address_that_nothing_here_can_open_is_an_error_in_the_config(uri):
+    with pytest.raises(ConfigError, match=f"{uri} cannot be opened"):
+        files.exists(uri)

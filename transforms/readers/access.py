@@ -14,8 +14,7 @@ def folders_of(config: InputConfig) -> list[str]:
 
     Raises ConfigError if it is no folder, cannot be listed, holds no image, or has a name that is no text.
     """
-    fs, path = files.filesystem(config.path)
-    if not fs.isdir(path):
+    if not files.is_folder(config.path):
         raise ConfigError(f"input {config.name}: {config.path} is no folder")
     try:
         found = list(folder.find_folders(config.path))

@@ -204,7 +204,6 @@ def _pairs(uri: str) -> list[tuple[_File, _File | None]]:
 def _entries(uri: str) -> list[dict[str, Any]]:
     """List what is in a folder, without hidden names; a link to a file, or to nothing, counts as a file."""
     fs, path = files.filesystem(_folder(uri))
-    fs.invalidate_cache(path)
     entries = [entry for entry in fs.ls(path, detail=True) if not _name(entry).startswith(".")]
     return [_followed(fs, entry) if entry.get("islink") else entry for entry in entries]
 
