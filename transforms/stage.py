@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 import apache_beam as beam
@@ -26,13 +26,16 @@ from tagmill.transforms.digests import value_digest
 LIBRARIES = (
     "apache-beam",
     "faiss-cpu",
+    "faiss-gpu",
     "numpy",
     "onnxruntime",
     "open-clip-torch",
     "pillow",
     "pyarrow",
     "spacy",
+    "timm",
     "torch",
+    "torchvision",
     "transformers",
 )
 """Libraries whose versions every part records."""
@@ -100,7 +103,11 @@ class PartStage(Stage[ConfigT]):
     def read(self, task: "PartTask") -> parts.Inputs:
         """Read what a part is made of."""
         read = {name: parts.read_part(uri) for name, uri in task.inputs.items() if name not in self.tables}
-        tables = {name: _table(uri) for name, uri in task.inputs.items() if name in self.tables}
+        tables = {
+            name: _table(uri, files.size_and_stamp(uri))
+            for name, uri in task.inputs.items()
+            if name in self.tables
+        }
         return parts.Inputs(task.name, read, tables, task.root)
 
     @abstractmethod
@@ -134,6 +141,7 @@ class PartTask:
     root: str
 
 
+@cache
 def libraries() -> dict[str, str]:
     """Tell the versions of the libraries that matter, as far as they are installed."""
     found = {}
@@ -186,8 +194,11 @@ def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
 
 
 @lru_cache(maxsize=2)
-def _table(uri: str) -> pa.Table:
-    """Read a table that all parts share, once a worker."""
+def _table(uri: str, _version: tuple[int, str]) -> pa.Table:
+    """Read a table that all parts share, once a worker, and anew when it was replaced.
+
+    A worker may outlive a run, and new input replaces the table of a generation.
+    """
     return parts.read_table(uri)
 
 

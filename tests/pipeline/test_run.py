@@ -176,6 +176,13 @@ def test_a_source_that_shrank_loses_its_last_parts(copy):
     assert drive(copy).jobs == []
 
 
+def test_a_source_that_grew_is_counted_anew_where_nothing_is_dropped(copy):
+    write_squares(copy.parent / "data" / "b.tar", 14)  # two more in its last part
+    drive(copy, accept_changes=True)
+    found = {stage: current_record(copy.parent / "run", stage) for stage in ("ingest", "duplicates")}
+    assert [record.count("example", "in") for record in found.values()] == [26, 26]
+
+
 def test_a_touched_source_is_not_a_changed_one(copy):
     drive(copy)
     before = stage_files(copy.parent / "run")

@@ -225,3 +225,31 @@ def test_a_user_can_write_a_stage(tmp_path, bench):
 
     found = bench.run(Nothing(StageConfig(), bench.shared))
     assert [part.header.gone for part in found] == [[0]] * 4
+
+
+class CountRows(PartStage[StageConfig]):
+    """Notes how many rows the cluster table has."""
+
+    name = "count"
+    version = 1
+    schema = pa.schema([pa.field("row", pa.int32())])
+    tables = ("cluster",)
+
+    def inputs(self):
+        return ("ingest", "cluster")
+
+    def process(self, inputs):
+        notes = {"rows": inputs.tables["cluster"].num_rows}
+        return parts.Output(self.schema.empty_table(), len(inputs.rows), notes=notes)
+
+
+def test_a_table_that_was_replaced_is_read_anew_by_the_same_worker(bench):
+    stage = CountRows(StageConfig(), bench.shared)
+    table = files.join(bench.uri("cluster"), "clusters.parquet")
+    found = []
+    for rows, name in enumerate(bench.names[:2]):
+        files.replace_bytes(table, parts.table_bytes(pa.table({"tag": ["red"] * rows})))
+        inputs = {"ingest": parts.part_uri(bench.uri("ingest"), name), "cluster": table}
+        make_part(stage, bench.uri("count"), PartTask(name, "f", inputs, bench.roots[name]))
+        found.append(bench.part("count", name).header.notes["rows"])
+    assert found == [0, 1]
