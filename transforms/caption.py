@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from tagmill.models.base import Image
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser
+from tagmill.transforms.answers import check_texts
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parse import MENTIONS, mention_records
 from tagmill.transforms.parts import Inputs, Output
@@ -54,6 +55,7 @@ class Caption(ModelStage[CaptionConfig]):
 
         def call(batch: list[tuple[int, Image]]) -> list[str]:
             written: list[str] = self.model.predict([image for _, image in batch])
+            check_texts(written)
             return written
 
         run = run_on_pixels(self, inputs, inputs.rows, call)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tagmill.models import base
 from tagmill.models.base import Floats, Image
+from tagmill.transforms.answers import check_scores, check_vectors
 from tagmill.transforms.class_names import ClassNames
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
@@ -116,6 +117,7 @@ class Embed(ModelStage[EmbedConfig]):
         size = self.config.batch_size
         batches = [self.model.predict(crops[i : i + size]) for i in range(0, len(crops), size)]
         vectors: Floats = np.concatenate(batches)
+        check_vectors(vectors, len(crops))
         return vectors
 
     def _compare(self, region: Region, vector: Floats, tags: list[str]) -> dict[str, Any]:
@@ -156,6 +158,7 @@ class Embed(ModelStage[EmbedConfig]):
             batch = chosen[start : start + size]
             crops = [crop(image, region, self.config.padding) for region, _ in batch]
             for (region, record), scores in zip(batch, self._tagger.predict(crops), strict=True):
+                check_scores(scores, len(self._tagger.classes))
                 record["region_score"] = float(classes.tag_scores(scores)[known[region["tag"]]])
 
     def _is_asked(self, region: Region, record: dict[str, Any]) -> bool:

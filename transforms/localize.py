@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tagmill.models.base import Boxes, Image
 from tagmill.tag_system.vocabulary import Kind
+from tagmill.transforms.answers import check_boxes
 from tagmill.transforms.candidates import gather
 from tagmill.transforms.class_names import ClassNames
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
@@ -70,6 +71,8 @@ class Localize(ModelStage[LocalizeConfig]):
         def call(batch: list[tuple[int, Image]]) -> list[Boxes]:
             names = [[name for name, _ in prompts[row]] for row, _ in batch]
             found: list[Boxes] = self.model.predict([image for _, image in batch], names)
+            for boxes, asked in zip(found, names, strict=False):
+                check_boxes(boxes, len(asked))
             return found
 
         asked = [row for row in inputs.rows if prompts[row]]

@@ -159,7 +159,7 @@ def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) 
         for sample, image in samples:
             examples += 1
             stem = contract.escape(sample["key"])
-            text = json.dumps(sample, ensure_ascii=False, separators=(",", ":"))
+            text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             record = text.encode(errors="backslashreplace")  # half a character in meta: as JSON writes it
             for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", record)):
                 # A bare TarInfo has no time, owner or machine in it: equal samples are equal bytes.

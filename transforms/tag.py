@@ -7,6 +7,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.models.base import Floats, Image
+from tagmill.transforms.answers import check_scores
 from tagmill.transforms.class_names import ClassNames, summary
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
@@ -55,6 +56,8 @@ class Tag(ModelStage[TagConfig]):
 
         def call(batch: list[tuple[int, Image]]) -> list[Floats]:
             found: list[Floats] = self.model.predict([image for _, image in batch])
+            for scores in found:
+                check_scores(scores, len(self.model.classes))
             return found
 
         run = run_on_pixels(self, inputs, inputs.rows, call)

@@ -67,7 +67,6 @@ def test_boxes_come_best_first_and_a_tag_asked_in_vain_has_a_row(localize):
         ((20, 10, 10, 20), None),
         ((96, 0, 120, 80), None),
         ((-9, 0, 0, 80), None),
-        ((math.nan, 0, 5, 5), None),
         ((0, 0, math.inf, 5), (0, 0, 96, 5)),
     ],
     ids=str,
@@ -77,10 +76,16 @@ def test_boxes_are_clipped_to_the_image_and_empty_ones_are_none(localize, box, k
     assert found == ([("red", 0, *kept, 0.5)] if kept else [nothing("red")])
 
 
-@pytest.mark.parametrize(("score", "kept"), [(0.25, True), (0.2499, False), (math.nan, False)], ids=str)
+@pytest.mark.parametrize(("score", "kept"), [(0.25, True), (0.2499, False)], ids=str)
 def test_the_floor_is_the_least_score(localize, score, kept):
     found, _ = localize([("red", 1, 2, 3, 4, score)], labels=["red"], box_floor=0.25)
     assert (found != [nothing("red")]) is kept
+
+
+@pytest.mark.parametrize("line", [("red", math.nan, 0, 5, 5, 0.5), ("red", 1, 2, 3, 4, math.nan)], ids=str)
+def test_what_is_no_number_is_no_answer_and_not_a_tag_asked_in_vain(localize, line):
+    found, _ = localize([line], labels=["red"])
+    assert found == []
 
 
 def test_only_the_best_boxes_of_each_tag_are_kept(localize):

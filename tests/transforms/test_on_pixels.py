@@ -97,3 +97,11 @@ def test_batches_of_huge_images_give_the_same_rows(bench, monkeypatch):
     monkeypatch.setattr(on_pixels, "AHEAD_PIXELS", 100)
     files.remove(bench.uri("tag"))
     assert picky(bench, [25]).records == expected
+
+
+def test_an_image_without_a_number_for_a_score_is_dead_and_not_one_without_tags(bench):
+    config = TagConfig(model="odd_models:OverflowingTagger", options={"width": 25})
+    bench.run(Tag(config, bench.shared))
+    (dead,) = bench.dead("tag")
+    assert (dead["row"], dead["reason"]) == (5, "model_failed")
+    assert "scores from nan to nan, expected 0 to 1" in dead["detail"]
