@@ -37,6 +37,12 @@ AHEAD_IMAGES = 32
 AHEAD_PIXELS = 64_000_000
 """How many images and pixels may be decoded but not yet taken: memory stays bounded for huge photographs."""
 
+REMEDY = (
+    "put the old one back, or remove its part (`tagmill inspect` names it) from the run's folder `ingest` "
+    "and run again"
+)
+"""What to do about an image that changed where its source did not, such as beside a file of JSON lines."""
+
 
 @dataclass(frozen=True)
 class ImageInfo:
@@ -146,16 +152,16 @@ def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator
                 opened[1].seek(reference["offset"])
                 data = opened[1].read(reference["size"])
             except FileNotFoundError as error:
-                raise InputChangedError(f"{uri} is gone since it was ingested") from error
+                raise InputChangedError(f"{uri} is gone since it was ingested; put it back") from error
             if len(data) != reference["size"]:
-                raise InputChangedError(f"{uri} is shorter than when it was ingested")
+                raise InputChangedError(f"{uri} is shorter than when it was ingested; {REMEDY}")
             yield data
 
 
 def check_unchanged(data: bytes, example: dict[str, Any]) -> None:
     """Compare an image's bytes with those that ingest saw. Raises InputChangedError."""
     if hashlib.sha256(data).hexdigest() != example["sha256"]:
-        raise InputChangedError(f"the image of {example['key']} changed since it was ingested")
+        raise InputChangedError(f"the image of {example['key']} changed since it was ingested; {REMEDY}")
 
 
 class Decoder:

@@ -282,6 +282,7 @@ def check_captions(
     index.
     """
     kept: list[str | None] = []
+    seen: set[str] = set()
     lost: dict[int, DataError] = {}
     for caption in captions:
         try:
@@ -290,7 +291,8 @@ def check_captions(
             lost[len(kept)] = error
             kept.append(None)
         else:
-            if text not in kept:
+            if text not in seen:
+                seen.add(text)
                 kept.append(text)
     return kept, lost
 

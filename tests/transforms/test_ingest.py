@@ -210,6 +210,11 @@ class TestKeys:
         ]
 
 
+def test_as_many_captions_as_a_line_can_hold_are_gone_through_once():
+    captions = [f"caption {number}" for number in range(200_000)]
+    assert check_captions(captions * 2, 2_000) == (captions, {})
+
+
 class TestCaptions:
     @pytest.mark.parametrize(
         ("captions", "kept", "lost"),

@@ -1,5 +1,6 @@
 """What a reader of a source format gives to ingest, and the config of one input."""
 
+import errno
 import hashlib
 import io
 import json
@@ -19,6 +20,8 @@ MAX_DEPTH = 50
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 """Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
+
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class InputConfig(StageConfig):
@@ -120,6 +123,17 @@ class HashingStream(io.RawIOBase):
         while self.read(1 << 20):
             pass
         return self._state.hexdigest()
+
+
+def why_missing(error: OSError) -> str:
+    """Say why a file cannot be opened.
+
+    Raises `error` itself if it is not the file's fault, as a lost connection or a broken disk: that stops
+    the run, which can be resumed, and no example is lost.
+    """
+    if not isinstance(error, _NO_FILE) and error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        raise error
+    return f"cannot be read ({error.strerror or type(error).__name__})"
 
 
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:

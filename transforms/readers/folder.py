@@ -28,6 +28,7 @@ from tagmill.transforms.readers.base import (
     Record,
     Source,
     SourceExample,
+    why_missing,
 )
 
 CHUNK = 1 << 20
@@ -169,8 +170,7 @@ def _frames(uri: str) -> Generator[bytes]:
                     if file
                 ]
             except OSError as error:
-                problem = f"cannot be read ({error.strerror or type(error).__name__})"
-                yield _header(_Frame(key, image.name, 0, problem=problem))
+                yield _header(_Frame(key, image.name, 0, problem=why_missing(error)))
                 continue
             yield _header(_Frame(key, image.name, image.size, text.size if text else None))
             for file, stream in opened:

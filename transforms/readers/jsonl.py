@@ -20,6 +20,7 @@ from tagmill.transforms.readers.base import (
     SourceExample,
     captions_of,
     parse_object,
+    why_missing,
 )
 
 
@@ -91,7 +92,8 @@ def _load(path: str, fields: dict[str, Any], source: Source, config: InputConfig
             detail = f"{path}: {size} bytes; the limit is {limits.max_member_bytes}"
             raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
         data = files.read_bytes(uri)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise DataError(Reason.IMAGE_MISSING, f"{path} is not in {source.images}") from error
+    except OSError as error:
+        detail = f"{path[:200]} in {source.images}: {why_missing(error)}"
+        raise DataError(Reason.IMAGE_MISSING, detail) from error
     reference = {"kind": "file", "uri": path, "offset": 0, "size": len(data)}
     return Record(reference, data, captions_of(fields, config), fields)

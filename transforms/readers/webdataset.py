@@ -98,7 +98,7 @@ def _members(archive: tarfile.TarFile, size: int, damage: list[str]) -> Iterator
         if member is None:
             return
         archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-        if member.isreg() and not member.issparse() and _split(member.name)[0]:
+        if (member.isreg() or member.islnk() or member.issym()) and _split(member.name)[0]:
             yield member
 
 
@@ -143,6 +143,9 @@ def _load(
         is_image = extension in IMAGE_EXTENSIONS
         if not (is_image or extension in ("txt", "json")):
             continue
+        if not member.isreg() or member.issparse():
+            detail = f"{member.name} is a link or has holes: write the archive with the bytes themselves"
+            raise DataError(Reason.IMAGE_MISSING, f"{detail} (tar --hard-dereference, without --sparse)")
         data = _data(archive, member, limits)
         if is_image and record is None:
             reference = ("range", source.path, member.offset_data, member.size)

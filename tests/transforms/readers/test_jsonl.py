@@ -89,7 +89,9 @@ def test_a_bad_line_is_dead_and_the_next_lives(read, line):
     assert found[1][1].data == PNG
 
 
-@pytest.mark.parametrize("path", ["nowhere.png", "photos", "a.png/x.png", "nowhere/a.png", " "])
+@pytest.mark.parametrize(
+    "path", ["nowhere.png", "photos", "a.png/x.png", "nowhere/a.png", " ", "a/" * 3000 + "x"]
+)
 def test_a_missing_image_is_dead_and_the_next_lives(read, path):
     found = read({"image": path}, {"image": "a.png"})
     assert found[0][1] is Reason.IMAGE_MISSING

@@ -110,7 +110,7 @@ def test_files_that_belong_to_no_example_are_passed_over(read, name):
     assert [key for key, _ in read((name, b"x"), ("k.png", PNG))] == ["k"]
 
 
-def test_folders_and_links_are_passed_over(tmp_path):
+def test_folders_are_passed_over_and_links_are_dead(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, kind in (("a.b", tarfile.DIRTYPE), ("a.jpg", tarfile.SYMTYPE), ("b.jpg", tarfile.LNKTYPE)):
             info = tarfile.TarInfo(name)
@@ -119,7 +119,9 @@ def test_folders_and_links_are_passed_over(tmp_path):
         info = tarfile.TarInfo("k.png")
         info.size = len(PNG)
         archive.addfile(info, io.BytesIO(PNG))
-    assert [key for key, _ in walk(tmp_path / "a.tar")] == ["k"]
+    (a, why), (b, same), (k, _) = walk(tmp_path / "a.tar")
+    assert (a, b, k) == ("a", "b", "k")
+    assert why is same is Reason.IMAGE_MISSING
 
 
 def test_of_two_images_the_first_counts(read):

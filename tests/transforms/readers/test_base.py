@@ -1,0 +1,30 @@
+import errno
+
+import pytest
+
+from tagmill.transforms.readers.base import why_missing
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("memory://x"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.ENAMETOOLONG, "File name too long"),
+        OSError(errno.ELOOP, "Too many levels of symbolic links"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_file_that_cannot_be_opened_is_bad_data(error: OSError):
+    assert why_missing(error).startswith("cannot be read (")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(), TimeoutError(), OSError("connection lost"), OSError(errno.EIO, "disk")],
+    ids=str,
+)
+def test_what_is_not_the_files_fault_stops_the_run_and_loses_no_example(error: OSError):
+    with pytest.raises(type(error)) as raised:
+        why_missing(error)
+    assert raised.value is error
