@@ -1,6 +1,7 @@
 """The config of a run: one YAML file, checked whole before anything starts."""
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -23,17 +24,21 @@ from tagmill.transforms.shards import ShardsConfig
 from tagmill.transforms.stage import StageConfig
 from tagmill.transforms.tag import TagConfig
 
+_log = logging.getLogger(__name__)
+
 
 class RunConfig(StageConfig):
     """Everything a run is told. A stage whose section is null is switched off.
 
     `run` is the run's folder and `vocabulary` a vocabulary file (null: the built-in one); both, and the paths
     of inputs, are relative to the working directory. `part_size` is fixed for a run. `threads` is the number
-    of threads of one worker, which is part of what decides results to the last bit. `max_dead_fraction` of a
-    stage's input may become dead letters before the run stops.
+    of threads of one worker, which is part of what decides results to the last bit. A tag that only the
+    tagger names is a candidate from the score `candidate_floor` on: it is localized and decided on.
+    `max_dead_fraction` of a stage's input may become dead letters before the run stops. With
+    `strict_versions`, other versions of the libraries make everything anew.
     """
 
-    run: str
+    run: str = Field(min_length=1)
     inputs: list[InputConfig] = Field(min_length=1)
     vocabulary: str | None = None
     part_size: int = Field(1_000, ge=1)
@@ -78,9 +83,43 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError, in one line for each thing that is wrong.
     """
     try:
-        return RunConfig.model_validate(read_values(path, overrides))
+        config = RunConfig.model_validate(read_values(path, overrides))
     except ValidationError as error:
         raise ConfigError(explain(path, error, RunConfig)) from error
+    for line in _without_effect(config):
+        _log.warning("%s: %s", path, line)
+    return config
+
+
+def _without_effect(config: RunConfig) -> Iterator[str]:
+    """Say which thresholds lie under a floor of an earlier stage, which leaves nothing there to judge."""
+    if config.tag is None:
+        return
+    if config.tag.score_floor > config.candidate_floor:
+        floor = config.tag.score_floor
+        yield f"candidate_floor: nothing scores under tag.score_floor {floor}; lower that too"
+    policy = config.clean.policy
+    for name in ("tagger_threshold", "unchecked_threshold"):
+        threshold = getattr(policy, name)
+        if threshold is not None and threshold < config.candidate_floor:
+            yield (
+                f"clean.policy.{name}: no candidate scores under candidate_floor {config.candidate_floor}; "
+                "lower that too"
+            )
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML in which no key stands twice: PyYAML would pass over the first in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    words = f"the key {key.value} stands there twice"
+                    raise yaml.constructor.ConstructorError(None, None, words, key.start_mark)
+                keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -92,7 +131,7 @@ def read_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

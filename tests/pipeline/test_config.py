@@ -52,6 +52,7 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
         ({"clean": {"policy": {"rule": "papr"}}}, "clean.policy.rule: Input should be 'paper' or 'adaptive'"),
         ({"max_dead_fraction": 2}, "max_dead_fraction: Input should be less than or equal to 1, got 2"),
         ({"clean": None}, "clean: Input should be"),
+        ({"run": ""}, "run: String should have at least 1 character"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_key(tmp_path, changes, words):
@@ -99,6 +100,28 @@ def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path):
         load_config("nothere.yaml")
     with pytest.raises(ConfigError, match="no config file"):
         load_config(str(tmp_path))
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    path = write_config(tmp_path)
+    path.write_text("run: a\ninputs:\n  - name: b\n    path: c\n    name: d\n")
+    with pytest.raises(ConfigError, match=r"the key name stands there twice in .*line 5"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["clean.policy.tagger_threshold=0.2"], "clean.policy.tagger_threshold"),
+        (["clean.policy.unchecked_threshold=0.2"], "clean.policy.unchecked_threshold"),
+        (["tag.score_floor=0.4"], "candidate_floor"),
+        (["clean.policy.tagger_threshold=0.2", "candidate_floor=0.2"], None),
+        (["clean.policy.tagger_threshold=0.2", "tag=null"], None),
+    ],
+)
+def test_a_threshold_under_an_earlier_floor_is_warned_of(tmp_path, caplog, overrides, key):
+    load(tmp_path, *overrides)
+    assert [key] * bool(key) == [record.getMessage().split(": ")[1] for record in caplog.records]
 
 
 def test_overrides_replace_add_and_switch_off(tmp_path):
