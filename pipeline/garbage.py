@@ -7,17 +7,28 @@ from tagmill.transforms import files
 
 
 def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
-    """List the folders that can go, with their bytes: old generations, superseded files, work folders."""
+    """List what can go, with its bytes: old generations, superseded files, work folders, half-written files.
+
+    A generation that an interrupted run has begun is no garbage, nor is the last of a stage that is off.
+    """
     for stage in files.list_folders(run.root):
-        current = run.current(stage)
-        if current is None:
+        needed = run.needed(stage)
+        if needed is None:
             continue
         for generation in run.generations(stage):
             folder = run.generation(stage, generation)
-            if generation != current:
+            if generation in needed:
+                yield from _leftovers(folder)
+            else:
                 yield folder, files.folder_size(folder)
-                continue
-            for name in ("superseded", "work"):
-                leftover = files.join(folder, name)
-                if files.exists(leftover):
-                    yield leftover, files.folder_size(leftover)
+
+
+def _leftovers(folder: str) -> Iterator[tuple[str, int]]:
+    """List what nobody needs in a generation's folder."""
+    for name in ("superseded", "work"):
+        leftover = files.join(folder, name)
+        if files.exists(leftover):
+            yield leftover, files.folder_size(leftover)
+    for within in (folder, *(files.join(folder, name) for name in ("dead", "sources"))):
+        for uri in files.temporaries(within):
+            yield uri, files.size_and_stamp(uri)[0]

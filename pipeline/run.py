@@ -33,7 +33,7 @@ from tagmill.pipeline.run_folder import (
     supersede_part,
 )
 from tagmill.pipeline.sources import Sources
-from tagmill.pipeline.stages import build_stages, inputs_of
+from tagmill.pipeline.stages import STAGE_NAMES, build_stages, inputs_of
 from tagmill.tag_system import errors
 from tagmill.tag_system.errors import ConfigError, DamageError, TooManyDeadError
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -169,6 +169,8 @@ class Driver:
             self._check_fraction(record, "of all")
             self._save_record(record)
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
+        for name in set(STAGE_NAMES) - {stage.name for stage in self.stages}:
+            self.run_folder.switch_off(name)
 
     def extent(self, plan: StagePlan) -> tuple[int, int]:
         """Count what is in place and what there will be, in the stage's own units."""
@@ -182,6 +184,7 @@ class Driver:
 
     def _make(self, plan: StagePlan, engine: Engine, progress: Progress) -> None:
         start = time.monotonic()
+        self.run_folder.begin(plan.stage.name, plan.generation)
         self._make_way(plan)
         for job in self.jobs(plan):
             with progress.watch(plan.stage.name, lambda: self._count_done(plan)):

@@ -2,7 +2,7 @@
 
 RUN/run.yaml            the resolved config and the versions of the libraries
 RUN/lease.json          who drives the run
-RUN/<stage>/_STAGE.json which generation of a stage is current
+RUN/<stage>/_STAGE.json which generation of a stage is current, and which other one is worth keeping
 RUN/<stage>/<gen>/      parts, dead/, superseded/, _STAGE.json: the ordered parts with digests and counts
 RUN/report/*.parquet    tables derived from the parts
 RUN/shards/<gen>/       the dataset
@@ -71,9 +71,31 @@ class RunFolder:
         return files.list_folders(self.path(stage))
 
     def current(self, stage: str) -> str | None:
-        """Name the current generation of a stage; None before it was first made."""
+        """Name the current generation of a stage; None before it was first made, and when it is off."""
         found = self._read(self.path(stage, RECORD))
         return found["generation"] if found else None
+
+    def needed(self, stage: str) -> set[str] | None:
+        """Name the generations that are current, half made, or the last of a stage that is switched off.
+
+        None if the folder is no stage's.
+        """
+        found = self._read(self.path(stage, RECORD))
+        return {found["generation"], found.get("keep")} - {None} if found else None
+
+    def begin(self, stage: str, generation: str) -> None:
+        """Note that a generation is being made; what was current stays so until it is whole."""
+        self._point(stage, self.current(stage), keep=generation)
+
+    def switch_off(self, stage: str) -> None:
+        """Note that a stage is not of the run any more; its last generation is kept for a change of mind."""
+        generation = self.current(stage)
+        if generation is not None:
+            self._point(stage, None, keep=generation)
+
+    def _point(self, stage: str, generation: str | None, keep: str | None = None) -> None:
+        pointer = {"generation": generation} | ({"keep": keep} if keep else {})
+        files.replace_bytes(self.path(stage, RECORD), _json(pointer))
 
     def read_record(self, stage: str, generation: str) -> StageRecord | None:
         """Read what is recorded of a generation; None if it was never finished."""
@@ -87,7 +109,7 @@ class RunFolder:
         """Record a finished generation and make it the current one."""
         folder = self.generation(record.stage, record.generation)
         files.replace_bytes(files.join(folder, RECORD), record_bytes(record))
-        files.replace_bytes(self.path(record.stage, RECORD), _json({"generation": record.generation}))
+        self._point(record.stage, record.generation)
 
     def forget_parts(self, stage: str, generation: str, names: Collection[str]) -> None:
         """Take parts that will be made again out of a generation's record, whatever happens afterwards."""

@@ -89,6 +89,13 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMPORARY))
 
 
+def temporaries(folder: str) -> list[str]:
+    """List the sorted uris of files in a folder that were never committed: their writers were killed."""
+    fs, path = filesystem(folder)
+    found = (path.rsplit("/", 1)[-1] for path in (fs.ls(path, detail=False) if fs.exists(path) else ()))
+    return sorted(join(folder, name) for name in found if name.startswith(TEMPORARY))
+
+
 def list_folders(folder: str) -> list[str]:
     """List the sorted names of the folders in a folder; an absent folder is empty."""
     fs, path = filesystem(folder)

@@ -3,6 +3,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from runs import (
@@ -243,9 +244,25 @@ def test_a_stage_that_is_switched_off_is_no_input_and_its_parts_stay(copy):
     off = ("embed=null", "localize=null")
     assert drive(copy, *off).stages == ["clean", "shards"]
     assert {row["rule"] for row in rows_of(run, "clean")} <= {"not_localized", "not_proposed"}
+    reported = pq.read_table(run / "report" / "stages.parquet").column("stage").to_pylist()
+    assert reported == ["ingest", "duplicates", "tag", "clean", "shards"]
+    removed = [Path(path) for path, _ in garbage(RunFolder(str(run)))]
+    assert {path.parent.name for path in removed} == {"clean", "shards"}
     for stage in ("localize", "embed", "cluster"):
         assert parts_there(run, stage) == before[stage]
     assert drive(copy).jobs == []
+
+
+def test_what_an_interrupted_run_has_begun_is_no_garbage(copy):
+    run = copy.parent / "run"
+    drive(copy)
+    with pytest.raises(KeyError, match="a bug in a plug-in"):
+        drive(copy, "tag.model=troubled_models:FailingTagger")
+    begun = RunFolder(str(run)).needed("tag") or set()
+    assert len(begun) == 2
+    killed = current_folder(run, "tag") / ".tmp-abc123"
+    killed.write_bytes(b"half a part")
+    assert dict(garbage(RunFolder(str(run)))) == {str(killed): 11}
 
 
 @pytest.mark.parametrize("stage", ["ingest", "duplicates", "tag", "localize", "embed", "clean"])
@@ -386,8 +403,6 @@ def test_too_many_dead_letters_stop_the_run_at_their_stage(tmp_path):
 
 
 def dead_letters(run: Path, stage: str) -> list[dict]:
-    import pyarrow.parquet as pq
-
     found = sorted((run / stage).glob("*/dead/*.parquet"))
     return [row for path in found for row in pq.read_table(path).to_pylist()]
 
