@@ -1,6 +1,7 @@
 """A run has one driver at a time: a lease with a heartbeat holds others off."""
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -13,6 +14,8 @@ from tagmill.transforms import files
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -35,7 +38,12 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        if not files.create_bytes(self._uri, self._content()):
+        try:
+            created = files.create_bytes(self._uri, self._content())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"cannot write {self._uri} ({reason}); choose another run folder") from error
+        if not created:
             self._take_over()
         self._thread.start()
         return self
@@ -74,8 +82,16 @@ class Lease:
         return holder is not None and {name: holder.get(name) for name in self._owner} == self._owner
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS) and self._is_ours():
-            files.replace_bytes(self._uri, self._content())
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                if not self._is_ours():
+                    return
+                files.replace_bytes(self._uri, self._content())
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # a network may fail for a while: the next beat tries again
+                _log.warning("the lease %s could not be renewed: %s", self._uri, error)
 
 
 def read_lease(uri: str) -> dict[str, Any] | None:

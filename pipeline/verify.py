@@ -1,7 +1,6 @@
 """Verification: does what lies in a run's folder still match what was recorded of it?"""
 
 import hashlib
-import json
 from collections.abc import Iterator
 
 from tagmill.pipeline.dataset import read_index_header
@@ -44,8 +43,21 @@ def _parts(folder: str, record: StageRecord) -> Iterator[str]:
         else:
             if digest != known.digest:
                 yield f"{uri} does not match its recorded digest"
+            yield from _dead_letters(folder, part.header)
             if record.stage == "features":
                 yield from _array(folder, part.header)
+
+
+def _dead_letters(folder: str, header: parts.Header) -> Iterator[str]:
+    """Check that there is a letter for everything that died in a part."""
+    uri, count = parts.dead_uri(folder, header.name), sum(header.dead.values())
+    if not count:
+        return
+    try:
+        if parts.read_table(uri).num_rows != count:
+            yield f"{uri} does not hold the {count} dead letters of its part"
+    except (OSError, ValueError) as error:
+        yield f"{uri} cannot be read: {error}; remove its part too"
 
 
 def _array(folder: str, header: parts.Header) -> Iterator[str]:
@@ -74,18 +86,16 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
     if not files.exists(manifest):
         yield f"{manifest} is missing: the dataset is not whole"
         return
-    listed = contract.Manifest.model_validate(json.loads(files.read_bytes(manifest))).shards
+    try:
+        listed = contract.Manifest.model_validate_json(files.read_bytes(manifest)).shards
+    except ValueError as error:
+        yield f"{manifest} cannot be read: {error}"
+        return
     if {shard.name for shard in listed} != set(record.parts):
         yield f"{manifest} lists other shards than were recorded"
     for shard in listed:
+        yield from _index(folder, shard)
         uri = tar_uri(folder, shard.name)
-        try:
-            if read_index_header(folder, shard.name)["sha256"] != shard.sha256:
-                yield f"{index_uri(folder, shard.name)} does not match the manifest"
-        except FileNotFoundError:
-            yield f"{index_uri(folder, shard.name)} is missing"
-        except DamageError as error:
-            yield str(error)
         try:
             with files.open_read(uri) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec
@@ -94,3 +104,18 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
         else:
             if digest != shard.sha256:
                 yield f"{uri} does not match the manifest"
+
+
+def _index(folder: str, shard: contract.ManifestShard) -> Iterator[str]:
+    uri = index_uri(folder, shard.name)
+    try:
+        header = read_index_header(folder, shard.name)
+        members = parts.read_table(uri).num_rows
+        if (header["sha256"], members) != (shard.sha256, 2 * shard.examples):
+            yield f"{uri} does not match the manifest"
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    except DamageError as error:
+        yield str(error)
+    except (OSError, ValueError) as error:
+        yield f"{uri} cannot be read: {error}"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +35,7 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
     for letter in example.dead:
         if letter["unit"] == "example":
             said = f"dead at {letter['stage']}: {letter['reason']}, {letter['detail']}"
-            console.print(said, style="red", markup=False, highlight=False)
+            console.print(shown(said), style="red", markup=False, highlight=False)
     if example.duplicate_of:
         console.print(f"dropped: {example.duplicate_of} is the same", markup=False, highlight=False)
     if example.decisions:
@@ -67,18 +68,26 @@ def _print_captions(console: Console, example: Example) -> None:
     mentions = {record["caption_index"]: record["mentions"] for record in example.parsed}
     for index, caption in enumerate(example.ingested["captions"] if example.ingested else []):
         if index in died and caption is None:
-            said = f"dead letter: {died[index]['reason']}, {died[index]['detail']}"
+            said = shown(f"dead letter: {died[index]['reason']}, {died[index]['detail']}")
             console.print(f"caption {index}: {said}", style="red", markup=False, highlight=False)
             continue
         text = Text(f"caption {index}: ") + _underlined(caption, mentions.get(index, []))
         console.print(text, highlight=False)
     if example.generated is not None:
-        console.print(f"generated: {example.generated}", markup=False, highlight=False)
+        console.print(f"generated: {shown(example.generated)}", markup=False, highlight=False)
+
+
+def shown(text: str) -> str:
+    """Put a mark in the place of each character that would steer a terminal: captions come from anywhere.
+
+    The places of all other characters stay.
+    """
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(each) == "Cc" else each for each in text)
 
 
 def _underlined(caption: str, mentions: list[dict[str, Any]]) -> Text:
     """Mark in a caption what the parser took for a tag."""
-    text = Text(caption)
+    text = Text(shown(caption))
     for mention in mentions:
         text.stylize("underline", mention["start"], mention["end"])
     return text

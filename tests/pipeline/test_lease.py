@@ -12,6 +12,7 @@ import pytest
 from tagmill.pipeline import lease
 from tagmill.pipeline.lease import STALE_SECONDS, Lease, read_lease
 from tagmill.tag_system.errors import ConfigError
+from tagmill.transforms import files
 
 
 def write_lease(path: Path, **changes: object) -> str:
@@ -98,3 +99,28 @@ def test_the_heart_beats_and_stops_when_another_has_taken_over(tmp_path, monkeyp
         time.sleep(0.2)
         assert json.loads(Path(uri).read_text())["host"] == "elsewhere"
     assert json.loads(Path(uri).read_text())["host"] == "elsewhere"
+
+
+def test_the_heart_beats_on_after_a_write_that_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
+    write, failed = files.replace_bytes, threading.Event()
+
+    def failing_once(uri: str, data: bytes) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("connection lost")
+        write(uri, data)
+
+    monkeypatch.setattr(files, "replace_bytes", failing_once)
+    uri = str(tmp_path / "lease.json")
+    with Lease(uri):
+        first = json.loads(Path(uri).read_text())["heartbeat"]
+        time.sleep(0.2)
+        assert failed.is_set()
+        assert json.loads(Path(uri).read_text())["heartbeat"] > first
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match=r"lease\.json .* choose another run folder"):
+        Lease(str(tmp_path / "run" / "lease.json")).__enter__()

@@ -341,6 +341,21 @@ def test_verify_finds_every_kind_of_damage(copy):
     assert damaged(run) == []
 
 
+def test_verify_misses_no_dead_letter_and_no_member_of_an_index(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    letters = sorted(current_folder(run, "ingest").glob("dead/*.parquet"))[0]
+    letters.unlink()
+    folder = current_folder(run, "shards")
+    index = sorted(folder.glob("*.index.parquet"))[0]
+    pq.write_table(pq.read_table(index).slice(1), index)  # its header stays
+    found = damaged(run)
+    assert any(str(letters) in problem for problem in found)
+    assert any(str(index) in problem for problem in found)
+    (folder / "manifest.json").write_text("{}")
+    assert any("manifest.json cannot be read" in problem for problem in damaged(run))
+
+
 def test_a_damaged_part_that_no_record_knows_is_named(copy):
     run = copy.parent / "run"
     drive(copy)

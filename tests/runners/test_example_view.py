@@ -7,6 +7,7 @@ from rich.console import Console
 
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.example_view import show_example
+from tagmill.runners.example_view import shown as shown_text
 from tagmill.tag_system.errors import ConfigError
 
 
@@ -51,3 +52,7 @@ def test_a_file_that_cannot_be_written_is_one_line(shown, tmp_path):
         shown("squares/wrong", tmp_path / "wrong.docx")
     with pytest.raises(ConfigError, match="died at ingest"):
         shown("squares/broken", tmp_path / "broken.png")
+
+
+def test_a_caption_cannot_steer_the_terminal():
+    assert shown_text("a \x1b]0;dog\x07\n cat 狗 👩‍👧") == "a \ufffd]0;dog\ufffd\ufffd cat 狗 👩‍👧"
