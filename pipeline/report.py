@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tagmill.pipeline.plan import CLUSTERS
 from tagmill.pipeline.run_folder import RunFolder, StageRecord, read_headers
@@ -66,6 +67,12 @@ TAGS_SCHEMA = pa.schema(
 """`given`, `parsed`, `generated`, `tagger` count images of which the tag is a candidate by that source (the
 tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`."""
 
+BY = ("tag", "verdict", "rule")
+COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
+"""What decisions are counted by, and what is counted of them."""
+
+THREADS = 16
+
 
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     """Derive both tables from the current generations of a finished run."""
@@ -116,12 +123,11 @@ def _tag_rows(
     run: RunFolder, records: dict[str, StageRecord], vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    record = records["clean"]
-    folder = run.generation("clean", record.generation)
-    with ThreadPoolExecutor(16) as pool:
-        for table in pool.map(lambda name: _decisions(parts.part_uri(folder, name)), record.parts):
-            for decision in table.to_pylist():
-                _count(found[decision["tag"]], decision, record.meaning["candidate_floor"])
+    for row in _tallied(run, records["clean"]).to_pylist():
+        counts = found[row["tag"]]
+        counts.update({name: row[name] for name in COUNTED})
+        counts[row["verdict"]] += row["images"]
+        counts[f"{row['verdict']}/{row['rule']}"] += row["images"]
     clusters = _clusters(run, records.get("cluster"))
     return [
         _tag_row(tag.name, tag.kind, found[tag.name], clusters.get(tag.name, {}))
@@ -130,19 +136,34 @@ def _tag_rows(
     ]
 
 
-def _decisions(uri: str) -> pa.Table:
+def _tallied(run: RunFolder, record: StageRecord) -> pa.Table:
+    """Count the decisions of all parts by tag, verdict and rule, a few parts in memory at a time."""
+    folder, floor = run.generation("clean", record.generation), record.meaning["candidate_floor"]
+    uris = [parts.part_uri(folder, name) for name in record.parts]
+    fields = [pa.field(name, pa.string()) for name in BY] + [pa.field(name, pa.int64()) for name in COUNTED]
+    total = pa.schema(fields).empty_table()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(uris), 4 * THREADS):
+            some = pool.map(lambda uri: _tally(uri, floor), uris[start : start + 4 * THREADS])
+            total = _summed(pa.concat_tables([total, *some]))
+    return total
+
+
+def _tally(uri: str, candidate_floor: float) -> pa.Table:
+    """Count the decisions of one part."""
     columns = ["tag", "verdict", "rule", "given", "parsed", "generated", "tagger", "boxes"]
-    return parts.read_part(uri, columns).table
+    table = parts.read_part(uri, columns).table.replace_schema_metadata()
+    counts = {name: pc.greater(table[name], 0) for name in ("given", "parsed", "generated")}
+    counts["tagger"] = pc.fill_null(pc.greater_equal(table["tagger"], candidate_floor), False)
+    counts |= {"images": pa.array([1] * table.num_rows, pa.int64()), "boxes": table["boxes"]}
+    numbers = {name: pc.cast(counts[name], pa.int64()) for name in COUNTED}
+    return _summed(pa.table({name: table[name] for name in BY} | numbers))
 
 
-def _count(counts: Counter[str], decision: dict[str, Any], candidate_floor: float) -> None:
-    counts["images"] += 1
-    counts["boxes"] += decision["boxes"]
-    counts[decision["verdict"]] += 1
-    counts[f"{decision['verdict']}/{decision['rule']}"] += 1
-    counts["tagger"] += (decision["tagger"] or 0) >= candidate_floor
-    for source in ("given", "parsed", "generated"):
-        counts[source] += bool(decision[source])
+def _summed(table: pa.Table) -> pa.Table:
+    """Add up the counts of equal tag, verdict and rule."""
+    sums = table.group_by(list(BY), use_threads=False).aggregate([(name, "sum") for name in COUNTED])
+    return pa.table({name: sums[name] for name in BY} | {name: sums[f"{name}_sum"] for name in COUNTED})
 
 
 def _tag_row(tag: str, kind: str, counts: Counter[str], cluster: dict[str, Any]) -> dict[str, Any]:
