@@ -16,6 +16,7 @@ from tagmill.runners.job_view import show_jobs
 from tagmill.runners.local import LocalEngine
 from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
 from tagmill.tag_system.errors import ConfigError
+from tagmill.transforms import files
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
     """Make a run whole, or show the jobs that would."""
     options = parse_flags(request.beam_flags)
     engine = _engine(request, options, console)
-    driver = Driver(load_config(request.config, request.overrides), accept_changes=request.accept_changes)
+    config = load_config(request.config, request.overrides)
+    if isinstance(engine, RemoteEngine) and files.is_local(config.run):
+        # Workers may have been started in another folder.
+        config = config.model_copy(update={"run": files.filesystem(config.run)[1]})
+    driver = Driver(config, accept_changes=request.accept_changes)
     missing = what_is_missing(request.runner.lower())
     if dry_run:
         show_jobs(console, driver, engine)
@@ -53,6 +58,11 @@ def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
         return
     if missing:
         raise ConfigError(missing)
+    if request.runner.lower() == "dataflow" and files.is_local(config.run):
+        raise ConfigError(
+            f"--runner dataflow: its workers cannot reach {config.run} on this machine; set `run` to a "
+            "folder of an object store, such as gs://BUCKET/FOLDER"
+        )
     with Lease(driver.run_folder.path("lease.json")):
         names = [stage.name for stage in driver.stages]
         with ConsoleProgress(console, request.log_format, names) as progress:
@@ -68,6 +78,8 @@ def _engine(request: Request, options: PipelineOptions, console: Console) -> Eng
         console.print("DirectRunner first tries to download a binary; running on the local runner instead")
         name = "local"
     if name == "local":
+        if request.hints:
+            raise ConfigError("--hint is for runners off this machine; the local one takes what is here")
         return LocalEngine(request.workers, options)
     if name not in BEAM_RUNNERS:
         raise ConfigError(f"--runner {request.runner}: use local, {' or '.join(BEAM_RUNNERS)}")

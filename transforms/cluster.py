@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import apache_beam as beam
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tagmill.models.base import Floats
+from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files, parts
 from tagmill.transforms.digests import table_digest
 from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, limit_threads
@@ -79,6 +81,11 @@ class Cluster(GlobalStage[ClusterConfig]):
     def inputs(self) -> tuple[str, ...]:
         """Embeddings are embed's."""
         return ("embed",)
+
+    def _meaning(self) -> dict[str, Any]:
+        if find_spec("faiss") is None:  # better now than after days of embedding
+            raise ConfigError("cluster: needs FAISS: pip install 'tagmill[faiss]', or set cluster: null")
+        return super()._meaning()
 
     def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
         """Cluster every tag's regions; buckets of the table lie in the work folder."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from runs import CountingEngine, Quiet, coders_of, squares_config
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver, Job
+from tagmill.runners import launch
 from tagmill.runners.job_view import show_jobs, steps
 from tagmill.runners.remote import DEFAULT_HINTS, RemoteEngine, parse_hints
 from tagmill.tag_system.errors import ConfigError
@@ -58,6 +59,23 @@ def test_hints_reach_the_step_as_they_were_given(jobs):
 def test_a_bad_hint_is_refused_before_anything_runs(hint, words):
     with pytest.raises(ConfigError, match=words):
         parse_hints([hint])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hints": ["min_ram=1GB"]}, "--hint is for runners off this machine"),
+        ({"runner": "dataflow"}, "its workers cannot reach .*run on this machine; set `run` to a folder"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, monkeypatch, changes, words):
+    monkeypatch.setattr(launch, "what_is_missing", lambda runner: None)
+    values = {"runner": "local", "workers": 1, "hints": [], "log_format": "plain", "beam_flags": []} | changes
+    config = str(squares_config(tmp_path))
+    request = launch.Request(config=config, overrides=[], accept_changes=False, **values)
+    with pytest.raises(ConfigError, match=words):
+        launch.run(request, Console(file=io.StringIO()))
+    assert not (tmp_path / "run").exists()
 
 
 def test_tasks_travel_as_rows_and_nothing_is_pickled(jobs):

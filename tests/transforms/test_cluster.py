@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage_runs import Bench, part
+from stage_runs import Bench, part, shared
+from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import cluster, embed, files, parts
 from tagmill.transforms.cluster import (
     Cluster,
@@ -234,3 +235,9 @@ def test_digests_of_tags_change_with_their_own_row_alone():
     one, other = map(tag_digests, tables)
     assert one["a"] == other["a"]
     assert one["b"] != other["b"]
+
+
+def test_without_faiss_a_run_says_so_before_it_begins(monkeypatch):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'tagmill\[faiss\]'"):
+        _ = Cluster(ClusterConfig(), shared()).meaning
