@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from tagmill.transforms.ingest import (
 )
 from tagmill.transforms.readers import access
 from tagmill.transforms.readers.base import InputConfig
+
+_log = logging.getLogger(__name__)
 
 THREADS = 16
 """Files that are looked at together: on an object store, each look takes its time."""
@@ -141,6 +144,7 @@ class Sources:
         self.order = [name for name in before if name in self.found]
         self.order += [name for name in self.found if name not in self.order]
         self.records = self._read_records()
+        self._warn_of_gone([name for name in before if name not in self.found])
 
     def _read_records(self) -> dict[str, dict[str, Any]]:
         there = set(files.list_names(files.join(self.folder, "sources")))
@@ -148,6 +152,16 @@ class Sources:
         with ThreadPoolExecutor(THREADS) as pool:
             uris = [source_record_uri(self.folder, name) for name in names]
             return dict(zip(names, map(json.loads, pool.map(files.read_bytes, uris)), strict=True))
+
+    def _warn_of_gone(self, names: list[str]) -> None:
+        """Name sources that were ingested and are not there any more: nobody may have meant that."""
+        if names:
+            known = [json.loads(files.read_bytes(source_record_uri(self.folder, name))) for name in names[:3]]
+            shown = ", ".join(f"{record['input']}: {record['path']}" for record in known)
+            more = " ..." if len(names) > len(known) else ""
+            _log.warning(
+                "%d sources are gone; their examples leave the dataset: %s%s", len(names), shown, more
+            )
 
     def todo(self, *, accept_changes: bool) -> tuple[list[SourceTask], list[str]]:
         """List the sources that are not ingested, or no longer as they must be, and why.

@@ -1,9 +1,14 @@
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
+from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.report import STAGES_SCHEMA, TAGS_SCHEMA
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA
 from tagmill.transforms import (
@@ -63,3 +68,31 @@ def test_every_column_is_documented_with_its_type(table: str):
 
 def test_no_table_is_documented_that_is_not_there():
     assert set(documented()) == set(SCHEMAS)
+
+
+CONFIG = DOCUMENT.with_name("config.md")
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of a config, with its default as YAML has it; empty for a key that must be there."""
+    for name, field in model.model_fields.items():
+        section = next((a for a in _models(field.annotation)), None)
+        if section:
+            yield from keys(section, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else field.get_default(call_default_factory=True)
+            text = default if isinstance(default, str) else json.dumps(default).replace('"', "")
+            yield prefix + name, text
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def test_every_key_of_a_config_is_documented_with_its_default():
+    rows = re.findall(r"^\| ([a-z_., ]+) \| (.*?) ?\| .+ \|$", CONFIG.read_text(), re.MULTILINE)
+    found = [(key, default) for names, default in rows for key in names.split(", ") if names != "key"]
+    assert sorted(found) == sorted(keys(RunConfig))

@@ -193,14 +193,17 @@ def test_a_touched_source_is_not_a_changed_one(copy):
 
 
 @pytest.mark.parametrize("gone", ["b.tar", "c.tar"])
-def test_the_examples_of_a_removed_source_leave_the_dataset(copy, gone):
+def test_the_examples_of_a_removed_source_leave_the_dataset_and_that_is_said(copy, gone, caplog):
     run = copy.parent / "run"
     os.unlink(copy.parent / "data" / gone)
     drive(copy)
+    assert f"1 sources are gone; their examples leave the dataset: squares: {gone}" in caplog.text
+    caplog.clear()
     left = range(12, 24) if gone == "b.tar" else range(12)
     assert [sample["key"] for sample in samples(run)] == [f"squares/{i:06d}" for i in left]
     assert damaged(run) == []
     assert drive(copy).jobs == []
+    assert "are gone" not in caplog.text
 
 
 def test_a_removed_source_that_filled_a_shard_alone_leaves_the_manifest(tmp_path):
