@@ -1,4 +1,4 @@
-"""The tags of single images, and boxes for them, by models alone: no run, no captions, no verdicts."""
+"""The tags of single images, and boxes for them, by models alone: no run, no given captions, no verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image as Picture
 
-from tagmill.models.base import Image, Localizer
+from tagmill.models.base import Captioner, Image, Localizer
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.pipeline.example import Example
 from tagmill.pipeline.picture import draw_example
 from tagmill.tag_system.errors import DataError
-from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.tag_system.parser import CaptionParser
+from tagmill.tag_system.vocabulary import Tag, Vocabulary
 from tagmill.transforms import images
 from tagmill.transforms.ingest import IngestConfig
 
@@ -23,14 +24,16 @@ WITHOUT_THRESHOLDS = 0.5
 
 @dataclass
 class Prediction:
-    """One image and its tags, the highest score first.
+    """One image and its tags, the highest score first, and its caption if one was written.
 
-    A tag is {tag, score, chinese, boxes}: `chinese` is empty unless the vocabulary has it; `boxes`, best
-    first, are {score, x1, y1, x2, y2} in pixels, None where nobody was asked.
+    A tag is {tag, score, sources, chinese, boxes}: `sources` are "tagger" and "generated", the caption's;
+    the score is the tagger's, None for a tag of the caption alone; `chinese` is empty unless the vocabulary
+    has it; `boxes`, best first, are {score, x1, y1, x2, y2} in pixels, None where nobody was asked.
     """
 
     path: Path
     pixels: Image
+    caption: str | None = None
     tags: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -54,9 +57,22 @@ def tag(
     for one, scores in zip(batch, tagger.predict([one.pixels for one in batch]), strict=True):
         for index in sorted(np.flatnonzero(scores > limits).tolist(), key=lambda i: -scores[i]):
             name = tagger.classes[index]
-            known = vocabulary.resolve(name)
-            chinese = "" if known is None else known.origin.chinese
-            one.tags.append({"tag": name, "score": float(scores[index]), "chinese": chinese, "boxes": None})
+            one.tags.append(_tag(name, float(scores[index]), "tagger", vocabulary.resolve(name)))
+
+
+def caption(
+    batch: Sequence[Prediction], captioner: Captioner, parser: CaptionParser, vocabulary: Vocabulary
+) -> None:
+    """Write captions, and add their tags: a source more for those that are there, after them the others."""
+    written = captioner.predict([one.pixels for one in batch])
+    for one, text, mentions in zip(batch, written, parser.parse(written), strict=True):
+        one.caption = text
+        there = {known.name: tag for tag in one.tags if (known := vocabulary.resolve(tag["tag"]))}
+        for name in dict.fromkeys(mention.tag for mention in mentions):
+            if name in there:
+                there[name]["sources"].append("generated")
+            else:
+                one.tags.append(_tag(name, None, "generated", vocabulary.resolve(name)))
 
 
 def find(batch: Sequence[Prediction], localizer: Localizer, vocabulary: Vocabulary) -> None:
@@ -69,6 +85,11 @@ def find(batch: Sequence[Prediction], localizer: Localizer, vocabulary: Vocabula
         for index in np.argsort(-found.scores, kind="stable"):
             sides = dict(zip(("x1", "y1", "x2", "y2"), map(float, found.boxes[index]), strict=True))
             tags[found.tags[index]]["boxes"].append({"score": float(found.scores[index]), **sides})
+
+
+def _tag(name: str, score: float | None, source: str, known: Tag | None) -> dict[str, Any]:
+    chinese = "" if known is None else known.origin.chinese
+    return {"tag": name, "score": score, "sources": [source], "chinese": chinese, "boxes": None}
 
 
 def _has_boxes(name: str, vocabulary: Vocabulary) -> bool:

@@ -15,6 +15,7 @@ from tagmill.tag_system.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tagmill.pipeline.prediction import Prediction
+    from tagmill.tag_system.parser import CaptionParser
 
 BATCH = 8
 """Images in one call of a model."""
@@ -25,6 +26,9 @@ def predict(
     model: Annotated[Path, typer.Option(help="folder of a RAM, RAM++ or Tag2Text")],
     threshold: Annotated[
         float | None, typer.Option(help="one score for all tags; default: the model's own, or 0.5")
+    ] = None,
+    captioner: Annotated[
+        Path | None, typer.Option(help="folder of a Tag2Text: caption, and take tags from that too")
     ] = None,
     boxes: Annotated[bool, typer.Option("--boxes", help="find the objects among the tags")] = False,
     localizer: Annotated[str | None, typer.Option(help="Grounding DINO: a folder or owner/name")] = None,
@@ -43,6 +47,7 @@ def predict(
     tagger = RamTagger(str(model), device=device)
     finder = _localizer(localizer, box_threshold, device) if boxes or localizer else None
     tagger.load()
+    write = _captioner(captioner, known, device)
     console = Console(soft_wrap=True)
     failed = 0
     for start in range(0, len(files), BATCH):
@@ -51,6 +56,8 @@ def predict(
         for path, why in errors.items():
             sys.stderr.write(f"tagmill: {path}: {why}\n")
         prediction.tag(batch, tagger, known, threshold)
+        if write is not None:
+            prediction.caption(batch, *write, known)
         if finder is not None:
             prediction.find(batch, finder, known)
         for one in batch:
@@ -86,18 +93,35 @@ def _localizer(path: str | None, threshold: float, device: str) -> Any:
     return found
 
 
+def _captioner(
+    folder: Path | None, vocabulary: Vocabulary, device: str
+) -> "tuple[Any, CaptionParser] | None":
+    from tagmill.models.base import create
+    from tagmill.tag_system.parser import CaptionParser
+
+    if folder is None:
+        return None
+    writer = create("tag2text", {"path": str(folder), "device": device})
+    writer.load()
+    return writer, CaptionParser(vocabulary)
+
+
 def _record(one: "Prediction") -> dict[str, Any]:
     height, width, _ = one.pixels.shape
-    return {"image": str(one.path), "width": width, "height": height, "tags": one.tags}
+    said = {} if one.caption is None else {"caption": one.caption}
+    return {"image": str(one.path), "width": width, "height": height, **said, "tags": one.tags}
 
 
 def _show(console: Console, one: "Prediction") -> None:
     console.print(str(one.path), markup=False, highlight=False, style="bold")
+    if one.caption is not None:
+        console.print(f"  caption: {one.caption}", markup=False, highlight=False)
     width = max((cell_len(tag["tag"]) for tag in one.tags), default=0)
     for tag in one.tags:
         words = [
             f"{tag['tag']:<{width}}",
-            f"{tag['score']:.2f}",
+            "   -" if tag["score"] is None else f"{tag['score']:.2f}",
+            ", ".join(tag["sources"]),
             *_boxes_in_words(tag["boxes"]),
             tag["chinese"],
         ]

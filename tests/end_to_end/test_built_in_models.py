@@ -35,7 +35,7 @@ def run(folder: Path) -> Path:
         embed={"model": "open-clip", "options": {"model": f"local-dir:{models / 'clip'}"}},
     )
     with (folder / "vocabulary.tsv").open("a") as stream:
-        stream.write("glass\ndog\n")
+        stream.write("car\ndog\nglass\n")
     driver = Driver(load_config(str(config)))
     with ConsoleProgress(Console(quiet=True), "plain") as progress:
         driver.run(LocalEngine(1, PipelineOptions([])), progress)
@@ -81,8 +81,7 @@ def test_tags_of_generated_captions_are_evidence(first: Path):
         captions |= {(path.stem, row["row"]): row for row in pq.read_table(path).to_pylist()}
     assert len(captions) == 7
     assert len({row["caption"] for row in captions.values()}) > 1
-    counted = Counter(m["tag"] for row in captions.values() for m in row["mentions"])
-    assert counted["glass"] > 0
+    assert all(row["mentions"] for row in captions.values())
     evidence = Counter[str]()
     for sample in samples(folder):
         for tag in sample["tags"]:

@@ -33,6 +33,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     store.save(tagger, folder / "tagger")
     tiny_models.grounding_dino(folder / "localizer")
+    tiny_models.tag2text(folder / "captioner")
     return folder
 
 
@@ -63,6 +64,8 @@ def test_tags_have_scores_names_and_boxes(model, photo, vocabulary, tmp_path):
     )
     assert tags["dog"]["chinese"] == "狗"
     assert tags["red"]["boxes"] is None
+    assert all(tag["sources"] == ["tagger"] for tag in tags.values())
+    assert "caption" not in found
     for name in ("dog", "unheard-of"):
         scores = [box["score"] for box in tags[name]["boxes"]]
         assert scores
@@ -77,9 +80,24 @@ def test_without_boxes_and_with_one_threshold(model, photo, vocabulary, capsys):
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == str(photo)
     assert sorted(line.split()[0] for line in lines) == ["dog", "red", "unheard-of"]
-    assert [line.split()[2:] for line in lines if "dog" in line] == [["狗"]]
+    assert [line.split()[2:] for line in lines if "dog" in line] == [["tagger", "狗"]]
     predict([photo], model / "tagger", threshold=1.0, device="cpu")
     assert capsys.readouterr().out.splitlines()[1:] == ["  no tag over its threshold"]
+
+
+def test_tags_of_a_written_caption_say_so(model, photo, tmp_path, capsys):
+    (tmp_path / "tags.tsv").write_text("dog\ncar\nglass\nred\tattribute\n")
+    options = {"vocabulary": str(tmp_path / "tags.tsv"), "captioner": model / "captioner", "device": "cpu"}
+    predict([photo], model / "captioner", threshold=0.0, as_json=True, **options)
+    found = json.loads(capsys.readouterr().out)
+    (said,) = set(found["caption"].split())
+    sources = {tag["tag"]: tag["sources"] for tag in found["tags"]}
+    assert sources[said] == ["tagger", "generated"]
+    assert sources["red"] == ["tagger"]
+    predict([photo], model / "captioner", threshold=1.0, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"  caption: {found['caption']}"
+    assert [line.split() for line in lines[2:]] == [[said, "-", "generated"]]
 
 
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, photo, tmp_path, capsys):
