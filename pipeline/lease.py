@@ -54,6 +54,13 @@ class Lease:
         if self._is_ours():
             files.remove(self._uri)
 
+    def check(self) -> None:
+        """Raise ConfigError if another driver has the run now, as after a long sleep of this machine."""
+        holder = _read(self._uri)
+        if not self._is_owner(holder):
+            who = f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
+            raise ConfigError(f"the lease of the run is not this process's any more but held by {who}")
+
     def _take_over(self) -> None:
         """Take the lease of a driver that has ended; of several who try, one succeeds."""
         holder = _read(self._uri)
@@ -78,7 +85,9 @@ class Lease:
         return json.dumps({**self._owner, "heartbeat": time.time()}).encode()
 
     def _is_ours(self) -> bool:
-        holder = _read(self._uri)
+        return self._is_owner(_read(self._uri))
+
+    def _is_owner(self, holder: dict[str, Any] | None) -> bool:
         return holder is not None and {name: holder.get(name) for name in self._owner} == self._owner
 
     def _beat(self) -> None:

@@ -157,10 +157,11 @@ class Driver:
         found = known_records(self.run_folder, plan.stage, plan.generation, plan.names)
         plan.done = {name: found[name] for name in plan.names}
 
-    def run(self, engine: Engine, progress: Progress) -> None:
-        """Make everything that is missing, stage by stage."""
+    def run(self, engine: Engine, progress: Progress, check: Callable[[], None] = lambda: None) -> None:
+        """Make everything that is missing, stage by stage; `check` raises if this driver must not go on."""
         self._save_config()
         for plan in self.plan():
+            check()
             done, total = self.extent(plan)
             progress.start(plan.stage.name, done, total)
             if not plan.is_whole:

@@ -136,7 +136,8 @@ def _collect(console: Console, run: RunFolder, *, remove: bool) -> None:
     total = 0
     for path, size in garbage(run):
         total += size
-        console.print(f"{'removed' if remove else 'would remove'} {path}: {size:,} bytes", highlight=False)
+        said = f"{'removed' if remove else 'would remove'} {path}: {size:,} bytes"
+        console.print(said, highlight=False, markup=False)
         if remove:
             files.remove(path)
     console.print(f"{total:,} bytes in all", highlight=False)

@@ -63,10 +63,10 @@ def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
             f"--runner dataflow: its workers cannot reach {config.run} on this machine; set `run` to a "
             "folder of an object store, such as gs://BUCKET/FOLDER"
         )
-    with Lease(driver.run_folder.path("lease.json")):
+    with Lease(driver.run_folder.path("lease.json")) as lease:
         names = [stage.name for stage in driver.stages]
         with ConsoleProgress(console, request.log_format, names) as progress:
-            driver.run(engine, progress)
+            driver.run(engine, progress, lease.check)
         write_report(driver.run_folder, driver.vocabulary)
 
 

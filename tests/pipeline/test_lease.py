@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from runs import CountingEngine, Quiet, squares_config
 from tagmill.pipeline import lease
+from tagmill.pipeline.config import load_config
 from tagmill.pipeline.lease import STALE_SECONDS, Lease, read_lease
+from tagmill.pipeline.run import Driver
 from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files
 
@@ -124,3 +127,16 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ConfigError, match=r"lease\.json .* choose another run folder"):
         Lease(str(tmp_path / "run" / "lease.json")).__enter__()
+
+
+def test_a_driver_that_was_taken_over_does_not_go_on(tmp_path):
+    config = squares_config(tmp_path, {"b.tar": (2, 0)})
+    with Lease(str(tmp_path / "lease.json")) as held:
+        held.check()
+        write_lease(tmp_path / "lease.json")
+        driver = Driver(load_config(str(config)))
+        with pytest.raises(
+            ConfigError, match="not this process's any more but held by process 1 on elsewhere"
+        ):
+            driver.run(CountingEngine(), Quiet(), held.check)
+    assert not (tmp_path / "run" / "ingest").exists()
