@@ -39,7 +39,7 @@ from tagmill.tag_system.errors import ConfigError, DamageError, TooManyDeadError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import cluster, files, parts
 from tagmill.transforms.features import Features
-from tagmill.transforms.ingest import Ingest, IngestSources, source_record_uri
+from tagmill.transforms.ingest import Ingest, IngestSources, source_of, source_record_uri
 from tagmill.transforms.shards import Shards, WriteShards, index_uri
 from tagmill.transforms.stage import GlobalStage, MakeParts, PartStage, Stage, libraries
 
@@ -205,6 +205,7 @@ class Driver:
     def _make_way(self, plan: StagePlan) -> None:
         """Move what must be made again out of the way, before any worker starts: workers only create."""
         stale: list[str] = []
+        again = {task.name for task in plan.tasks}  # parts, or the sources of parts
         if isinstance(plan.stage, Shards):
             dataset.make_way_for_shards(plan)
         elif isinstance(plan.stage, GlobalStage):
@@ -217,7 +218,11 @@ class Driver:
         else:
             stale = stale_parts(plan)
         # First forgotten, then moved: an interruption in between leaves nothing that is believed wrongly.
-        self.run_folder.forget_parts(plan.stage.name, plan.generation, stale)
+        # A part that somebody removed is forgotten too: what comes in its place may say something else.
+        if not isinstance(plan.stage, Shards):
+            self.run_folder.forget_parts(
+                plan.stage.name, plan.generation, lambda name: name in again or source_of(name) in again
+            )
         # Files without their part were made by what may have changed since; workers would leave them.
         for name in [*stale, *lone_leftovers(plan.folder)]:
             supersede_part(plan.folder, name)

@@ -9,7 +9,7 @@ RUN/shards/<gen>/       the dataset
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -111,11 +111,11 @@ class RunFolder:
         files.replace_bytes(files.join(folder, RECORD), record_bytes(record))
         self._point(record.stage, record.generation)
 
-    def forget_parts(self, stage: str, generation: str, names: Collection[str]) -> None:
+    def forget_parts(self, stage: str, generation: str, is_made_again: Callable[[str], bool]) -> None:
         """Take parts that will be made again out of a generation's record, whatever happens afterwards."""
         record = self.read_record(stage, generation)
-        if record and not record.parts.keys().isdisjoint(names):
-            record.parts = {name: part for name, part in record.parts.items() if name not in names}
+        if record and any(map(is_made_again, record.parts)):
+            record.parts = {name: part for name, part in record.parts.items() if not is_made_again(name)}
             uri = files.join(self.generation(stage, generation), RECORD)
             files.replace_bytes(uri, record_bytes(record))
 

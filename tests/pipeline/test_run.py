@@ -268,6 +268,26 @@ def test_what_an_interrupted_run_has_begun_is_no_garbage(copy):
     assert dict(garbage(RunFolder(str(run)))) == {str(killed): 11}
 
 
+def test_an_image_that_changed_beside_its_json_lines_comes_in_when_its_part_is_removed(tmp_path):
+    photos, lines = tmp_path / "photos", tmp_path / "photos" / "a.jsonl"
+    photos.mkdir()
+    for place, name in enumerate(("red", "blue")):
+        (photos / f"{name}.png").write_bytes(encode(square_image([name], place)))
+    lines.write_text('{"image": "red.png"}\n{"image": "blue.png"}\n')
+    inputs = [{"name": "a", "format": "jsonl", "path": str(lines)}]
+    off = dict.fromkeys(("tag", "localize", "embed"))
+    config = squares_config(tmp_path, {}, inputs=inputs, part_size=1, **off)
+    drive(config)
+    (photos / "red.png").write_bytes(encode(square_image(["green"])))
+    with pytest.raises(InputChangedError, match=r"image of a/red changed .* remove its part"):
+        drive(config, "clean.policy.rule=paper")
+    for path in current_folder(tmp_path / "run", "ingest").glob("*-00000.parquet"):
+        path.unlink()
+    drive(config, "clean.policy.rule=paper")
+    assert damaged(tmp_path / "run") == []
+    assert [sample["key"] for sample in samples(tmp_path / "run")] == ["a/red", "a/blue"]
+
+
 @pytest.mark.parametrize("stage", ["ingest", "duplicates", "tag", "localize", "embed", "clean"])
 def test_a_removed_part_is_made_again_as_it_was(copy, stage):
     run = copy.parent / "run"
