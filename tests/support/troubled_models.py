@@ -48,15 +48,3 @@ class DyingTagger(SquareTagger):
                 (self.folder / str(number)).touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(images)
-
-
-class ChokingTagger(SquareTagger):
-    """Kills its own process whenever an image of more than `width` pixels is among its images."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
-        if any(image.shape[1] > self.width for image in images):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict(images)
