@@ -21,7 +21,6 @@ class Reason(StrEnum):
     CAPTION_NOT_TEXT = "caption_not_text"
     CAPTION_TOO_LONG = "caption_too_long"
     MODEL_FAILED = "model_failed"
-    PROCESS_DIED = "process_died"
 
 
 class DataError(Exception):
