@@ -124,7 +124,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_tagger(values_of):
     )
     assert trainer_of(values).run()
     losses = [line["val_tagging"] for line in lines(values) if "val_tagging" in line]
-    assert min(losses) < 0.7 * losses[0]
+    assert min(losses) < 0.8 * losses[0]
     out = Path(values["out"])
     best = json.loads((out / "best" / "state.json").read_text())
     assert best["best"] == min(losses)
