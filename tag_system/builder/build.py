@@ -1,13 +1,14 @@
 """The built-in vocabulary: a first list by hand, then what the rules find, to an exact number of names."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from tagmill.tag_system.builder import rules, wordnet
-from tagmill.tag_system.builder.rules import Candidate, Decision, Evidence
+from tagmill.tag_system.builder.aliases import familiarity, other_names
+from tagmill.tag_system.builder.evidence import Evidence
+from tagmill.tag_system.builder.rules import Candidate, Decision
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.matching import verb_bases
 from tagmill.tag_system.vocabulary import Kind, Origin, Tag, Vocabulary, normalize_name
@@ -16,13 +17,10 @@ NAMES = 6449
 """Names and aliases together, as many as RAM's tag system has (arXiv 2306.03514, section 3.1)."""
 
 IDS = 4600
-"""Tags, about as many as RAM's 4,585."""
+"""Tags, about as many as RAM's 4,585; more where the aliases that people write do not suffice."""
 
-ALIASES = 4
-"""WordNet's synonyms are added to a tag until it has so many aliases: what comes after is odd."""
-
-LEAST_FREQUENCY = 2.0
-"""A synonym that no caption says must be so common in English, on Zipf's scale."""
+ALIASES = 6
+"""Other names are added to a tag until it has so many aliases: what comes after is odd."""
 
 
 def first_list() -> Vocabulary:
@@ -50,12 +48,11 @@ def build(
         raise ConfigError(f"the vocabulary to extend has {draft.names} names already; raise --names")
     draft.decide()
     draft.add_all(rules.category_candidates(evidence), ids, names)
-    draft.add_all(rules.verb_candidates(evidence), ids, names)
-    nouns = rules.noun_candidates(evidence, draft.attributes())
-    draft.add_all(nouns, ids, names)
-    draft.add_synonyms(names)
-    # Where synonyms do not suffice, the next nouns fill up.
-    draft.add_all(nouns, names, names)
+    ranked = rules.candidates(evidence, draft.attributes())
+    draft.add_all(ranked, ids, names)
+    draft.add_aliases(names)
+    # Where aliases do not suffice, the next candidates fill up.
+    draft.add_all(ranked, names, names)
     if draft.names != names:
         raise ConfigError(
             f"the sources have names for {draft.names} of {names}: give more captions or --list"
@@ -72,6 +69,8 @@ class _Draft:
         self._tags: list[Tag] = []
         self._taken: dict[str, int] = {}
         self._by_sense: dict[tuple[Any, Kind], int] = {}
+        self._senses: list[Any | None] = []
+        self._fixed = 0
 
     @property
     def names(self) -> int:
@@ -112,6 +111,7 @@ class _Draft:
             else:
                 kind: Kind = decision.verdict  # type: ignore[assignment]  # read_decisions checked it
                 self._append(decision.name, kind, wordnet.sense_of(decision.name, kind), "decision", [])
+        self._fixed = len(self._tags)
 
     def add_all(self, candidates: Iterable[Candidate], ids: int, names: int) -> None:
         """Add candidates in their order: as an alias where a tag has their sense already, else as a tag."""
@@ -125,25 +125,32 @@ class _Draft:
                 self._append(one.name, one.kind, one.sense, one.rule, [])
             else:
                 self._alias(target, one.name)
+                self._lead(target, one.name)
 
-    def add_synonyms(self, names: int) -> None:
-        """Add WordNet's synonyms of the tags as aliases, the most common words first."""
-        found = []
+    def add_aliases(self, names: int) -> None:
+        """Add other names of the tags as aliases, the most familiar first."""
         attributes = self.attributes()
-        for (sense, kind), place in self._by_sense.items():
-            # WordNet's synonyms of verbs are no aliases: `found` of launch, `go forth` of leave.
-            for name in wordnet.synonyms(sense) if kind != "action" else []:
-                said = self._evidence.counts.of(name)
-                known = said or self._evidence.frequency(name) >= LEAST_FREQUENCY
-                # `red hot` of hot dog would take the colour and leave the dog.
-                plain = name.partition(" ")[0] not in attributes
-                if known and plain and not self._barred(name) and wordnet.mostly(name, sense.pos()):
-                    found.append((-math.log10(1 + said) - self._evidence.frequency(name), name, place))
+        found = [
+            (-familiar, name, tag.id)
+            for tag in self._tags
+            for name, familiar in other_names(tag, self._senses[tag.id], self._evidence, attributes)
+            if not self._barred(name)
+        ]
         for _, name, place in sorted(found):
             if self.names >= names:
                 return
             if name not in self._taken and len(self._tags[place].aliases) < ALIASES:
                 self._alias(place, name)
+
+    def _lead(self, place: int, alias: str) -> None:
+        """Call a tag that a rule found by its alias if that is the more familiar word."""
+        tag = self._tags[place]
+        if place < self._fixed or " " in tag.name + alias:
+            return
+        if familiarity(alias, self._evidence) > familiarity(normalize_name(tag.name), self._evidence) + 0.3:
+            aliases = tuple(tag.name if name == alias else name for name in tag.aliases)
+            origin = dataclasses.replace(tag.origin, sources=self._evidence.sources(alias))
+            self._tags[place] = dataclasses.replace(tag, name=alias, aliases=aliases, origin=origin)
 
     def _target(self, one: Candidate) -> int | None:
         """The tag that a candidate is another name of: `human arm` of arm, `jumping` of jump, a synonym."""
@@ -154,7 +161,8 @@ class _Draft:
         return self._by_sense.get((one.sense, one.kind)) if one.sense is not None else None
 
     def _is_gerund(self, name: str, place: int) -> bool:
-        return name.endswith("ing") and self._tags[place].kind == "action"
+        tag = self._tags[place]
+        return name.endswith("ing") and tag.kind == "action" and tag.name in verb_bases(name)
 
     def vocabulary(self) -> Vocabulary:
         """The finished vocabulary."""
@@ -173,6 +181,7 @@ class _Draft:
             rule=rule,
         )
         self._tags.append(Tag(place, name, kind, (), origin))
+        self._senses.append(sense)
         self._taken[normalize_name(name)] = place
         if sense is not None:
             self._by_sense.setdefault((sense, kind), place)

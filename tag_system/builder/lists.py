@@ -135,10 +135,11 @@ def _strings(text: str, variable: str, path: Path) -> Iterable[str]:
         else:
             named = isinstance(node, ast.Assign | ast.AnnAssign) and variable in _targets(node)
         if named:
+            described = ast.get_docstring(node, clean=False) if isinstance(node, ast.FunctionDef) else None
             return [
                 leaf.value
                 for leaf in ast.walk(node)
-                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)
+                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and leaf.value != described
             ]
     raise ConfigError(f"{path} has no {variable}: this version of the package is not known; try an older one")
 

@@ -1,7 +1,6 @@
 """What WordNet (through nltk) knows of a name: its sense, what sort of thing it is, its synonyms."""
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +21,9 @@ _PLACES = frozenset(
 )  # fmt: skip
 
 
+_CAPITALS = {"animal", "food", "plant", "artifact"}
+_HOLIDAY = "day.n.03"
+
 _ALIAS = re.compile(r"[a-z]{3,}(?:[_-][a-z]+){0,2}")
 
 
@@ -41,11 +43,23 @@ def reader() -> Any:
     return wordnet
 
 
-def lemmas(pos: str) -> Iterator[str]:
-    """Every lower-case lemma of a part of speech (n, v, a): names of persons and places are left out."""
-    for lemma in reader().all_lemma_names(pos=pos):
-        if any(lemma in _spellings(sense) for sense in reader().synsets(lemma, pos=pos)):
-            yield normalize_name(lemma)
+@lru_cache(maxsize=4)
+def lemmas(pos: str) -> tuple[str, ...]:
+    """The lemmas of a part of speech (n, v, a), without the names of certain persons and places.
+
+    Of what is written with a capital, breeds, dishes, plants, things and holidays (`german shepherd`,
+    `christmas`) stay; peoples, languages, faiths go.
+    """
+    kept = (lemma for lemma in reader().all_lemma_names(pos=pos) if _is_common(lemma, pos))
+    return tuple(dict.fromkeys(map(normalize_name, kept)))
+
+
+def _is_common(lemma: str, pos: str) -> bool:
+    return any(
+        lemma in _spellings(sense)
+        or (not sense.instance_hypernyms() and (class_of(sense) in _CAPITALS or is_holiday(sense)))
+        for sense in reader().synsets(lemma, pos=pos)
+    )
 
 
 @lru_cache(maxsize=1 << 17)
@@ -71,11 +85,22 @@ def is_proper(name: str) -> bool:
     return any(sense.instance_hypernyms() for sense in reader().synsets(name.replace(" ", "_"), pos="n"))
 
 
-def is_sport(sense: Any) -> bool:
-    """Whether the sense is a sport, a dance or a game that is played by moving."""
-    return any(
-        name in ("sport.n.01", "dancing.n.01", "exercise.n.01", "game.n.01") for name in _ancestors(sense)
-    )
+@lru_cache(maxsize=1 << 17)
+def is_proper_first(name: str) -> bool:
+    """Whether a certain person or place is what the word names first of all (china)."""
+    return any(sense.instance_hypernyms() for sense in reader().synsets(name.replace(" ", "_"), pos="n")[:1])
+
+
+def verb_of(form: str) -> str | None:
+    """The verb that WordNet takes a form for, None if for none."""
+    found = reader().morphy(form, "v")
+    return str(found) if found else None
+
+
+@lru_cache(maxsize=1 << 17)
+def is_plural(name: str) -> bool:
+    """Whether WordNet knows the noun by its singular alone (dogs)."""
+    return str(reader().morphy(name.replace(" ", "_"), "n") or name) != name.replace(" ", "_")
 
 
 def depth(sense: Any) -> int:
@@ -91,6 +116,22 @@ def sense_of(name: str, kind: Kind) -> Any | None:
     return next(iter(found), None)
 
 
+def noun_sense(name: str, *, concrete: bool) -> Any | None:
+    """The first sense of a noun; of a `concrete` one the first that can be seen, a person or a place too."""
+    found = senses(name, "n")
+    first = next(iter(found), None)
+    if first is None or not concrete or class_of(first) in ("person", "location") or is_place(first):
+        return first
+    return next((sense for sense in found if class_of(sense) in CONCRETE), first)
+
+
+def is_main(name: str, sense: Any) -> bool:
+    """Whether a name is often used in a sense: its first, or one that WordNet's texts have."""
+    if senses(name, sense.pos())[:1] == (sense,):
+        return True
+    return any(lemma.count() for lemma in sense.lemmas() if normalize_name(lemma.name()) == name)
+
+
 def class_of(sense: Any) -> str:
     """The lexicographer's class: artifact, animal, person, motion ..."""
     return str(sense.lexname()).partition(".")[2]
@@ -99,6 +140,16 @@ def class_of(sense: Any) -> str:
 def is_place(sense: Any) -> bool:
     """Whether the sense is a sort of place, season or weather."""
     return any(name in _PLACES for name in _ancestors(sense))
+
+
+def is_capitalised(name: str, sense: Any) -> bool:
+    """Whether WordNet writes the name of a sense with a capital: `Jonathan`, the apple."""
+    return any(one != one.lower() and normalize_name(one) == name for one in _spellings(sense))
+
+
+def is_holiday(sense: Any) -> bool:
+    """Whether the sense is a day that people celebrate."""
+    return class_of(sense) == "time" and _HOLIDAY in _ancestors(sense)[1:]
 
 
 def hypernyms(sense: Any) -> tuple[str, ...]:

@@ -3,13 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from tagmill.tag_system.builder import build, rules
+from tagmill.tag_system.builder import build, rules, wordnet
+from tagmill.tag_system.builder.aliases import other_names
 from tagmill.tag_system.builder.counts import Counts
+from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.lists import CategoryList
+from tagmill.tag_system.builder.norms import Norms
 from tagmill.tag_system.builder.ram import import_ram
 from tagmill.tag_system.builder.wordnet import reader
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.tag_system.vocabulary import Tag, Vocabulary
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 if SHARED.is_dir():
@@ -22,12 +25,11 @@ except ConfigError:
 THINGS = CategoryList("things", "things.txt")
 
 
-def evidence(**nouns: int) -> rules.Evidence:
+def evidence(norms: Norms | None = None, **nouns: int) -> Evidence:
     counts = Counts()
     counts.noun.update({name.replace("_", " "): said for name, said in nouns.items()})
-    return rules.Evidence(
-        {THINGS: frozenset({"gramophone"})}, frozenset({"gazebo"}), counts, lambda name: 3.0
-    )
+    lists = {THINGS: frozenset({"gramophone"})}
+    return Evidence(lists, frozenset({"gazebo"}), counts, lambda name: 3.0, norms or Norms())
 
 
 def made(base: str, names: int, **nouns: int) -> Vocabulary:
@@ -50,28 +52,60 @@ def test_every_tag_says_where_it_comes_from() -> None:
     assert tag.origin.rule == "noun"
 
 
-NOUNS = {
-    "canoe": True,
-    "artifact": False,  # too general
-    "happiness": False,  # abstract
-    "china": False,  # a place's name
-    "still": False,  # mostly no noun
-    "black cat": False,  # an attribute and a thing
-    "project": False,  # an act that is no sport
-    "tennis": True,  # a sport
-}
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        pytest.param("canoe", "noun object", id="a thing"),
+        pytest.param("artifact", "", id="too general"),
+        pytest.param("happiness", "", id="abstract"),
+        pytest.param("china", "", id="a place's name"),
+        pytest.param("still", "", id="mostly no noun"),
+        pytest.param("black cat", "", id="an attribute and a thing"),
+        pytest.param("bald eagle", "noun object", id="more than an attribute and a thing"),
+        pytest.param("project", "", id="an act that nobody finds concrete"),
+        pytest.param("tennis", "noun action", id="a sport"),
+        pytest.param("german shepherd", "noun object", id="a breed with a capital"),
+        pytest.param("halloween", "noun scene", id="a holiday"),
+        pytest.param("buddhism", "", id="a faith"),
+        pytest.param("hotel lobby", "phrase scene", id="a phrase that WordNet lacks"),
+        pytest.param("rush hour", "", id="an abstract phrase"),
+        pytest.param("water bottle", "noun object", id="a phrase of WordNet"),
+        pytest.param("climb", "verb action", id="a verb"),
+        pytest.param("learn", "", id="a verb that nobody sees"),
+        pytest.param("wooden", "adjective attribute", id="an adjective"),
+        pytest.param("sure", "", id="an adjective that nobody sees"),
+    ],
+)
+def test_what_pictures_show(name: str, kept: str, ranked: dict[str, str]) -> None:
+    assert ranked.get(name, "") == kept
 
 
 @pytest.fixture(scope="module")
-def nouns() -> set[str]:
-    """Candidates of captions that say each of NOUNS often."""
-    said = evidence(**dict.fromkeys(NOUNS, 50))
-    return {found.name for found in rules.noun_candidates(said, frozenset({"black"}))}
+def ranked() -> dict[str, str]:
+    ratings = {"tennis": 4.5, "happiness": 1.9, "project": 3.3, "bald eagle": 4.8, "hotel lobby": 4.7}
+    ratings |= {"rush hour": 3.0, "climb": 4.0, "learn": 2.2, "wooden": 4.5, "sure": 1.7}
+    said = ["canoe", "artifact", "china", "still", "black_cat", "german_shepherd", "buddhism", "halloween"]
+    norms = Norms(ratings, bigrams={"hotel lobby": 10**6, "rush hour": 10**6})
+    known = evidence(norms, **dict.fromkeys([*said, "happiness", "project", "water_bottle"], 5))
+    known.counts.verb.update({"climb": 30, "learn": 30})
+    known.counts.adjective.update({"wooden": 30, "sure": 30})
+    found = rules.candidates(known, frozenset({"black", "bald"}))
+    assert [one.mark for one in found] == sorted((one.mark for one in found), reverse=True)
+    return {one.name: f"{one.rule} {one.kind}" for one in found}
 
 
-@pytest.mark.parametrize("name", NOUNS)
-def test_nouns_that_pictures_show(nouns: set[str], name: str) -> None:
-    assert (name in nouns) == NOUNS[name]
+def test_other_names_are_those_that_people_write() -> None:
+    norms = Norms(dict.fromkeys(COMMON, 4.9), bigrams={"skate board": 10**6, "ca rpet": 10**6})
+    known = Evidence({}, frozenset(), Counts(), lambda name: 4.0 if name in COMMON else 0.0, norms)
+    tags = {"skateboard": "skate board", "carpet": "rug", "train": "training", "couch": "sofa"}
+    for name, other in tags.items():
+        kind = "action" if name == "train" else "object"
+        sense = wordnet.sense_of(name, kind)
+        found = [one for one, _ in other_names(Tag(0, name, kind), sense, known, frozenset())]
+        assert found == [other]
+
+
+COMMON = {"rug", "training", "sofa"}
 
 
 def test_too_little_evidence_is_said() -> None:
