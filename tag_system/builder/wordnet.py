@@ -176,8 +176,8 @@ def _ancestors(sense: Any) -> tuple[str, ...]:
     # Some verbs are, step by step, a sort of themselves.
     while sense is not None and str(sense.name()) not in names:
         names.append(str(sense.name()))
-        above = sense.hypernyms()
-        sense = above[0] if above else None
+        # nltk gives several in an order that changes from run to run.
+        sense = min(sense.hypernyms(), key=lambda above: str(above.name()), default=None)
     return tuple(names)
 
 

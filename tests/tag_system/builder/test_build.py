@@ -45,7 +45,7 @@ def test_the_size_is_exact_and_the_ids_stay() -> None:
 
 
 def test_every_tag_says_where_it_comes_from() -> None:
-    tag = made("dog", 4, gazebo=3).resolve("gazebo")
+    tag = made("dog", 5, gazebo=3).resolve("gazebo")
     assert tag is not None
     assert tag.origin.synset == "gazebo.n.01"
     assert tag.origin.sources == ("imagenet-21k", "captions:3")
@@ -83,7 +83,7 @@ def test_what_pictures_show(name: str, kept: str, ranked: dict[str, str]) -> Non
 @pytest.fixture(scope="module")
 def ranked() -> dict[str, str]:
     ratings = {"tennis": 4.5, "happiness": 1.9, "project": 3.3, "bald eagle": 4.8, "hotel lobby": 4.7}
-    ratings |= {"rush hour": 3.0, "climb": 4.0, "learn": 2.2, "wooden": 4.5, "sure": 1.7}
+    ratings |= {"halloween": 3.2, "rush hour": 3.0, "climb": 4.0, "learn": 2.2, "wooden": 4.5, "sure": 1.7}
     said = ["canoe", "artifact", "china", "still", "black_cat", "german_shepherd", "buddhism", "halloween"]
     norms = Norms(ratings, bigrams={"hotel lobby": 10**6, "rush hour": 10**6})
     known = evidence(norms, **dict.fromkeys([*said, "happiness", "project", "water_bottle"], 5))
