@@ -48,7 +48,8 @@ def theirs(urls: list[str], model: RamConfig, options: argparse.Namespace) -> It
     """webdataset without end."""
     dataset = wds.WebDataset(urls, shardshuffle=len(urls)).shuffle(1000).map(FromWebdataset(model))
     dataset = dataset.repeat().batched(options.batch)
-    return iter(wds.WebLoader(dataset, batch_size=None, num_workers=options.workers, prefetch_factor=2))
+    ahead = 2 if options.workers else None
+    return iter(wds.WebLoader(dataset, batch_size=None, num_workers=options.workers, prefetch_factor=ahead))
 
 
 def ours(folder: str, model: RamConfig, options: argparse.Namespace, tags: str) -> Iterator[Any]:
