@@ -96,10 +96,8 @@ class Lease:
                 if not self._is_ours():
                     return
                 files.replace_bytes(self._uri, self._content())
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # a network may fail for a while: the next beat tries again
+            # A network may fail for a while: the next beat tries again.
+            except (OSError, ValueError) as error:
                 _log.warning("the lease %s could not be renewed: %s", self._uri, error)
 
 

@@ -140,12 +140,10 @@ class CaptionParser:
 
     def _refusal(self, form: Form) -> str:
         """Why a word outside all phrases gives no tag; nothing for words such as "the"."""
-        tags = [
-            value for arc in form.arcs for value in self._trie.values([arc.word]) if isinstance(value, Tag)
-        ]
         if form.group == OTHER:
             return ""
-        if tags:
+        values = (value for arc in form.arcs for value in self._trie.values([arc.word]))
+        if tags := [value for value in values if isinstance(value, Tag)]:
             kind = _CALLED.get(tags[0].kind, f"an {tags[0].kind}")
             return f"{tags[0].name} is {kind}, and this is {_CALLED[form.group]}"
         return "not in the vocabulary"

@@ -76,7 +76,7 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, work: _Work, tokens: Tensor, *inputs: Tensor) -> Tensor:
-        layers = len(work._model.head.layers)
+        layers = work.layers
         leaves = [
             value.detach().requires_grad_(value.requires_grad) for value in (tokens, *inputs[: 2 * layers])
         ]

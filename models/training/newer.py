@@ -44,7 +44,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 class DecisionWriter:
-    """Writes the decisions of a run, some examples at a time; `tags` are names and kinds, `rules` names.
+    """Writes the decisions of a run, some examples at a time; `tags` are names and kinds.
 
     The folder is made, and what it held before is replaced.
     """
