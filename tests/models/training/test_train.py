@@ -75,7 +75,7 @@ def values_of(shards, clip, tmp_path):
             "model": MODEL,
             "classes": CLASSES,
             "clip": {"model": clip, "device": "cpu"},
-            "data": {"datasets": [{"path": str(shards)}], "batch_size": 4, "workers": 0},
+            "data": {"datasets": [{"path": str(shards), "name": "squares"}], "batch_size": 4, "workers": 0},
             "losses": {"terms": ["tagging"]},
             "schedule": {"learning_rate": 0.003, "warmup_steps": 2, "decay": "cosine", "every": "step"},
             "engine": {"device": "cpu"},
