@@ -36,3 +36,8 @@ def export(
             "with --vocab to keep it",
             highlight=False,
         )
+    if done.tensors is not None and model.config.alignment is not None:
+        console.print(
+            "left out: the image-text alignment branch, which the official code does not have",
+            highlight=False,
+        )

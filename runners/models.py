@@ -97,9 +97,7 @@ def info(
         "normalisation": f"mean {_numbers(config.mean)}, std {_numbers(config.std)}{imagenet}",
         "encoder": f"{config.encoder.name}, {config.encoder.width} wide",
         "head": f"{head.layers} layers of {head.heads} heads, {head.hidden} wide",
-        "text side": "none"
-        if config.text is None
-        else f"{config.text.layers} layers, {config.text.tokens:,} tokens",
+        "text side": _text_side(config),
         "classes": _classes(config),
         "thresholds": _thresholds(config.thresholds),
         "vocabulary": config.vocabulary or "not named",
@@ -145,6 +143,15 @@ def read_numbers(path: Path) -> list[float]:
         except ValueError as error:
             raise ConfigError(f"{path}:{place}: {line!r} is no number") from error
     return numbers
+
+
+def _text_side(config: "RamConfig") -> str:
+    if config.text is None:
+        return "none"
+    aligned = (
+        "" if config.alignment is None else f", aligned with images in {config.alignment.dimension} numbers"
+    )
+    return f"{config.text.layers} layers, {config.text.tokens:,} tokens{aligned}"
 
 
 def _classes(config: "RamConfig") -> str:

@@ -16,6 +16,10 @@ class Memory(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    def pick(self, rows: Tensor) -> "Memory":
+        """Take the memories of some of the B, by their indices [R]; one may be taken more than once."""
+        return Memory(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+
 
 class Attention(nn.Module):
     """Multi-head attention to a memory, residual and LayerNorm.

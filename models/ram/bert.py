@@ -1,4 +1,4 @@
-"""The text side's two BERTs (arXiv 1810.04805): one reads tags beside the image, one writes captions."""
+"""The text side's BERTs (arXiv 1810.04805): one reads texts beside an image, one writes captions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,32 +51,43 @@ class TextLayer(nn.Module):
         """Project what the second attention looks at, [B, N, width]."""
         return self._rest[0].remember(tokens, self._heads)
 
-    def forward(self, rows: Tensor, own: Memory, seen: Memory, mask: Tensor | None) -> Tensor:
+    def forward(self, rows: Tensor, own: Memory, seen: Memory | None, mask: Tensor | None) -> Tensor:
         """Rows [R, n, hidden] to the same; `own` is the memory of all rows so far.
 
         `seen` is that of B images, and R a multiple of B: an image's rows stand together and look at
-        the same, so nothing of it is repeated for each.
+        the same, so nothing of it is repeated for each. Without it the second attention is left out.
         """
         cross, feed_forward = self._rest
         rows = self.attention(rows, own, mask)
+        if seen is None:
+            return feed_forward(rows)
         by_image = rows.reshape(seen.keys.shape[0], -1, rows.shape[2])
         return feed_forward(cross(by_image, seen)).reshape(rows.shape)
 
 
-class TagEncoder(nn.Module):
-    """Reads the text of an image's tags with an eye on the image; shares the head's layers."""
+class TextEncoder(nn.Module):
+    """Reads a text, with an eye on an image or without; its first layers can share those of the head."""
 
-    def __init__(self, config: TextConfig, hidden: int, width: int, shared: Sequence[HeadLayer]) -> None:
+    def __init__(self, config: TextConfig, hidden: int, width: int, shared: Sequence[HeadLayer] = ()) -> None:
         super().__init__()
         self.embedding = Embedding(config, hidden)
         layers = [*shared, *[None] * (config.layers - len(shared))]
         self.layers: Any = nn.ModuleList(TextLayer(config, hidden, width, layer) for layer in layers)
 
-    def forward(self, ids: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-        """Ids and mask [B, T], image tokens [B, N, width], to [B, T, hidden]."""
+    def forward(
+        self, ids: Tensor, mask: Tensor, tokens: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
+        """Ids and mask [R, T], image tokens [B, N, width], to [R, T, hidden].
+
+        `images` [R] says which image each text looks at, by default its own of as many. Without tokens
+        the texts are read alone.
+        """
         rows, padding = self.embedding(ids), mask.bool()[:, None, None]
         for layer in self.layers:
-            rows = layer(rows, layer.attention.remember(rows), layer.see(tokens), padding)
+            seen = None if tokens is None else layer.see(tokens)
+            if seen is not None and images is not None:
+                seen = seen.pick(images)
+            rows = layer(rows, layer.attention.remember(rows), seen, padding)
         return rows
 
 

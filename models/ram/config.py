@@ -74,6 +74,15 @@ class TextConfig(_Part):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
+class AlignmentConfig(_Part):
+    """The image-text alignment branch: a BERT of the sizes of the text side, which it stands beside.
+
+    `dimension` is the width of the space in which whole images and texts are compared, BLIP's by default.
+    """
+
+    dimension: Size = 256
+
+
 class RamConfig(_Part):
     """All that is needed to build the model and to feed it images.
 
@@ -81,8 +90,9 @@ class RamConfig(_Part):
     tag2text has none. `descriptions` is the number of label embeddings a class, more than 1 only for
     ram_plus. `thresholds`, one a class, are scores above which a class counts as seen; `silent` are
     indices of classes that never become part of a caption's tags. `text` is the text side, which
-    tag2text has and ram can have; its folder holds `vocab.txt` too. `vocabulary` is a digest of the
-    tag vocabulary that the classes come from, for whoever wants to compare it.
+    tag2text has and ram can have; its folder holds `vocab.txt` too. `alignment` is the branch that scores
+    texts on images, which a tag2text can have; no published checkpoint has it. `vocabulary` is a digest of
+    the tag vocabulary that the classes come from, for whoever wants to compare it.
     """
 
     kind: Literal["ram_plus", "ram", "tag2text"] = "ram_plus"
@@ -98,6 +108,7 @@ class RamConfig(_Part):
     thresholds: tuple[Fraction, ...] | None = None
     silent: tuple[int, ...] = ()
     text: TextConfig | None = None
+    alignment: AlignmentConfig | None = None
     vocabulary: str | None = None
 
     @model_validator(mode="after")
@@ -110,6 +121,8 @@ class RamConfig(_Part):
             raise ValueError(f"silent has an index outside of the {len(self.classes)} classes")
         if self.kind != "ram" and (self.text is None) == (self.kind == "tag2text"):
             raise ValueError("tag2text has a text side, ram_plus has none")
+        if self.alignment is not None and self.kind != "tag2text":
+            raise ValueError(f"alignment is a branch of tag2text, not of {self.kind}")
         if self.text is not None:
             _check_text(self.text, self.head)
         return self

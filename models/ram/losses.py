@@ -1,6 +1,7 @@
 """What RAM models are trained with. The asymmetric loss is a sum: its size grows with batch and classes."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,6 +47,25 @@ def alignment_loss(logits: Tensor, told: Tensor | None = None) -> Tensor:
     own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
     pairs = None if told is None else told[:, None] & told
     return asymmetric_loss(logits, own, gamma_negative=4, weights=pairs)
+
+
+def contrastive_loss(logits: Tensor, fits: Tensor, real: Tensor) -> Tensor:
+    """Cross-entropy of what fits a row among all columns (ITC): mean over the rows of logits [R, C].
+
+    `fits` bool [R, C]: the columns that fit a row share its target; a row that fits none counts nowhere.
+    `real` bool [C] is False for a column that is left out.
+    """
+    known = fits.any(1)
+    targets = fits / fits.sum(1, keepdim=True).clamp(min=1)
+    # A row that does not count sees all columns: nothing infinite may come of it.
+    among = logits.masked_fill(~real & known[:, None], -torch.inf).logsumexp(1)
+    return ((among - (logits * targets).sum(1)) * known).sum() / known.sum().clamp(min=1)
+
+
+def matching_loss(logits: Tensor, fits: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy of the logits [R] of pairs (ITM): mean over the `valid` ones, 0 without any."""
+    losses = F.binary_cross_entropy_with_logits(logits, fits.to(logits.dtype), reduction="none")
+    return (losses * valid).sum() / valid.sum().clamp(min=1)
 
 
 def distillation_loss(tokens: Tensor, features: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tagmill.models.ram.alignment import Alignment
 from tagmill.models.ram.attention import Memory
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.encoder import Encoder
@@ -14,7 +15,7 @@ class Tag2Text(nn.Module):
     """The model of a config, which has a text side; weights are random until they are loaded.
 
     Each class has a learned query in `label_embed` [classes, hidden], and weights and a bias of its
-    own by which its score is read.
+    own by which its score is read. `alignment` is None unless the config has it.
     """
 
     def __init__(self, config: RamConfig) -> None:
@@ -29,6 +30,11 @@ class Tag2Text(nn.Module):
         self.score_weight = nn.Parameter(torch.randn(1, count, hidden) * hidden**-0.5)
         self.score_bias = nn.Parameter(torch.zeros(1, count))
         self.text = TextSide(config.text, self.head, config.encoder.width)
+        self.alignment = (
+            None
+            if config.alignment is None
+            else Alignment(config.alignment, config.text, hidden, config.encoder.width)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Score every class: normalised images [B, 3, S, S] to logits [B, classes]."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tagmill.models.ram.attention import Memory
 from tagmill.models.ram.beam_search import Found, Search, search
-from tagmill.models.ram.bert import TagEncoder, TextDecoder
+from tagmill.models.ram.bert import TextDecoder, TextEncoder
 from tagmill.models.ram.config import TextConfig
 from tagmill.models.ram.tagging_head import TaggingHead
 
@@ -24,7 +24,7 @@ class TextSide(nn.Module):
     def __init__(self, config: TextConfig, head: TaggingHead, width: int) -> None:
         super().__init__()
         hidden = head.layers[0].attention.query.in_features
-        self.tag_encoder = TagEncoder(config, hidden, width, list(head.layers))
+        self.tag_encoder = TextEncoder(config, hidden, width, list(head.layers))
         self.decoder = TextDecoder(config, hidden)
 
     def read(self, ids: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
@@ -62,17 +62,15 @@ class _Run:
         return self._read(torch.tensor([list(prompt)] * count))
 
     def advance(self, ids: Sequence[int], rows: Sequence[int], images: Sequence[int]) -> Tensor:
-        self._past = [_pick(memory, rows) for memory in self._past]
+        device = self._seen[0].keys.device
+        kept = torch.tensor(rows, device=device)
+        self._past = [memory.pick(kept) for memory in self._past]
         if len(images) < self._seen[0].keys.shape[0]:
-            self._seen = [_pick(memory, images) for memory in self._seen]
+            left = torch.tensor(images, device=device)
+            self._seen = [memory.pick(left) for memory in self._seen]
         return self._read(torch.tensor(ids)[:, None])
 
     def _read(self, ids: Tensor) -> Tensor:
         device = self._seen[0].keys.device
         logits, self._past = self._decoder(ids.to(device), self._seen, self._past)
         return logits[:, -1]
-
-
-def _pick(memory: Memory, rows: Sequence[int]) -> Memory:
-    index = torch.tensor(rows, device=memory.keys.device)
-    return Memory(memory.keys.index_select(0, index), memory.values.index_select(0, index))

@@ -12,6 +12,9 @@ PROMPT = "a picture of "
 TAGS_BETWEEN, TAG_TOKENS = " | ", 40
 """What stands between tags, and to how many word pieces their text is padded or cut."""
 
+SENTENCE_TOKENS = 30
+"""To how many word pieces BLIP cuts a text that is compared with images."""
+
 CLEAN_UP = (
     (" .", "."),
     (" ?", "?"),
@@ -69,6 +72,10 @@ class WordPieces:
     def caption(self, text: str, limit: int = TAG_TOKENS) -> list[int]:
         """Ids of a caption to learn from: prompt, text and end, cut to `limit`."""
         return [self.caption_start, *self._cut(self._ids(PROMPT + text), limit)[1:]]
+
+    def sentence(self, text: str, limit: int = SENTENCE_TOKENS) -> list[int]:
+        """Ids of a text to compare with images, cut to `limit`: BERT's own marks, no prompt."""
+        return self._cut(self._ids(text), limit)
 
     def text(self, ids: Sequence[int]) -> str:
         """Decode a caption and cut the prompt off."""

@@ -7,17 +7,21 @@ for them its size does not matter.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagmill.models.ram.alignment import Alignment
 from tagmill.models.ram.losses import alignment_loss, asymmetric_loss, balanced_loss, distillation_loss
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.streaming import streamed_loss
+from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.text_side import IGNORED, SMOOTHING
 from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.training import image_text
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.recipe import LossConfig, Term
 from tagmill.models.training.teacher import Teacher
@@ -29,9 +33,10 @@ WORDS = 30
 class Objective(nn.Module):
     """The model with its losses: `forward` gives the terms of a batch, and their `total`.
 
-    `teacher` is needed for alignment, and for distillation of batches without features, `pieces` for
-    captions. A term without any row to learn from is 0, never NaN, and every trained parameter takes part in
-    every step.
+    `teacher` is needed for RAM++'s alignment, and for distillation of batches without features; `pieces` for
+    captions and for Tag2Text's alignment, which is two terms, contrastive and matching, and compares with the
+    rows of all processes, put together by `share`. A term without any row to learn from is 0, never NaN, and
+    every trained parameter takes part in every step.
     """
 
     def __init__(
@@ -42,12 +47,16 @@ class Objective(nn.Module):
         *,
         teacher: Teacher | None = None,
         pieces: WordPieces | None = None,
+        share: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self._losses, self._terms, self._teacher, self._pieces = losses, terms, teacher, pieces
+        self._share = share
         if "caption" not in terms and model.text is not None:
             model.text.requires_grad_(False)
+        if "alignment" not in terms and self._branch is not None:
+            self._branch.requires_grad_(False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms, float32 scalars."""
@@ -62,13 +71,19 @@ class Objective(nn.Module):
         terms = {"tagging": tagging * scale}
         if "distillation" in self._terms:
             terms["distillation"] = self._distillation(tokens, batch)
-        if "alignment" in self._terms and self._teacher is not None:
+        if "alignment" in self._terms and self._branch is not None and self._pieces is not None:
+            terms |= image_text.terms(self._branch, self._pieces, tokens, captions, told, self._share)
+        elif "alignment" in self._terms and self._teacher is not None:
             with torch.autocast(tokens.device.type, enabled=False):
                 texts = torch.from_numpy(self._teacher.sentences(captions)).to(tokens.device)
             terms["alignment"] = alignment_loss(model.align(tokens, texts).float(), told) * scale
         if "caption" in self._terms and self._pieces is not None:
             terms["caption"] = self._caption(self._pieces, tokens, batch, captions, told)
         return terms | {"total": _total(terms)}
+
+    @property
+    def _branch(self) -> Alignment | None:
+        return self.model.alignment if isinstance(self.model, Tag2Text) else None
 
     def tagging(
         self, logits: Tensor, batch: Batch, told: Tensor | None = None, classes: slice = slice(None)

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from tagmill.models.ram.config import VOCAB, RamConfig
 from tagmill.models.ram.store import Model
+from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training.newer import StoredDecisions
 from tagmill.models.training.place import Place
@@ -19,19 +20,26 @@ from tagmill.tag_system.errors import ConfigError
 DECISIONS = "decisions"
 """Folder in `out` for the decisions of another run, as they were when the training began."""
 
-FROM_CLIP: set[Term] = {"distillation", "alignment"}
+FROM_CLIP: dict[str, set[Term]] = {
+    "ram_plus": {"distillation", "alignment"},
+    "ram": {"distillation"},
+    "tag2text": set(),
+}
+"""The terms of each kind of model that a teacher is needed for."""
 
 
 def terms_of(recipe: Recipe, config: RamConfig) -> tuple[Term, ...]:
     """Say what the model learns from. Raises ConfigError if it cannot, or something for it is missing."""
     official = OFFICIAL_TERMS[config.kind]
+    if config.alignment is not None:
+        official = (*official, "alignment")
     terms = recipe.losses.terms or official
     if foreign := [term for term in terms if term not in official]:
         raise ConfigError(f"losses.terms: a {config.kind} has no {foreign[0]}; it has {', '.join(official)}")
     stored = any(dataset.features is not None for dataset in recipe.data.datasets)
     if stored and "distillation" not in terms:
         raise ConfigError("data: features are for the term distillation, which is off: leave them out")
-    from_clip = FROM_CLIP - {"distillation"} if stored else FROM_CLIP
+    from_clip = FROM_CLIP[config.kind] - ({"distillation"} if stored else set())
     if recipe.clip is None and (needy := [term for term in terms if term in from_clip]):
         raise ConfigError(
             f"losses.terms: {', '.join(needy)} needs a teacher: name it by clip, or train from tags only by "
@@ -86,6 +94,8 @@ def prepare(model: Model, engine: EngineConfig) -> None:
     if engine.checkpointing:
         model.encoder.trunk.set_grad_checkpointing(True)
         text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
+        if isinstance(model, Tag2Text) and model.alignment is not None:
+            text += model.alignment.encoder.layers
         for layer in text:  # the head keeps little: see `streaming`
             layer.forward = partial(recompute, layer.forward, use_reentrant=False)
     if engine.compile:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -39,6 +40,13 @@ class Place:
             distributed.all_reduce(values)
         return values
 
+    def share(self, rows: Tensor) -> Tensor:
+        """Put the rows [B, ...] of all processes together, by rank: [world * B, ...].
+
+        Gradients come back to who made a row, added up over the processes.
+        """
+        return rows if self.world == 1 else _Share.apply(rows, self.rank, self.world)
+
     def gather(self, counts: Counter[str]) -> Counter[str]:
         """Add up counts over all processes."""
         if self.world == 1:
@@ -51,6 +59,23 @@ class Place:
         """Wait until all processes are here."""
         if self.world > 1:
             distributed.barrier()
+
+
+class _Share(torch.autograd.Function):
+    """All processes' rows; torch's own gather with gradients is deprecated for one that is private."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rank: int, world: int) -> Tensor:
+        ctx.rank, ctx.world = rank, world
+        found = [torch.empty_like(rows) for _ in range(world)]
+        distributed.all_gather(found, rows.contiguous())
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        added = gradient.clone()
+        distributed.all_reduce(added)
+        return added.chunk(ctx.world)[ctx.rank], None, None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary, normalize_name
 
-TRUNK = "encoder.trunk."
+TRUNK, ALIGNMENT = "encoder.trunk.", "alignment."
 OF_CLASSES = {"label_embed": 0, "score_weight": 1, "score_bias": 1}
 """Tensors of Tag2Text that have a row for each class, and in which dimension."""
 
@@ -64,9 +64,13 @@ def build(recipe: Recipe, config: RamConfig, teacher: Teacher | None) -> Model:
             del loaded["label_embed"]
         elif start.config.classes != config.classes:
             loaded |= _renumber(start.config, config, loaded, state)
-        # A text side can be left away, or put on: its weights alone may be amiss.
+        if config.alignment is not None and start.config.alignment is None:
+            weights |= _branch(loaded, state)
+        # A text side and a branch can be left away, or put on: their weights alone may be amiss.
         weights |= {
-            key: value for key, value in loaded.items() if key in state or not key.startswith("text.")
+            key: value
+            for key, value in loaded.items()
+            if key in state or not key.startswith(("text.", ALIGNMENT))
         }
     if recipe.trunk is not None:
         weights |= _trunk(Path(recipe.trunk), state)
@@ -117,6 +121,20 @@ def _renumber(
         key: fresh[key].clone().index_copy_(dim, to, loaded[key].index_select(dim, of))
         for key, dim in OF_CLASSES.items()
     }
+
+
+def _branch(loaded: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Let a new alignment branch read as the tag encoder does, which looks at the same images.
+
+    The tag encoder's first layers look by the head's modules, and have none of their own.
+    """
+    found = {}
+    for key in state:
+        if key.startswith(f"{ALIGNMENT}encoder."):
+            name = key.replace(f"{ALIGNMENT}encoder.", "text.tag_encoder.")
+            heads = name.replace("text.tag_encoder.", "head.").replace(".cross.", ".attention.")
+            found[key] = loaded[name if name in loaded else heads]
+    return found
 
 
 def _trunk(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -83,8 +83,10 @@ class Trainer:
         self.loader = self._open("train", config)
         self._held = self._held_out(config)
         self._vocab = parts.vocab_of(recipe, config)
-        pieces = WordPieces(self._vocab) if self._vocab and "caption" in self._terms else None
-        self._objective = Objective(model, recipe.losses, self._terms, teacher=teacher, pieces=pieces)
+        pieces = WordPieces(self._vocab) if self._vocab else None
+        self._objective = Objective(
+            model, recipe.losses, self._terms, teacher=teacher, pieces=pieces, share=place.share
+        )
         self._average = parts.average_of(model, recipe.engine)
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._names, self._trained = list(trained), list(trained.values())

@@ -1,11 +1,12 @@
 """Whether RAM, RAM++ and Tag2Text learn at all: each learns 64 of the demo's scenes by heart, on one thread.
 
-    python tests/benchmarks/overfit.py --out FOLDER [--kinds ram_plus ram tag2text] [--steps N]
+    python tests/benchmarks/overfit.py --out FOLDER [--kinds ram_plus ram tag2text aligned] [--steps N]
 
 The engine runs on the scenes; then the trainer, by the recipe below, trains a small model of each kind on the
 shards, with all official terms of its kind and without augmentation. What is printed are the mAP on the 64
-images, over all tags that any of them has, the time, and what the trained Tag2Text writes. The trunk of the
-image encoder starts from the demo's, all else from random weights.
+images, over all tags that any of them has, the time, and what the trained Tag2Text writes. `aligned` is a
+Tag2Text with its alignment branch: how well it finds captions by images and images by captions, and tells the
+pairs from all others. The trunk of the image encoder starts from the demo's, all else from random weights.
 """
 
 import argparse
@@ -26,15 +27,18 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import save_file
+from torch import nn
 
 from tagmill.models.base import Image
 from tagmill.models.demo import captions, tagger, words
 from tagmill.models.demo.things import names, things
 from tagmill.models.ram import store
 from tagmill.models.ram.captioner import Tag2TextCaptioner
+from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.metrics import measure
+from tagmill.models.training.objectives import clean_caption
 from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.scores import UNKNOWN, ScoreWriter
@@ -46,7 +50,7 @@ from tagmill.runners.demo_config import demo_config, demo_models
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 SCENES, BATCH = 64, 16
-KINDS = ("ram_plus", "ram", "tag2text")
+KINDS = ("ram_plus", "ram", "tag2text", "aligned")
 SHOWN = 12
 
 
@@ -74,6 +78,8 @@ def main() -> None:
         CONSOLE.print(f"{kind}: mAP {_mean_precision(trainer):.4f} after {trainer.step} steps, {spent}")
         if kind == "tag2text":
             _show_captions(trainer)
+        if kind == "aligned":
+            _show_alignment(trainer)
 
 
 def _shards(out: Path) -> Path:
@@ -106,13 +112,17 @@ def _recipe(kind: str, out: Path, shards: Path, steps: int) -> Recipe:
     else:
         sizes = {"heads": 4, "layers": 2, "inner": 256, "positions": 64, "dropout": 0.0}
         model |= {"kind": kind, "text": {**sizes, "tokens": len(words.pieces()) + 2}}
+    if kind == "aligned":
+        model |= {"kind": "tag2text", "alignment": {"dimension": 64}}
     return Recipe.model_validate(
         {
             "out": str(out / kind),
             "model": model,
             "trunk": str(out / "trunk.safetensors"),
             "classes": names(),
-            "clip": None if kind == "tag2text" else {"model": f"local-dir:{embedded() / 'clip'}"},
+            "clip": None
+            if kind in ("tag2text", "aligned")
+            else {"model": f"local-dir:{embedded() / 'clip'}"},
             "labels": {"templates": tagger.DESCRIPTIONS},
             "vocab": None if kind == "ram_plus" else str(out / "vocab.txt"),
             "data": {
@@ -124,7 +134,7 @@ def _recipe(kind: str, out: Path, shards: Path, steps: int) -> Recipe:
                 "gamma_negative": 2,
                 "clip": 0,
                 "reference_batch": 1,
-                "target": "mentioned" if kind == "tag2text" else "decided",
+                "target": "mentioned" if kind in ("tag2text", "aligned") else "decided",
             },
             "schedule": {
                 "learning_rate": 1e-3,
@@ -187,6 +197,34 @@ def _show_captions(trainer: Trainer) -> None:
             CONSOLE.print(f"  {key}: {text!r}, learned: {given!r}")
     CONSOLE.print(f"  {named} of {told} captions name exactly the things that the scene's own caption names")
     CONSOLE.print(f"  {right} of {said} names of things in them are of what the scene shows")
+
+
+@torch.inference_mode()
+def _show_alignment(trainer: Trainer) -> None:
+    """Print how often images and captions find one another by ITC, and what ITM says of all pairs."""
+    model: Any = trainer.model
+    pieces, branch = WordPieces(trainer.out.parent / "vocab.txt"), model.alignment
+    batches = list(_plain(trainer))
+    tokens = torch.cat([model.encode(batch.images) for batch in batches])
+    told = [clean_caption(text) for batch in batches for text in batch.captions]
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(pieces.sentence(text)) for text in told], batch_first=True)
+    mask, count = ids != pieces.padding, len(told)
+    fits = torch.tensor([[one == other for other in told] for one in told])
+    alike = branch.text_features(ids, mask) @ branch.image_features(tokens).T
+    for name, scores in (("images by captions", alike), ("captions by images", alike.T)):
+        found = fits[torch.arange(count), scores.argmax(1)].float().mean().item()
+        CONSOLE.print(f"  {name}: {found:.3f} found first among {count}")
+    scores = torch.stack(
+        [
+            branch.match(ids, mask, tokens, torch.full((count,), image), pieces.tags_start)
+            for image in range(count)
+        ],
+        1,
+    )
+    right = (scores > 0) == fits
+    CONSOLE.print(
+        f"  matching: {right[fits].float().mean():.3f} of pairs, {right[~fits].float().mean():.3f} of others"
+    )
 
 
 def _pictures(path: Path) -> dict[str, tuple[Image, str]]:

@@ -7,9 +7,10 @@ from safetensors.torch import load_file
 
 from commands import call
 from tagmill.models.ram import store
-from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
+from tagmill.models.ram.config import AlignmentConfig, EncoderConfig, HeadConfig, RamConfig, TextConfig
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.runners import models
+from tagmill.runners.export import export
 from tagmill.tag_system.errors import ConfigError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ram"
@@ -124,3 +125,24 @@ def test_a_model_without_thresholds(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "thresholds:    none" in said
     assert "(ImageNet)" not in said
+
+
+def test_an_alignment_branch_is_told_and_left_out_of_an_export(tmp_path, capsys):
+    config = RamConfig(
+        kind="tag2text",
+        encoder=EncoderConfig(
+            name="swin_large_patch4_window12_384",
+            arguments={"window_size": 2, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 1)},
+            width=16,
+        ),
+        head=HeadConfig(hidden=8, heads=2, inner=8),
+        image_size=32,
+        classes=["a"],
+        text=TextConfig(heads=2, layers=2, inner=8, tokens=40, positions=8),
+        alignment=AlignmentConfig(dimension=4),
+    )
+    store.save(store.build(config), tmp_path / "tiny")
+    models.info(tmp_path / "tiny")
+    assert "2 layers, 40 tokens, aligned with images in 4 numbers" in capsys.readouterr().out
+    export(tmp_path / "tiny", tmp_path / "tiny.pth")
+    assert "left out: the image-text alignment branch" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from tagmill.models.ram import checkpoints, convert, export, official, store
-from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.config import AlignmentConfig, RamConfig
 from tagmill.tag_system.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
@@ -72,6 +72,14 @@ def test_a_full_size_model_has_every_official_key(kind):
     if text:
         found |= {f"{part}position_ids": torch.Size([1, 512]) for part in official.POSITIONS}
     assert found == {key: torch.Size(row["shape"]) for key, row in listed.items()}
+
+
+def test_an_alignment_branch_is_left_out_of_the_official_format(golden):
+    plain = golden.tag2text_config()
+    aligned = store.build(plain.model_copy(update={"alignment": AlignmentConfig()}))
+    published = official.weights(aligned)
+    assert published.keys() == official.weights(store.build(plain)).keys()
+    assert torch.equal(published["label_embed.weight"], aligned.label_embed)
 
 
 def test_an_encoder_that_the_official_code_lacks_is_refused(tiny_config, tmp_path):
