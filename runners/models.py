@@ -43,6 +43,9 @@ def convert(
     window: Annotated[int | None, typer.Option(min=1, help="of Swin; default: the checkpoint's own")] = None,
     head_heads: Annotated[int, typer.Option(min=1, help="attention heads of the tagging head")] = 4,
     text_heads: Annotated[int, typer.Option(min=1, help="attention heads of the text side")] = 12,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="how keys begin that are no part of the model; may be repeated")
+    ] = None,
 ) -> None:
     """Turn a published checkpoint of RAM, RAM++ or Tag2Text into a model's folder."""
     import torch
@@ -67,6 +70,7 @@ def convert(
             window=window,
             head_heads=head_heads,
             text_heads=text_heads,
+            leave_out=leave_out or (),
             dtype=getattr(torch, dtype),
         )
     except OSError as error:

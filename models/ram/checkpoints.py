@@ -7,7 +7,7 @@ dropped for a stated reason; one that is neither is an error, so that nothing is
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +106,10 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(weights)
 
 
-def translate(published: Mapping[str, Tensor]) -> Translated:
+def translate(published: Mapping[str, Tensor], leave_out: Sequence[str] = ()) -> Translated:
     """Bring published keys to our names; a key that repeats another's tensor is dropped.
+
+    Keys that begin with one of `leave_out` are dropped too.
 
     Raises ConfigError for a key that nothing is known about, and for two tensors that should be one.
     """
@@ -115,6 +117,8 @@ def translate(published: Mapping[str, Tensor]) -> Translated:
     dropped: dict[str, str] = {}
     for key, tensor in published.items():
         reason = next((why for pattern, why in DROPPED.items() if re.search(pattern, key)), None)
+        if key.startswith(tuple(leave_out)):
+            reason = "as you said"
         ours = None if reason else _rename(_untied(key, published))
         if ours in weights and not torch.equal(weights[ours], tensor):
             raise ConfigError(f"the checkpoint has two tensors for {ours}; {key} differs from the other")
@@ -159,7 +163,10 @@ def _rename(key: str) -> str:
             for inner, replacement in IN_LAYER:
                 name = re.sub(inner, replacement, name)
         return name
-    raise ConfigError(f"unknown key {key!r} in the checkpoint: it is not one of a RAM model")
+    raise ConfigError(
+        f"unknown key {key!r} in the checkpoint: it is not one of a RAM model; if it is of something else "
+        "that was trained with it, say by leave_out (--leave-out) how such keys begin"
+    )
 
 
 def _brief(error: RuntimeError) -> str:

@@ -59,6 +59,7 @@ def convert(
     window: int | None = None,
     head_heads: int = 4,
     text_heads: int = 12,
+    leave_out: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
 ) -> Converted:
     """Read a checkpoint of RAM, RAM++ or Tag2Text and write it as a folder that must not exist yet.
@@ -72,7 +73,8 @@ def convert(
     `image_size` and `window`, the side of attention's windows, are the checkpoint's own by default: the
     size is read from its masks, and where it has none, the last map is taken for one window. Tables of
     positions are resized to another window. The numbers of heads are not in a checkpoint; the defaults
-    are the published ones.
+    are the published ones. `leave_out` are beginnings of keys that are not read, such as those of heads that
+    were trained with the model and that it does not have here.
 
     Raises ConfigError if the checkpoint is none of these, does not fit the classes or the sizes, or has a
     class without a label embedding.
@@ -80,7 +82,7 @@ def convert(
     if out.exists():
         raise ConfigError(f"{out} exists already: name a new folder")
     published = checkpoints.read(checkpoint)
-    translated = checkpoints.translate(published)
+    translated = checkpoints.translate(published, leave_out)
     weights, dropped = dict(translated.weights), dict(translated.dropped)
     if vocab is None and kind_of(weights) == "tag2text":
         raise ConfigError("Tag2Text needs vocab, BERT's vocab.txt, to read tags and write captions")

@@ -40,8 +40,12 @@ def convert(checkpoint):
 
 def test_from_a_checkpoint_to_a_folder_and_what_it_holds(tmp_path, checkpoint):
     lists = ["--classes", tmp_path / "tags.txt", "--thresholds", tmp_path / "limits.txt"]
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({"model": content["model"] | {"queue.images": torch.zeros(2)}}, checkpoint)
+    lists += ["--leave-out", "queue."]
     out, err = call("models", "convert", checkpoint, tmp_path / "out", *lists, "--dtype", "float16")
     assert not err
+    assert "left out 1 tensors: as you said" in out
     assert "ram_plus, 40 classes x 5 descriptions" in out
     assert "left out 1 tensors: follows from the image size" in out
     out, _ = call("models", "info", tmp_path / "out")
