@@ -10,7 +10,18 @@ from tagmill.tag_system.matching import Arc, PhraseTrie
 from tagmill.tag_system.senses import CONTEXTS, IDIOMS, NEGATORS, OPAQUE, fits, is_color, is_done, negated
 from tagmill.tag_system.spacy_reader import DEFAULT_SPACY_MODEL, SpacyReader, load_pipeline
 from tagmill.tag_system.vocabulary import Kind, Tag, Vocabulary, normalize_name
-from tagmill.tag_system.words import OTHER, WORD, Form, Reader, Reading, plain_text, without_accents
+from tagmill.tag_system.words import (
+    ADJECTIVE,
+    NOUN,
+    OTHER,
+    VERB,
+    WORD,
+    Form,
+    Reader,
+    Reading,
+    plain_text,
+    without_accents,
+)
 
 __all__ = [
     "DEFAULT_SPACY_MODEL",
@@ -28,6 +39,7 @@ Mode = Literal["default", "fast"]
 PARSER_VERSION = 4
 """Raised whenever the same caption and vocabulary may give other mentions."""
 
+_CLASS: dict[Kind, str] = {"object": NOUN, "scene": NOUN, "attribute": ADJECTIVE, "action": VERB}
 _CALLED = {"NOUN": "a noun", "VERB": "a verb", "ADJ": "an adjective", "ADV": "an adverb", "scene": "a scene"}
 
 
@@ -144,8 +156,10 @@ class CaptionParser:
             return ""
         values = (value for arc in form.arcs for value in self._trie.values([arc.word]))
         if tags := [value for value in values if isinstance(value, Tag)]:
-            kind = _CALLED.get(tags[0].kind, f"an {tags[0].kind}")
-            return f"{tags[0].name} is {kind}, and this is {_CALLED[form.group]}"
+            name, kind = tags[0].name, tags[0].kind
+            if form.group == _CLASS[kind]:
+                return f"{name} is meant in another sense"
+            return f"{name} is {_CALLED.get(kind, f'an {kind}')}, and this is {_CALLED[form.group]}"
         return "not in the vocabulary"
 
     def _mentions(self, caption: str, reading: Reading) -> list[TagMention]:

@@ -9,7 +9,7 @@ from tagmill.tag_system.errors import ConfigError
 @pytest.fixture
 def vocabulary(tmp_path):
     path = tmp_path / "tags.tsv"
-    path.write_text("man\nride\taction\nhorse\nbeach\tscene\ncar\ndog\npark\tscene\n")
+    path.write_text("man\nride\taction\nread\taction\nhorse\nbeach\tscene\ncar\ndog\npark\tscene\n")
     return str(path)
 
 
@@ -32,6 +32,11 @@ def test_a_file_as_json(vocabulary, tmp_path, mode):
     assert second["unmatched"] == [
         {"surface": "parked", "start": 6, "end": 12, "reason": "park is a scene, and this is a verb"}
     ]
+
+
+def test_a_word_in_another_sense_is_said_to_be(vocabulary):
+    out, _ = call("parse", "a sign that reads go", "--vocabulary", vocabulary)
+    assert "  reads: no tag, read is meant in another sense" in out.splitlines()
 
 
 def test_captions_and_a_file_are_too_much(tmp_path):
