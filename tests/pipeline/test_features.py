@@ -4,10 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs import current_folder, current_record, drive, state
+from runs import current_folder, current_record, damaged, drive, state
 from tagmill.pipeline.report import current_records
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.verify import verify
 
 FEATURES = "features={model: 'square_models:SquareTeacher'}"
 MORE = "features.options={scale: 3.0}"
@@ -23,10 +22,6 @@ def again(finished, run, *overrides):
     return drive(next(finished.glob("*.yaml")), f"run={run}", *overrides)
 
 
-def problems(run):
-    return [found for _, _, some in verify(RunFolder(str(run))) for found in some]
-
-
 def test_features_are_added_to_a_finished_run_and_made_once(finished, run):
     shards = state(run / "shards")
     assert again(finished, run, FEATURES).jobs == [
@@ -39,7 +34,7 @@ def test_features_are_added_to_a_finished_run_and_made_once(finished, run):
     assert current_record(run, "features").count("example", "out") == 22
     assert [record.stage for record in current_records(RunFolder(str(run)))][-1] == "features"
     assert again(finished, run, FEATURES).jobs == []
-    assert problems(run) == []
+    assert damaged(run) == []
 
 
 def test_another_model_makes_another_generation(finished, run):
@@ -57,11 +52,11 @@ def test_damaged_and_half_written_features_are_found_and_made_again(finished, ru
     folder = current_folder(run, "features")
     good = np.load(folder / "train-000000.npy")
     np.save(folder / "train-000000.npy", good + 1)
-    assert problems(run) == [f"{folder}/train-000000.npy does not match its recorded digest"]
+    assert damaged(run) == [f"{folder}/train-000000.npy does not match its recorded digest"]
     # As after a worker that died between the array and its part.
     (folder / "train-000000.parquet").unlink()
     assert again(finished, run, FEATURES).jobs == [("features", ["train-000000"])]
     np.testing.assert_array_equal(np.load(folder / "train-000000.npy"), good)
-    assert problems(run) == []
+    assert damaged(run) == []
     Path(folder / "val-000000.npy").unlink()
-    assert problems(run) == [f"{folder}/val-000000.npy is missing"]
+    assert damaged(run) == [f"{folder}/val-000000.npy is missing"]

@@ -1,15 +1,15 @@
 """Runs that stop between two steps, where a process may be killed, and what is made afterwards."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from runs import CountingEngine, Quiet, current_folder, drive, shard_bytes, squares_config
+from runs import CountingEngine, Quiet, current_folder, damaged, drive, shard_bytes, squares_config
 from sources import members, write_squares, write_tar
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
-from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.verify import verify
 from tagmill.transforms import files, parts
 
 
@@ -27,10 +27,6 @@ def stop_before_recording(config: Path, stage: str) -> None:
         driver.run(CountingEngine(), Quiet())
 
 
-def is_sound(run: Path) -> bool:
-    return not any(problems for _, _, problems in verify(RunFolder(str(run))))
-
-
 @pytest.mark.parametrize("stage", ["ingest", "duplicates", "tag", "cluster", "clean"])
 def test_an_accepted_change_that_is_interrupted_and_taken_back_leaves_no_trace(tmp_path, stage):
     config = squares_config(tmp_path, {"b.tar": (8, 0)})
@@ -43,7 +39,7 @@ def test_an_accepted_change_that_is_interrupted_and_taken_back_leaves_no_trace(t
     tar.write_bytes(original)
     drive(config, accept_changes=True)
     assert shard_bytes(run) == shards
-    assert is_sound(run)
+    assert damaged(run) == []
     assert drive(config).jobs == []
 
 
@@ -54,7 +50,7 @@ def test_what_was_made_before_an_interruption_is_not_made_again(tmp_path):
     stop_before_recording(config, "tag")
     made = drive(config, accept_changes=True)
     assert made.stages == ["localize", "embed", "cluster", "clean", "shards"]
-    assert is_sound(tmp_path / "run")
+    assert damaged(tmp_path / "run") == []
 
 
 def test_a_run_that_stopped_before_its_manifest_gets_one(tmp_path):
@@ -107,4 +103,34 @@ def test_dead_letters_that_a_removed_part_left_behind_go_too(tmp_path):
     part.rename(folder / "dead" / part.name)
     assert drive(config).stages == ["tag"]
     assert list((folder / "dead").iterdir()) == []
-    assert is_sound(tmp_path / "run")
+    assert damaged(tmp_path / "run") == []
+
+
+def test_leftovers_of_a_killed_writer_are_passed_over(copy):
+    run = copy.parent / "run"
+    drive(copy)
+    for stage in ("tag", "clean", "shards"):
+        (current_folder(run, stage) / ".tmp-abc123").write_bytes(b"half a part")
+        (current_folder(run, stage) / ".tmp-abc124.parquet").write_bytes(b"half a part")
+    assert drive(copy).jobs == []
+    assert damaged(run) == []
+    os.unlink(sorted(current_folder(run, "tag").glob("[!.]*.parquet"))[0])
+    assert drive(copy).stages == ["tag"]
+
+
+def test_parts_of_an_interrupted_ingest_are_kept(tmp_path):
+    config = squares_config(tmp_path, {"a.tar": (12, 0)}, embed=None, localize=None)
+    drive(config)
+    run = tmp_path / "run"
+    shards = shard_bytes(run)
+    folder = current_folder(run, "ingest")
+    kept = sorted(folder.glob("*.parquet"))[:2]
+    before = [path.stat().st_ino for path in kept]
+    shutil.rmtree(folder / "sources")
+    (folder / "_STAGE.json").unlink()
+    sorted(folder.glob("*.parquet"))[2].unlink()
+    for stage in ("duplicates", "tag", "clean", "shards"):
+        shutil.rmtree(run / stage)
+    drive(config)
+    assert [path.stat().st_ino for path in kept] == before
+    assert shard_bytes(run) == shards

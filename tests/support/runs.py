@@ -17,13 +17,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from sources import write_config, write_squares
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.plan import StagePlan
 from tagmill.pipeline.report import write_report
 from tagmill.pipeline.run import Driver, Job
 from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.pipeline.verify import verify
 from tagmill.runners.local import LocalEngine
 
 SUPPORT = Path(__file__).parent
 TAGMILL = Path(sys.executable).with_name("tagmill")
+
+STAGES = ["ingest", "duplicates", "tag", "localize", "embed", "cluster", "clean", "shards"]
+"""What a run of `squares_config` is made of, in order."""
 
 
 class Quiet:
@@ -87,6 +92,16 @@ def drive(config: Path, *overrides: str, accept_changes: bool = False) -> Counti
     driver.run(engine, Quiet())
     write_report(driver.run_folder, driver.vocabulary)
     return engine
+
+
+def plans(config: Path, *overrides: str) -> dict[str, StagePlan]:
+    """What a run would make, by stage."""
+    return {plan.stage.name: plan for plan in Driver(load_config(str(config), overrides)).plan()}
+
+
+def damaged(run: Path) -> list[str]:
+    """Everything that `verify` finds wrong."""
+    return [problem for _, _, problems in verify(RunFolder(str(run))) for problem in problems]
 
 
 def tagmill(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
