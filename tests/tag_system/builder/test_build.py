@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import pytest
 
 from tagmill.tag_system.builder import build, rules, wordnet
@@ -10,17 +7,11 @@ from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.norms import Norms
 from tagmill.tag_system.builder.ram import import_ram
-from tagmill.tag_system.builder.wordnet import reader
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Tag, Vocabulary
+from wordnet_corpus import SHARED, needs_wordnet
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data"
-if SHARED.is_dir():
-    os.environ.setdefault("NLTK_DATA", str(SHARED / "nltk_data"))
-try:
-    reader()
-except ConfigError:
-    pytest.skip("the WordNet corpus is not here", allow_module_level=True)
+pytestmark = needs_wordnet
 
 THINGS = CategoryList("things", "things.txt")
 

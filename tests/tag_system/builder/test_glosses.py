@@ -1,21 +1,13 @@
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from tagmill.runners.vocabulary_describe import describe
 from tagmill.tag_system import descriptions
-from tagmill.tag_system.builder.wordnet import reader
 from tagmill.tag_system.errors import ConfigError
+from wordnet_corpus import needs_wordnet
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data"
-if SHARED.is_dir():
-    os.environ.setdefault("NLTK_DATA", str(SHARED / "nltk_data"))
-try:
-    reader()
-except ConfigError:
-    pytest.skip("the WordNet corpus is not here", allow_module_level=True)
+pytestmark = needs_wordnet
 
 
 def test_without_a_server_wordnet_and_templates_describe_and_it_is_said(tmp_path, capsys) -> None:
