@@ -1,4 +1,13 @@
+import json
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from sources import encode, square_image, write_tar
+from stage_runs import Bench
+
+# Outside of test files pytest says nothing of the values of an assertion unless asked to.
+pytest.register_assert_rewrite("ingested")
 
 # The cores are shared, so time says nothing; what was found once is written down as a case of its own.
 settings.register_profile(
@@ -9,3 +18,21 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("transforms")
+
+
+@pytest.fixture
+def ingest(tmp_path):
+    """Ingest examples given as {key: fields or member bytes} and return the bench."""
+
+    def ingest(examples, config=None, part_size=5, **changes):
+        contents = []
+        for number, (key, fields) in enumerate(examples.items()):
+            contents.append((f"{key}.png", encode(square_image(["red"], number))))
+            contents.append(
+                (f"{key}.json", fields if isinstance(fields, bytes) else json.dumps(fields).encode())
+            )
+        bench = Bench(tmp_path / "run", part_size=part_size)
+        bench.ingest(write_tar(tmp_path / "data" / "a.tar", contents), config, **changes)
+        return bench
+
+    return ingest

@@ -1,18 +1,14 @@
-import io
 import json
 import os
 from pathlib import Path
 
 import apache_beam as beam
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
+from ingested import check_counts, letters, rows
 from sources import encode, members, square_image, write_squares, write_tar
 from stage_runs import Bench, shared, source_task
-from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.errors import InputChangedError, Reason
 from tagmill.transforms import files, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.ingest import (
@@ -20,64 +16,11 @@ from tagmill.transforms.ingest import (
     Ingest,
     IngestConfig,
     IngestSources,
-    check_captions,
     ingest_source,
-    parse_labels,
     source_record_uri,
 )
 
 PNG = members("k", 0)["k.png"]
-
-
-@pytest.fixture
-def ingest(tmp_path):
-    """Ingest examples given as {key: fields or member bytes} and return the bench."""
-
-    def ingest(examples, config=None, part_size=5, **changes):
-        contents = []
-        for number, (key, fields) in enumerate(examples.items()):
-            contents.append((f"{key}.png", encode(square_image(["red"], number))))
-            contents.append(
-                (f"{key}.json", fields if isinstance(fields, bytes) else json.dumps(fields).encode())
-            )
-        bench = Bench(tmp_path / "run", part_size=part_size)
-        bench.ingest(write_tar(tmp_path / "data" / "a.tar", contents), config, **changes)
-        return bench
-
-    return ingest
-
-
-def rows(bench):
-    return [record for name in bench.names for record in bench.part("ingest", name).records]
-
-
-def letters(bench):
-    return [(d["row"], d["unit"], d["reason"]) for name in bench.names for d in bench.dead("ingest", name)]
-
-
-def check_counts(bench):
-    """in = out + dead, for examples and for captions, against what the tables really hold."""
-    for name in bench.names:
-        part, dead = bench.part("ingest", name), bench.dead("ingest", name)
-        example, caption = part.header.counts["example"], part.header.counts["caption"]
-        died = {unit: sum(d["unit"] == unit for d in dead) for unit in ("example", "caption")}
-        living = sum(text is not None for record in part.records for text in record["captions"])
-        assert example == {
-            "in": part.table.num_rows + died["example"],
-            "out": part.table.num_rows,
-            "dropped": 0,
-            "dead": died["example"],
-        }
-        assert caption == {
-            "in": living + died["caption"],
-            "out": living,
-            "dropped": 0,
-            "dead": died["caption"],
-        }
-        assert sum(part.header.dead.values()) == len(dead)
-        assert part.header.gone == sorted(d["row"] for d in dead if d["unit"] == "example")
-        everyone = {r["row"] for r in part.records} | set(part.header.gone)
-        assert everyone == set(range(example["in"]))
 
 
 def test_a_row_says_what_the_source_says(ingest):
@@ -208,248 +151,6 @@ class TestKeys:
             (0, Reason.KEY_REPEATED),
             (0, Reason.KEY_REPEATED),
         ]
-
-
-def test_as_many_captions_as_a_line_can_hold_are_gone_through_once():
-    captions = [f"caption {number}" for number in range(200_000)]
-    assert check_captions(captions * 2, 2_000) == (captions, {})
-
-
-class TestCaptions:
-    @pytest.mark.parametrize(
-        ("captions", "kept", "lost"),
-        [
-            ([], [], {}),
-            (["one", "two"], ["one", "two"], {}),
-            ([" one\n", "one"], ["one"], {}),
-            (["one", "One"], ["one", "One"], {}),
-            ([""], [None], {0: Reason.CAPTION_EMPTY}),
-            ([" \u00a0\u3000\n"], [None], {0: Reason.CAPTION_EMPTY}),
-            ([None], [None], {0: Reason.CAPTION_NOT_TEXT}),
-            ([3, "x", True], [None, "x", None], {0: Reason.CAPTION_NOT_TEXT, 2: Reason.CAPTION_NOT_TEXT}),
-            ([{"en": "x"}, ["y"]], [None, None], {0: Reason.CAPTION_NOT_TEXT, 1: Reason.CAPTION_NOT_TEXT}),
-            ([b"caf\xe9"], [None], {0: Reason.CAPTION_NOT_TEXT}),
-            (["half \ud83d"], [None], {0: Reason.CAPTION_NOT_TEXT}),
-            (["\udc00"], [None], {0: Reason.CAPTION_NOT_TEXT}),
-            (["x" * 1_000_000], [None], {0: Reason.CAPTION_TOO_LONG}),
-            (["x" * 2_000 + "  "], ["x" * 2_000], {}),
-            (["👩‍👩‍👧 собака 狗 كلب"], ["👩‍👩‍👧 собака 狗 كلب"], {}),
-            (["a", "", "a", "b"], ["a", None, "b"], {1: Reason.CAPTION_EMPTY}),
-        ],
-        ids=lambda value: ascii(value)[:40],
-    )
-    def test_a_bad_caption_leaves_a_hole(self, captions, kept, lost):
-        texts, errors = check_captions(captions, 2_000)
-        assert texts == kept
-        assert {index: error.reason for index, error in errors.items()} == lost
-
-    @given(
-        st.lists(st.none() | st.text() | st.integers() | st.binary(max_size=3), max_size=6), st.integers(1, 9)
-    )
-    def test_holes_are_exactly_where_the_errors_are(self, captions, limit):
-        texts, errors = check_captions(captions, limit)
-        assert [i for i, text in enumerate(texts) if text is None] == sorted(errors)
-        living = [text for text in texts if text is not None]
-        assert len(set(living)) == len(living)
-        assert all(text == text.strip() and 0 < len(text) <= limit and text.encode() for text in living)
-
-    def test_a_bad_caption_drops_itself_and_not_its_example(self, ingest):
-        bench = ingest(
-            {
-                "a": {"captions": ["good", "", 3, "also good", "good"]},
-                "b": {},
-                "c": b'{"caption": "\\ud83d"}',
-                "d": {"caption": "d"},
-            }
-        )
-        assert [r["captions"] for r in rows(bench)] == [["good", None, None, "also good"], [], [None], ["d"]]
-        assert letters(bench) == [
-            (0, "caption", "caption_empty"),
-            (0, "caption", "caption_not_text"),
-            (2, "caption", "caption_not_text"),
-        ]
-        assert [d["caption_index"] for d in bench.dead("ingest")] == [1, 2, 0]
-        check_counts(bench)
-
-    def test_captions_of_a_dead_example_count_nowhere(self, ingest):
-        bench = ingest({"a": {"captions": ["x", ""], "labels": 3}, "b": {"caption": "y"}})
-        assert letters(bench) == [(0, "example", "record_invalid")]
-        check_counts(bench)
-
-
-class TestLabels:
-    @pytest.mark.parametrize(
-        ("value", "labels"),
-        [
-            (None, []),
-            ([], []),
-            (["dog", "cat"], [("dog", None), ("cat", None)]),
-            ([{"name": "dog"}], [("dog", None)]),
-            ([{"category": "dog", "box": [1, 2, 3, 4]}], [("dog", [1, 2, 3, 4])]),
-            ([{"label": "dog", "bbox": [1, 2, 3, 4]}], [("dog", [1, 2, 4, 6])]),
-            ([{"tag": "dog", "box": None}], [("dog", None)]),
-            ([{"name": 3, "category": "dog"}], [("dog", None)]),
-            ([{"name": "dog", "box": [], "bbox": [1, 2, 3, 4]}], [("dog", [1, 2, 4, 6])]),
-            ([{"name": "dog", "box": [0.5, 1e-3, 16777217, 4]}], [("dog", [0.5, 1e-3, 16777217, 4])]),
-            ([{"name": "hot\u00a0dog"}], [("hot\u00a0dog", None)]),
-        ],
-        ids=lambda value: ascii(value)[:50],
-    )
-    def test_labels_are_names_perhaps_with_a_box(self, value, labels):
-        assert parse_labels(value) == [{"name": name, "box": box} for name, box in labels]
-
-    @pytest.mark.parametrize(
-        "value",
-        [
-            "dog",
-            {"name": "dog"},
-            7,
-            [7],
-            [None],
-            [["dog"]],
-            [{}],
-            [{"name": None}],
-            ["\ud800"],
-            [{"name": "\ud800"}],
-            [{"name": "dog", "box": [1, 2, 3]}],
-            [{"name": "dog", "box": "1234"}],
-            [{"name": "dog", "box": {"x": 1}}],
-            [{"name": "dog", "box": [1, 2, 3, "4"]}],
-            [{"name": "dog", "box": [1, 2, 3, None]}],
-            [{"name": "dog", "box": [1, 2, 3, float("nan")]}],
-            [{"name": "dog", "box": [1, 2, 3, float("inf")]}],
-            [{"name": "dog", "box": [1, 2, 3, 10**400]}],
-        ],
-        ids=lambda value: ascii(value)[:50],
-    )
-    def test_anything_else_is_bad_data(self, value):
-        with pytest.raises(DataError) as caught:
-            parse_labels(value)
-        assert caught.value.reason is Reason.RECORD_INVALID
-
-    def test_boxes_of_any_number_can_be_written(self, ingest):
-        labels = [{"name": "red", "box": [16777217, 2**31 - 1, 0.1, -5]}, "blue"]
-        bench = ingest({"a": {"labels": labels}, "b": {"labels": [{"name": "x", "box": [0, 0, 0, 10**400]}]}})
-        (row,) = rows(bench)
-        assert row["labels"][0]["box"] == np.array([16777217, 2**31 - 1, 0.1, -5], np.float32).tolist()
-        assert letters(bench) == [(1, "example", "record_invalid")]
-
-    def test_the_field_can_be_named_or_ignored(self, ingest, tmp_path):
-        fields = {"a": {"objects": [{"category": "red"}], "labels": ["x"]}}
-        assert rows(ingest(fields, labels="objects"))[0]["labels"][0]["name"] == "red"
-
-    def test_without_a_field_labels_are_meta(self, ingest):
-        (row,) = rows(ingest({"a": {"labels": 3}}, labels=None))
-        assert row["labels"] == []
-        assert json.loads(row["meta"]) == {"labels": 3}
-
-
-class TestSplits:
-    @pytest.mark.parametrize(
-        ("fields", "changes", "split"),
-        [
-            ({"split": "train"}, {}, "train"),
-            ({"split": "train2017"}, {}, "train"),
-            ({"split": "restval"}, {}, "train"),
-            ({"split": "val"}, {}, "val"),
-            ({"split": "Validation"}, {}, "val"),
-            ({"split": "test"}, {}, "test"),
-            ({"split": "test2015"}, {}, "test"),
-            ({"split": "train"}, {"split": "test"}, "test"),
-            ({"split": "train"}, {"split": "val"}, "val"),
-            ({"split": 3}, {}, "train"),
-            ({}, {}, "train"),
-        ],
-        ids=str,
-    )
-    def test_the_input_decides_then_the_source_then_the_hash(self, ingest, fields, changes, split):
-        (row,) = rows(ingest({"a": fields}, IngestConfig(val_fraction=0), **changes))
-        assert row["split"] == split
-
-    def test_copies_of_an_image_stay_together_and_the_fraction_holds(self, tmp_path):
-        data = [(f"{i:04d}.png", encode(Image.new("RGB", (1, 1), (i % 150, 7, 9)))) for i in range(300)]
-        bench = Bench(tmp_path / "run", part_size=300)
-        bench.ingest(write_tar(tmp_path / "a.tar", data), IngestConfig(val_fraction=0.3))
-        split = [r["split"] for r in rows(bench)]
-        assert split[:150] == split[150:]
-        assert 0.15 < split.count("val") / 300 < 0.45
-
-
-class TestBadExamples:
-    def test_each_bad_image_is_dead_with_its_reason_and_the_others_live(self, tmp_path):
-        image = square_image(["red"], 1)
-        gif, jpeg = io.BytesIO(), io.BytesIO()
-        image.save(gif, "GIF")
-        image.save(jpeg, "JPEG")
-        contents = [
-            ("a.jpg", b""),
-            ("b.gif", gif.getvalue()),
-            ("c.jpg", jpeg.getvalue()[:-300]),
-            ("d.json", b"{}"),
-            ("e.png", encode(Image.new("RGB", (100, 101)))),
-            ("f.png", bytes(5_000)),
-            ("g.jpg", jpeg.getvalue()),
-            ("h.png", b"GIF89a, said the file"),
-        ]
-        bench = Bench(tmp_path / "run", part_size=3)
-        config = IngestConfig(max_pixels=10_000, max_member_bytes=4_999)
-        bench.ingest(write_tar(tmp_path / "a.tar", contents), config)
-        assert [d["reason"] for n in bench.names for d in bench.dead("ingest", n)] == [
-            "image_unreadable",
-            "image_format",
-            "image_truncated",
-            "image_missing",
-            "image_too_large",
-            "member_too_large",
-            "image_format",
-        ]
-        assert [r["key"] for r in rows(bench)] == ["squares/g"]
-        check_counts(bench)
-
-    @pytest.mark.parametrize("data", [b"", b"no tar at all" * 100], ids=["empty", "no tar"])
-    def test_a_source_that_cannot_be_read_is_one_dead_example(self, tmp_path, data):
-        (tmp_path / "a.tar").write_bytes(data)
-        bench = Bench(tmp_path / "run")
-        bench.ingest(tmp_path / "a.tar")
-        assert letters(bench) == [(0, "example", "source_unreadable")]
-        check_counts(bench)
-
-    @pytest.mark.parametrize("part_size", [1, 3, 100])
-    def test_a_cut_source_keeps_what_came_before_the_cut(self, tmp_path, part_size):
-        path = write_squares(tmp_path / "whole.tar", 5)
-        expected = Bench(tmp_path / "whole")
-        expected.ingest(path)
-        for cut in range(3_000, path.stat().st_size - 10_240, 411):
-            (tmp_path / "a.tar").write_bytes(path.read_bytes()[:cut])
-            bench = Bench(tmp_path / f"run{cut}", part_size=part_size)
-            bench.ingest(tmp_path / "a.tar")
-            # The example that the cut goes through may live without its caption.
-            found = [(r["key"], r["sha256"]) for r in rows(bench)]
-            assert found == [(r["key"], r["sha256"]) for r in rows(expected)][: len(found)]
-            assert letters(bench)[-1][2] == "source_truncated"
-            check_counts(bench)
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            b'{"x": 1e999}',
-            b'{"x": "\\ud83d", "y": {"\\udc00": NaN}}',
-            b'{"x": ' + b"[" * 40 + b"]" * 40 + b"}",
-            b'{"labels": ["\\ud83d"]}',
-            b'{"x": "\\u0000"}',
-        ],
-        ids=["infinity", "half characters", "40 levels", "half a label", "nul"],
-    )
-    def test_odd_json_never_crashes(self, ingest, fields):
-        bench = ingest({"a": fields, "b": {}})
-        assert "squares/b" in [r["key"] for r in rows(bench)]
-        for row in rows(bench):
-            json.loads(row["meta"], parse_constant=pytest.fail)
-        check_counts(bench)
-
-    def test_a_broken_record_of_a_member_whose_name_is_no_utf8(self, ingest):
-        bench = ingest({"no\udc80utf8": b"{"})
-        assert letters(bench) == [(0, "example", "record_invalid")]
 
 
 def test_captions_of_an_image_stand_in_one_line_and_a_second_line_is_no_caption(tmp_path):
