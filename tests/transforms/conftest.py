@@ -7,7 +7,7 @@ from sources import encode, square_image, write_tar
 from stage_runs import Bench
 
 # Outside of test files pytest says nothing of the values of an assertion unless asked to.
-pytest.register_assert_rewrite("ingested")
+pytest.register_assert_rewrite("ingested", "webdatasets")
 
 # The cores are shared, so time says nothing; what was found once is written down as a case of its own.
 settings.register_profile(

@@ -1,0 +1,31 @@
+"""Reads a webdataset tar as ingest does, example by example."""
+
+from pathlib import Path
+from typing import Any
+
+from sources import members
+from tagmill.tag_system.errors import DataError
+from tagmill.transforms.readers import webdataset
+from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
+
+CONFIG = InputConfig(name="x", format="webdataset", path="unused")
+PNG = members("k", 0)["k.png"]
+
+
+def walk(
+    path: Path, *, limit: int = 1 << 20, load: bool = True, config: InputConfig = CONFIG
+) -> list[tuple[str, Any]]:
+    """Read a tar: for each example its key, and its record or the reason why there is none."""
+    source = Source(str(path.parent), path.name, str(path.parent))
+    found = []
+    with open(path, "rb") as raw:
+        for item in webdataset.read(HashingStream(raw), source, config, Limits(limit)):
+            try:
+                record = item.load() if load else None
+                if record is not None:
+                    assert record.image["uri"] == path.name
+                    record.image["uri"] = "it.tar"
+                found.append((item.key, record))
+            except DataError as error:
+                found.append((item.key, error.reason))
+    return found
