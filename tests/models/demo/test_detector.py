@@ -18,14 +18,6 @@ COLOURS = ((230, 40, 40), (40, 220, 60), (50, 70, 230), (230, 220, 40), (230, 60
 RECIPE = DetectorRecipe(steps=61, batch=6, warmup=5, longest=4, checkpoint_every=20)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def scene_set(count=24, seed=0):
     """Scenes of one or two squares, of which the colour tells the name."""
     rng = np.random.default_rng(seed)

@@ -4,6 +4,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import tiny_models
+import trainings
 from runs import current_folder
 from tagmill.models.ram.config import EncoderConfig, RamConfig
 from tagmill.models.training.data import DataConfig, open_loader
@@ -69,3 +71,40 @@ def _ram_config():
 @pytest.fixture(name="overwrite", scope="session")
 def _overwrite():
     return overwrite
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> str:
+    return f"local-dir:{tiny_models.open_clip(tmp_path_factory.mktemp('clip'))}"
+
+
+@pytest.fixture(scope="session")
+def vocab(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
+    path.write_text("\n".join(tiny_models.word_pieces()) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def values_of(shards, clip, tmp_path):
+    """Makes recipes as YAML has them: tags only, an epoch is 3 steps of 4 samples."""
+
+    def make(out="out", **changes):
+        values = {
+            "out": str(tmp_path / out),
+            "model": trainings.MODEL,
+            "classes": trainings.CLASSES,
+            "clip": {"model": clip, "device": "cpu"},
+            "data": {"datasets": [{"path": str(shards), "name": "squares"}], "batch_size": 4, "workers": 0},
+            "losses": {"terms": ["tagging"]},
+            "schedule": {"learning_rate": 0.003, "warmup_steps": 2, "decay": "cosine", "every": "step"},
+            "engine": {"device": "cpu"},
+            "epochs": 2,
+            "log_every": 1,
+        }
+        for name, value in changes.items():
+            merge = isinstance(values.get(name), dict) and isinstance(value, dict)
+            values[name] = {**values[name], **value} if merge else value
+        return values
+
+    return make

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-import tiny_models
 from stage_runs import shared
 from tagmill.models.ram.losses import distillation_loss
 from tagmill.models.training.data import DataConfig, open_loader
@@ -16,11 +15,6 @@ from tagmill.transforms.features import Features, FeaturesConfig
 from tagmill.transforms.stage import PartTask, make_part
 
 SIZE = 24
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return f"local-dir:{tiny_models.open_clip(tmp_path_factory.mktemp('clip'))}"
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-import tiny_models
 from commands import environment
 from tagmill.models.ram.alignment import Alignment
 from tagmill.models.ram.config import AlignmentConfig, TextConfig
@@ -19,10 +19,8 @@ CAPTIONS = ("a dog", "a cat", "a red car", "hot oil", "a fire truck", "a glass o
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    path.write_text("\n".join(tiny_models.word_pieces()) + "\n")
-    return WordPieces(path)
+def pieces(vocab):
+    return WordPieces(Path(vocab))
 
 
 def branch_of(seed=0):

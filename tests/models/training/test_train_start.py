@@ -1,0 +1,114 @@
+"""What a training starts from: a recipe, a trained model, decisions, stored features."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from stage_runs import shared
+from tagmill.models.training.train import Trainer
+from tagmill.runners.train import read_recipe, train
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms.features import Features, FeaturesConfig
+from tagmill.transforms.stage import PartTask, make_part
+from trainings import HERE, MODEL, TEXT, trainer_of, weights
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "train.yaml"
+
+
+def test_new_tags_are_added_to_a_trained_model(values_of):
+    first = values_of("first", epochs=1)
+    trainer_of(first).run()
+    init = str(Path(first["out"]) / "last")
+    second = values_of("second", init=init, model={}, classes=["tidy", "Green_Square", "red"], epochs=1)
+    second["model"] = {}
+    one = trainer_of(second)
+    old, new = weights(first)["label_embed"], one.model.label_embed
+    assert torch.equal(new[1:], old[[1, 0]])
+    assert new[0].norm().item() == pytest.approx(1, abs=1e-5)
+    without = {name: value for name, value in second.items() if name != "clip"}
+    with pytest.raises(ConfigError, match=r"1 classes have no label embedding yet \(tidy\): name by clip"):
+        trainer_of(without)
+
+
+def test_classes_are_by_default_the_dataset_s(values_of, shards):
+    values = values_of(epochs=1)
+    del values["classes"]
+    one = trainer_of(values)
+    assert list(one.model.config.classes) == [t.name for t in Vocabulary.load(str(shards / "vocabulary.tsv"))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 1}, "unknown key speed"),
+        ({"engine": {"precision": "float8"}}, "engine.precision"),
+        ({"losses": {"terms": ["caption", "tagging"]}}, "a ram_plus has no caption"),
+        ({"losses": {"terms": None}, "clip": None}, "needs a teacher"),
+        ({"labels": {"templates": ["a {}", "the {}"]}}, "labels give 2 sentences a class"),
+        ({"model": {**MODEL, "dimension": 16}}, "clip gives 24 numbers a text, the model's dimension is 16"),
+        ({"model": {**MODEL, "kind": "ram", "text": TEXT}}, "vocab: a text side needs"),
+        ({"trunk": "nothing.safetensors"}, "cannot read the checkpoint"),
+        ({"model": {**MODEL, "heads": 3}}, "model: heads"),
+    ],
+)
+def test_a_bad_recipe_is_one_line(values_of, tmp_path, changes, message):
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(values_of(**changes)))
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")) as caught:
+        Trainer(read_recipe(str(config), []), HERE)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_refuses_a_folder_with_a_training(values_of, tmp_path):
+    values = values_of(epochs=1)
+    trainer_of(values).run()
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match="has a training already: go on by --resume"):
+        train(str(config))
+
+
+def test_the_decisions_of_another_run_are_those_of_the_start(values_of, finished, tmp_path, capsys):
+    values = values_of(epochs=1, data={"decisions": str(finished / "run")})
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(values))
+    assert train(str(config)) == 0
+    assert "on 22 examples go before those of the shards" in capsys.readouterr().out
+    laid = Path(values["out"]) / "decisions" / "decisions.json"
+    before = laid.stat()
+    assert train(str(config), resume=True) == 0
+    assert laid.stat() == before
+    stranger = yaml.safe_dump({**values, "out": str(tmp_path / "b"), "classes": ["red"]})
+    config.write_text(stranger.replace(str(finished / "run"), str(tmp_path)))
+    with pytest.raises(ConfigError, match="in which the stage clean is done"):
+        train(str(config))
+
+
+def test_stored_features_train_without_a_clip(values_of, shards, clip, tmp_path):
+    first = values_of("first", epochs=1)
+    trainer_of(first).run()
+    options = {"model": clip, "device": "cpu"}
+    stage = Features(FeaturesConfig(model="open-clip", options=options), shared())
+    stage.setup()
+    for index in shards.glob("train-*.index.parquet"):
+        name = index.name.removesuffix(".index.parquet")
+        make_part(stage, str(tmp_path / "f"), PartTask(name, "f", {"shards": str(index)}, str(shards)))
+    datasets = [{"path": str(shards), "features": str(tmp_path / "f")}]
+    losses = {"terms": ["tagging", "distillation"]}
+    init = str(Path(first["out"]) / "last")
+    values = values_of("second", init=init, clip=None, losses=losses, data={"datasets": datasets}, epochs=1)
+    values["model"] = {}
+    assert trainer_of(values).run()
+    rows = [json.loads(row) for row in (Path(values["out"]) / "log.jsonl").read_text().splitlines()]
+    assert all(row["distillation"] > 0 for row in rows if "distillation" in row)
+    assert sum("distillation" in row for row in rows) == 3
+
+
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="the documents are not beside the tests")
+def test_the_documented_recipe_is_one():
+    recipe = read_recipe(str(EXAMPLE), [])
+    assert (recipe.losses.terms, recipe.engine.ema) == (None, 0.99)
