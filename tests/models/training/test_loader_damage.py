@@ -1,0 +1,72 @@
+"""Shards and samples that are damaged, or meant to do damage."""
+
+import os
+import pickle
+
+import pytest
+
+from batches import ids
+from tagmill.tag_system.errors import DamageError
+
+
+def test_damage_is_refused_before_the_first_step_if_asked(copied, overwrite, loader_of):
+    overwrite(copied, b"no image")
+    loader_of(copied)
+    with pytest.raises(DamageError, match="does not match its sha256"):
+        loader_of(copied, verify=True)
+    with pytest.raises(DamageError, match="does not match its sha256"):
+        loader_of(copied, verify=True, rank=0, world=2, batch_size=1)
+    loader_of(copied, verify=True, rank=1, world=2, batch_size=1)  # its part is whole; rank 0 stops them all
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_samples_are_skipped_and_counted_by_reason(copied, overwrite, loader_of, workers):
+    bad = [overwrite(copied, b"\x89PNG\r\n\x1a\n", member)["key"] for member in (0, 4)]
+    bad.append(overwrite(copied, b"{}", 7)["key"])
+    loader = loader_of(copied, batch_size=7, workers=workers)
+    batches = list(loader)
+    assert loader.skipped == {"image_unreadable": 2, "record_invalid": 1}
+    assert [len(batch) for batch in batches] == [7, 7]
+    assert sum(int(batch.valid.sum()) for batch in batches) == 11
+    assert not {key for _, key in ids(batches)} & set(bad)
+    assert all(not batch.known[~batch.valid].any() for batch in batches)
+    places = [skipped.place for batch in batches for skipped in batch.skipped]
+    assert all(place.startswith(f"{copied}/train-000000.tar@") for place in places)
+    assert loader.state_dict()["skipped"] == {"image_unreadable": 2, "record_invalid": 1}
+
+
+def test_images_over_the_cap_are_skipped(shards, loader_of):
+    loader = loader_of(shards, batch_size=14, max_pixels=96 * 80 - 1)
+    (batch,) = loader
+    assert not batch.valid.any()
+    assert loader.skipped == {"image_too_large": 14}
+
+
+def test_a_shard_that_shrinks_under_a_training_costs_its_samples(copied, loader_of):
+    loader = loader_of(copied, batch_size=14)
+    os.truncate(copied / "train-000001.tar", 0)
+    (batch,) = loader
+    assert int(batch.valid.sum()) == 9
+    assert loader.skipped == {"source_truncated": 5}
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_no_pickle_is_ever_opened(copied, overwrite, loader_of, tmp_path):
+    trap = pickle.dumps(Trap(tmp_path / "sprung"))
+    pickle.loads(trap).close()
+    (tmp_path / "sprung").unlink()
+    overwrite(copied, trap, 0)
+    overwrite(copied, trap, 3)
+    loader = loader_of(copied, batch_size=14)
+    list(loader)
+    assert loader.skipped == {"image_unreadable": 1, "record_invalid": 1}
+    assert not (tmp_path / "sprung").exists()
