@@ -86,6 +86,17 @@ def test_accumulated_batches_make_the_gradient_of_one_large_batch(values_of):
     assert rows[0]["total"] == pytest.approx(rows[1]["total"], rel=1e-5)
 
 
+def test_compiled_parts_take_the_same_steps(values_of):
+    still = {"head": {**MODEL["head"], "dropout": 0.0}}  # compiled code draws other numbers
+    rows = []
+    for compiled in (False, True):
+        engine = {"compile": compiled}
+        values = values_of(f"c{compiled}", model=still, epochs=1, validate=False, engine=engine)
+        assert trainer_of(values).run()
+        rows.append([row["total"] for row in lines(values)])
+    assert rows[1] == pytest.approx(rows[0], rel=1e-4)
+
+
 RANKS = """
 import json, sys, torch
 from pathlib import Path
