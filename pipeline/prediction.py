@@ -1,14 +1,15 @@
 """The tags of single images, and boxes for them, by models alone: no run, no given captions, no verdicts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL.Image import Image as Picture
 
-from tagmill.models.base import Captioner, Image, Localizer
+from tagmill.models import guard
+from tagmill.models.base import Boxes, Captioner, Image, Localizer
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.pipeline.example import Example
 from tagmill.pipeline.picture import draw_example
@@ -17,6 +18,9 @@ from tagmill.tag_system.parser import CaptionParser
 from tagmill.tag_system.vocabulary import Tag, Vocabulary
 from tagmill.transforms import images
 from tagmill.transforms.ingest import IngestConfig
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 WITHOUT_THRESHOLDS = 0.5
 """Score above which a tag counts as seen by a model that has no thresholds of its own."""
@@ -37,35 +41,54 @@ class Prediction:
     tags: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read(files: Sequence[Path]) -> tuple[list[Prediction], dict[Path, str]]:
-    """Decode images; of those that cannot be read or decoded, say why."""
-    found, errors = [], {}
-    for path in files:
-        try:
-            found.append(Prediction(path, images.decode(path.read_bytes(), IngestConfig().max_pixels)))
-        except (OSError, DataError) as error:
-            errors[path] = str(error.strerror if isinstance(error, OSError) else error)
-    return found, errors
+class Batch:
+    """Some images. One that cannot be read, or that a model fails on, leaves it: `errors` says why."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.images: list[Prediction] = []
+        self.errors: dict[Path, str] = {}
+        for path in files:
+            try:
+                pixels = images.decode(path.read_bytes(), IngestConfig().max_pixels)
+            except (OSError, DataError) as error:
+                self.errors[path] = str(error.strerror if isinstance(error, OSError) else error)
+            else:
+                self.images.append(Prediction(path, pixels))
+
+    def ask(
+        self, call: Callable[[list[Item]], Collection[Answer]], items: Sequence[Item]
+    ) -> list[tuple[Prediction, Answer]]:
+        """Call a model on an item for each image; give the images that are left with its answers."""
+        answers = guard.predict(call, items, max(1, len(items)))
+        given = []
+        for one, answer in zip(self.images, answers, strict=True):
+            if isinstance(answer, DataError):
+                self.errors[one.path] = str(answer)
+            else:
+                given.append((one, answer))
+        self.images = [one for one, _ in given]
+        return given
+
+    @property
+    def pixels(self) -> list[Image]:
+        """What the images show."""
+        return [one.pixels for one in self.images]
 
 
-def tag(
-    batch: Sequence[Prediction], tagger: RamTagger, vocabulary: Vocabulary, threshold: float | None
-) -> None:
+def tag(batch: Batch, tagger: RamTagger, vocabulary: Vocabulary, threshold: float | None) -> None:
     """Add the tags above the threshold: one for all, or the model's own, or 0.5 if it has none."""
     own = WITHOUT_THRESHOLDS if tagger.thresholds is None else np.asarray(tagger.thresholds, np.float32)
     limits = np.broadcast_to(own if threshold is None else threshold, len(tagger.classes))
-    for one, scores in zip(batch, tagger.predict([one.pixels for one in batch]), strict=True):
+    for one, scores in batch.ask(tagger.predict, batch.pixels):
         for index in sorted(np.flatnonzero(scores > limits).tolist(), key=lambda i: -scores[i]):
             name = tagger.classes[index]
             one.tags.append(_tag(name, float(scores[index]), "tagger", vocabulary.resolve(name)))
 
 
-def caption(
-    batch: Sequence[Prediction], captioner: Captioner, parser: CaptionParser, vocabulary: Vocabulary
-) -> None:
+def caption(batch: Batch, captioner: Captioner, parser: CaptionParser, vocabulary: Vocabulary) -> None:
     """Write captions, and add their tags: a source more for those that are there, after them the others."""
-    written = captioner.predict([one.pixels for one in batch])
-    for one, text, mentions in zip(batch, written, parser.parse(written), strict=True):
+    written = batch.ask(captioner.predict, batch.pixels)
+    for (one, text), mentions in zip(written, parser.parse([text for _, text in written]), strict=True):
         one.caption = text
         there = {known.name: tag for tag in one.tags if (known := vocabulary.resolve(tag["tag"]))}
         for name in dict.fromkeys(mention.tag for mention in mentions):
@@ -75,11 +98,18 @@ def caption(
                 one.tags.append(_tag(name, None, "generated", vocabulary.resolve(name)))
 
 
-def find(batch: Sequence[Prediction], localizer: Localizer, vocabulary: Vocabulary) -> None:
+def find(batch: Batch, localizer: Localizer, vocabulary: Vocabulary) -> None:
     """Ask for each image's objects, and for tags that the vocabulary does not know."""
-    asked = [[tag for tag in one.tags if _has_boxes(tag["tag"], vocabulary)] for one in batch]
-    prompts = [[tag["tag"] for tag in tags] for tags in asked]
-    for tags, found in zip(asked, localizer.predict([one.pixels for one in batch], prompts), strict=True):
+
+    def asked(one: Prediction) -> list[dict[str, Any]]:
+        return [tag for tag in one.tags if _has_boxes(tag["tag"], vocabulary)]
+
+    def predict(part: list[tuple[Image, list[str]]]) -> Sequence[Boxes]:
+        return localizer.predict([pixels for pixels, _ in part], [prompts for _, prompts in part])
+
+    items = [(one.pixels, [tag["tag"] for tag in asked(one)]) for one in batch.images]
+    for one, found in batch.ask(predict, items):
+        tags = asked(one)
         for tag in tags:
             tag["boxes"] = []
         for index in np.argsort(-found.scores, kind="stable"):

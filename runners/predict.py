@@ -14,7 +14,8 @@ from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from tagmill.pipeline.prediction import Prediction
+    from tagmill.models.ram.tagger import RamTagger
+    from tagmill.pipeline.prediction import Batch, Prediction
     from tagmill.tag_system.parser import CaptionParser
 
 BATCH = 8
@@ -33,7 +34,9 @@ def predict(
     boxes: Annotated[bool, typer.Option("--boxes", help="find the objects among the tags")] = False,
     localizer: Annotated[str | None, typer.Option(help="Grounding DINO: a folder or owner/name")] = None,
     box_threshold: Annotated[float, typer.Option(min=0, max=0.99, help="a box's least score")] = 0.25,
-    output: Annotated[Path | None, typer.Option(help="draw each image into this folder")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="draw each image into this folder, as NAME.tags.png")
+    ] = None,
     vocabulary: Annotated[str | None, typer.Option(help="vocabulary file; default: the built-in")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print a JSON object an image")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -42,6 +45,7 @@ def predict(
     from tagmill.models.ram.tagger import RamTagger
     from tagmill.pipeline import prediction
 
+    _check(threshold)
     pictures = _pictures(files, output)
     known = Vocabulary.load(vocabulary)
     tagger = RamTagger(str(model), device=device)
@@ -51,16 +55,15 @@ def predict(
     console = Console(soft_wrap=True)
     failed = 0
     for start in range(0, len(files), BATCH):
-        batch, errors = prediction.read(files[start : start + BATCH])
-        failed += len(errors)
-        for path, why in errors.items():
+        batch = prediction.Batch(files[start : start + BATCH])
+        try:
+            _ask(batch, tagger, write, finder, known, threshold)
+        except FloatingPointError as error:  # of so many images that it is the model
+            raise ConfigError(str(error)) from error
+        failed += len(batch.errors)
+        for path, why in batch.errors.items():
             sys.stderr.write(f"tagmill: {path}: {why}\n")
-        prediction.tag(batch, tagger, known, threshold)
-        if write is not None:
-            prediction.caption(batch, *write, known)
-        if finder is not None:
-            prediction.find(batch, finder, known)
-        for one in batch:
+        for one in batch.images:
             if as_json:
                 console.file.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
             else:
@@ -68,18 +71,38 @@ def predict(
             if output is not None:
                 _save(prediction.draw(one), pictures[one.path])
     if failed:
-        raise ConfigError(f"{failed} of {len(files)} images could not be read")
+        raise ConfigError(f"{failed} of {len(files)} images could not be read or tagged")
+
+
+def _ask(
+    batch: "Batch",
+    tagger: "RamTagger",
+    write: "tuple[Any, CaptionParser] | None",
+    finder: Any,
+    known: Vocabulary,
+    threshold: float | None,
+) -> None:
+    from tagmill.pipeline import prediction
+
+    prediction.tag(batch, tagger, known, threshold)
+    if write is not None:
+        prediction.caption(batch, *write, known)
+    if finder is not None:
+        prediction.find(batch, finder, known)
+
+
+def _check(threshold: float | None) -> None:
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"--threshold must be from 0 to 1, got {threshold}")
 
 
 def _pictures(files: Sequence[Path], output: Path | None) -> dict[Path, Path]:
     """Say into which file each image is drawn. Raises ConfigError if two would share one."""
     if output is None:
         return {}
-    targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(files)}
+    targets = {path: output / f"{path.stem}.tags.png" for path in dict.fromkeys(files)}
     if len(set(targets.values())) < len(targets):
         raise ConfigError("two images have the same name: draw them in two calls with another --output")
-    if any(target.exists() and target.samefile(path) for path, target in targets.items()):
-        raise ConfigError(f"{output} holds the images themselves: name another --output")
     return targets
 
 

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import tiny_models
 from commands import call
@@ -71,7 +73,7 @@ def test_tags_have_scores_names_and_boxes(model, photo, vocabulary, tmp_path):
         assert scores
         assert scores == sorted(scores, reverse=True)
         assert all(0 <= box["x1"] < box["x2"] <= 90 for box in tags[name]["boxes"])
-    with PIL.Image.open(tmp_path / "drawn" / "photo.png") as picture:
+    with PIL.Image.open(tmp_path / "drawn" / "photo.tags.png") as picture:
         assert picture.width > 800
 
 
@@ -112,15 +114,36 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, photo, tmp
     assert "broken.jpg: image_unreadable" in said.err
 
 
+def test_an_image_that_a_model_fails_on_does_not_stop_the_others(model, photo, tmp_path, capsys):
+    PIL.Image.new("RGB", (9000, 12)).save(tmp_path / "thin.png")
+    options = {"localizer": str(model / "localizer"), "device": "cpu"}
+    with pytest.raises(ConfigError, match="1 of 2 images could not be read or tagged"):
+        predict([tmp_path / "thin.png", photo], model / "tagger", **options)
+    said = capsys.readouterr()
+    assert str(photo) in said.out
+    assert "thin.png: model_failed" in said.err
+
+
+def test_a_model_that_gives_no_numbers_is_said_to(model, photo, tmp_path):
+    weights = load_file(model / "tagger" / "model.safetensors")
+    weights["score_projection.bias"] *= float("nan")
+    shutil.copytree(model / "tagger", tmp_path / "broken")
+    save_file(weights, tmp_path / "broken" / "model.safetensors")
+    with pytest.raises(ConfigError, match="RAM gave NaN"):
+        predict([photo] * 5, tmp_path / "broken", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"boxes": True}, "by --localizer"),
-        ({"output": "."}, "holds the images themselves"),
+        ({"threshold": 1.5}, "--threshold must be from 0 to 1"),
+        ({"threshold": float("nan")}, "--threshold must be from 0 to 1"),
+        ({"device": "nope"}, "there is no device 'nope'"),
         ({"output": "drawn", "copy": "other"}, "two images have the same name"),
         ({"output": "photo.png"}, r"cannot write .*photo\.png"),
     ],
-    ids=["no-localizer", "over-itself", "same-name", "no-folder"],
+    ids=["no-localizer", "over-1", "nan", "no-device", "same-name", "no-folder"],
 )
 def test_bad_usage_is_said(model, photo, tmp_path, options, message):
     files, other = [photo], options.pop("copy", None)
@@ -131,5 +154,5 @@ def test_bad_usage_is_said(model, photo, tmp_path, options, message):
         options["output"] = tmp_path / options["output"]
     before = file_digest(photo)
     with pytest.raises(ConfigError, match=message):
-        predict(files, model / "tagger", device="cpu", **options)
+        predict(files, model / "tagger", **{"device": "cpu", **options})
     assert file_digest(photo) == before
