@@ -50,7 +50,10 @@ def describe(
         "texts": 1 + len(descriptions.PROMPTS) * answers,
         "vocabulary": known.digest,
     }
-    output.with_suffix(ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    try:
+        output.with_suffix(ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {output.with_suffix(ORIGIN)}: {error.strerror}") from error
     said = f"{output}: {len(made):,} tags, {origin['texts']} texts each, by {origin['by']}"
     Console(soft_wrap=True).print(said, markup=False, highlight=False)
 

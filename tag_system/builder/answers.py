@@ -146,12 +146,15 @@ class _Asker:
         self._errors = openai
         self._server, self._journal = server, journal
         self._several, self._stopped = True, False
-        self._client = openai.OpenAI(
-            base_url=server.base_url,
-            api_key=os.environ.get(API_KEY) or "none",
-            max_retries=server.retries,
-            timeout=server.timeout,
-        )
+        try:
+            self._client = openai.OpenAI(
+                base_url=server.base_url,
+                api_key=os.environ.get(API_KEY) or "none",
+                max_retries=server.retries,
+                timeout=server.timeout,
+            )
+        except Exception as error:  # of the client's own library for addresses
+            raise ConfigError(f"--base-url {server.base_url!r} is no address: {error}") from error
 
     def stop(self) -> None:
         """Ask nothing more."""
@@ -220,5 +223,5 @@ def _texts(response: Any) -> Iterator[str]:
     """Find the answers in a response, which need not be what the protocol says."""
     for choice in getattr(response, "choices", None) or ():
         content = getattr(getattr(choice, "message", None), "content", None)
-        if isinstance(content, str):
-            yield " ".join(content.split())
+        if isinstance(content, str):  # half of a character of two is none
+            yield " ".join(content.encode("utf-8", "replace").decode().split())

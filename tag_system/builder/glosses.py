@@ -29,7 +29,7 @@ def describe(tag: Tag, count: int) -> list[str]:
 def sense_of(tag: Tag) -> Any | None:
     """The sense that the vocabulary names for a tag, or else the one that its name most likely means."""
     if tag.origin.synset:
-        return wordnet.reader().synset(tag.origin.synset)
+        return wordnet.synset(tag.origin.synset)
     return wordnet.sense_of(tag.name, tag.kind)
 
 

@@ -43,6 +43,16 @@ def reader() -> Any:
     return wordnet
 
 
+def synset(name: str) -> Any:
+    """The sense of a name such as dog.n.01. Raises ConfigError if there is none."""
+    from nltk.corpus.reader.wordnet import WordNetError
+
+    try:
+        return reader().synset(name)
+    except (WordNetError, ValueError) as exc:
+        raise ConfigError(f"WordNet has no synset {name!r}, which the vocabulary names: {exc}") from exc
+
+
 @lru_cache(maxsize=4)
 def lemmas(pos: str) -> tuple[str, ...]:
     """The lemmas of a part of speech (n, v, a), without the names of certain persons and places.

@@ -4,7 +4,9 @@ import pytest
 
 from tagmill.runners.vocabulary_describe import describe
 from tagmill.tag_system import descriptions
+from tagmill.tag_system.builder.glosses import sense_of
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.vocabulary import Origin, Tag
 from wordnet_corpus import needs_wordnet
 
 pytestmark = needs_wordnet
@@ -29,3 +31,10 @@ def test_more_texts_than_there_are_is_an_error(tmp_path) -> None:
     (tmp_path / "tags.txt").write_text("dog\n")
     with pytest.raises(ConfigError, match="there are 64 texts for a tag, not 66"):
         describe(str(tmp_path / "tags.txt"), output=tmp_path / "out.json", answers=13)
+
+
+@pytest.mark.parametrize("synset", ["bogus.n.01", "bogus"])
+def test_a_synset_that_wordnet_does_not_have_is_named(synset) -> None:
+    tag = Tag(0, "dog", "object", origin=Origin(synset=synset))
+    with pytest.raises(ConfigError, match=f"WordNet has no synset '{synset}'"):
+        sense_of(tag)
