@@ -39,7 +39,7 @@ def streamed_loss(model: Model, tokens: Tensor, loss_of: LossOf) -> Tensor:
 
 def _scores(name: str) -> bool:
     """Tell whether a parameter takes part in scoring encoded images; unused ones of the head do no harm."""
-    return not name.startswith(("encoder.", "image_projection.", "text."))
+    return not name.startswith(("encoder.", "image_projection.", "text.", "alignment."))
 
 
 class _Work:

@@ -73,5 +73,5 @@ def _fits(rows: Tensor, columns: Tensor) -> Tensor:
 def _draw(alike: Tensor, keys: Tensor) -> Tensor:
     """Draw a column for each row of logits [B, B] that does not fit it; any at all where there is none."""
     strange = (keys[:, None] != keys) & (keys != 0)
-    weights = (alike.softmax(1) + FLOOR) * strange
+    weights = (alike.softmax(1).nan_to_num() + FLOOR) * strange  # a loss that is not finite is told later
     return torch.multinomial(weights + ~strange.any(1, keepdim=True), 1).squeeze(1)

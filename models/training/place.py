@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, distributed
 
 from tagmill.models.pretrained import resolve_device
-from tagmill.tag_system.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,10 @@ def take_place(device: str = "auto") -> Iterator[Place]:
     Raises ConfigError if there is no such device.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    try:
-        where = torch.device(resolve_device(device))
-        if where.type == "cuda" and where.index is None:
-            where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(where)
-    except RuntimeError as error:
-        raise ConfigError(f"engine.device {device!r}: {str(error).splitlines()[0]}") from error
+    where = torch.device(resolve_device(device))
+    if where.type == "cuda" and where.index is None:
+        where = torch.device(resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
+        torch.cuda.set_device(where)
     if world == 1:
         yield Place(where)
         return

@@ -126,14 +126,17 @@ def _renumber(
 def _branch(loaded: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Let a new alignment branch read as the tag encoder does, which looks at the same images.
 
-    The tag encoder's first layers look by the head's modules, and have none of their own.
+    The tag encoder's first layers look by the head's modules, and have none of their own. Layers that it
+    does not have stay as they were drawn.
     """
     found = {}
     for key in state:
         if key.startswith(f"{ALIGNMENT}encoder."):
             name = key.replace(f"{ALIGNMENT}encoder.", "text.tag_encoder.")
             heads = name.replace("text.tag_encoder.", "head.").replace(".cross.", ".attention.")
-            found[key] = loaded[name if name in loaded else heads]
+            source = loaded.get(name, loaded.get(heads))
+            if source is not None:
+                found[key] = source
     return found
 
 

@@ -97,6 +97,8 @@ def test_what_is_alike_is_drawn_more_often():
     assert counts[0] == counts[3] == 0
     assert counts[2] / counts[1] == pytest.approx(torch.e**2, rel=0.25)
     assert (drawn[:, 1] != 1).all()
+    alike[1] = float("nan")  # the loss is not finite then, which is for others to say
+    assert image_text._draw(alike, keys)[1] in (0, 2)
 
 
 RANKS = """

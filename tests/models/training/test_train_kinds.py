@@ -89,6 +89,12 @@ def test_a_new_alignment_branch_reads_as_the_tag_encoder_does(values_of, vocab):
     ours, theirs = weights(aligned), weights(whole)
     assert any(name.startswith("alignment.") for name in theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    deeper = values_of("deeper", init=init, losses={"terms": None}, epochs=1)
+    deeper["model"] = {"alignment": {"dimension": 8}, "text": {**TEXT, "layers": 3}}
+    grown = trainer_of(deeper).model.alignment.encoder.layers
+    for layer in (0, 1):
+        known = weights(plain)[f"text.tag_encoder.layers.{layer}.attention.key.weight"]
+        assert torch.equal(grown[layer].attention.key.weight, known)
     without = values_of("without", init=str(Path(whole["out"]) / "last"), losses={"terms": None}, epochs=1)
     without["model"] = {"alignment": None}
     assert trainer_of(without).model.alignment is None
