@@ -55,7 +55,10 @@ class Source:
         import huggingface_hub
 
         revision = self._revision
-        cached = huggingface_hub.try_to_load_from_cache(self._place, self._needs[0][0], revision=revision)
+        try:
+            cached = huggingface_hub.try_to_load_from_cache(self._place, self._needs[0][0], revision=revision)
+        except ValueError as error:
+            raise ConfigError(f"model {self._place!r} is no name of the Hugging Face hub: {error}") from error
         missing = [" or ".join(need) for need in self._needs]
         if isinstance(cached, str):
             revision = Path(cached).parent.name
@@ -118,9 +121,14 @@ def check_dtype(dtype: str) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """Resolve "auto" to "cuda" or "cpu"; leave any other name as it is."""
+    """Resolve "auto" to "cuda" or "cpu". Raises ConfigError for any other name that is no device here."""
     import torch
 
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ConfigError(f"there is no device {device!r}: {reason}") from error
+    return device

@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tagmill.tag_system.errors import ConfigError
-
 
 def export(
     folder: Annotated[Path, typer.Argument(help="a folder with config.json and model.safetensors")],
@@ -19,10 +17,7 @@ def export(
 
     exporting.check(out)
     model = store.load(folder)
-    try:
-        done = exporting.export(model, out)
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    done = exporting.export(model, out)
     console = Console(soft_wrap=True)
     said = f"{out}: {model.config.kind}, {len(model.config.classes):,} classes, float32"
     if done.difference is not None:

@@ -58,25 +58,25 @@ def convert(
         raise ConfigError(f"name the list of classes by --classes: {OFFICIAL_LISTS}")
     names = read_lines(classes, f"a list of classes; the official one is {OFFICIAL_LISTS}")
     limits = None if thresholds is None else read_numbers(thresholds)
-    try:
-        done = conversion.convert(
-            checkpoint,
-            out,
-            classes=names,
-            thresholds=limits,
-            vocab=vocab,
-            vocabulary=None if vocabulary is None else Vocabulary.load(vocabulary),
-            image_size=image_size,
-            window=window,
-            head_heads=head_heads,
-            text_heads=text_heads,
-            leave_out=leave_out or (),
-            dtype=getattr(torch, dtype),
-        )
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    done = conversion.convert(
+        checkpoint,
+        out,
+        classes=names,
+        thresholds=limits,
+        vocab=vocab,
+        vocabulary=None if vocabulary is None else Vocabulary.load(vocabulary),
+        image_size=image_size,
+        window=window,
+        head_heads=head_heads,
+        text_heads=text_heads,
+        leave_out=leave_out or (),
+        dtype=getattr(torch, dtype),
+    )
     console = Console(soft_wrap=True)
     _say(console, f"{out}: {done.config.kind}, {_classes(done.config)}, {dtype}")
+    if done.guessed:
+        size = f"{done.config.image_size} x {done.config.image_size}"
+        _say(console, f"images of {size} are a guess: the checkpoint does not say, --image-size does")
     for reason, count in Counter(done.dropped.values()).items():
         if not reason.startswith("the same as"):
             _say(console, f"left out {count} tensors: {reason}")

@@ -7,7 +7,6 @@ import typer
 from rich.console import Console
 
 from tagmill.tag_system import descriptions as texts_of_tags
-from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
 
@@ -32,17 +31,19 @@ def embed(
     texts = [texts_of_tags.sentences(name) for name in names] if described is None else described
     digest = labels.digest_of(model, texts, averaged=described is None)
     console = Console(soft_wrap=True)
-    if output.exists() and labels.load(output).digest == digest:
-        console.print(f"{output}: up to date", markup=False, highlight=False)
-        return
-    model.load()
-    if described is None:
-        vectors = labels.embed_names(names, model)
+    old = labels.load(output) if output.exists() else None
+    if old is not None and old.digest == digest:
+        vectors = old.embeddings
+        if (old.classes, old.vocabulary) == (tuple(names), known.digest):
+            console.print(f"{output}: up to date", markup=False, highlight=False)
+            return
     else:
-        vectors = labels.embed_descriptions(described, model)
-    try:
-        labels.save(labels.Labels(tuple(names), vectors, digest, known.digest), output)
-    except OSError as error:
-        raise ConfigError(f"cannot write {output}: {error.strerror}") from error
+        model.load()
+        vectors = (
+            labels.embed_names(names, model)
+            if described is None
+            else labels.embed_descriptions(described, model)
+        )
+    labels.save(labels.Labels(tuple(names), vectors, digest, known.digest), output)
     said = f"{output}: {len(names):,} tags, {len(vectors):,} vectors of {vectors.shape[1]} numbers"
     console.print(said, markup=False, highlight=False)

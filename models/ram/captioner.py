@@ -41,11 +41,13 @@ class Tag2TextCaptioner:
         threshold: float | None = None,
     ) -> None:
         check_dtype(dtype)
-        if beams < 1 or not 0 <= min_length <= max_length or max_length < 5 or repetition_penalty <= 0:
+        if beams < 1 or not 0 <= min_length <= max_length or max_length < 5 or not repetition_penalty > 0:
             raise ConfigError(
                 "beams must be at least 1, max_length at least 5 and at least min_length, "
                 "and repetition_penalty over 0"
             )
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold must be from 0 to 1, got {threshold}")
         if length not in ("generated", "all"):
             raise ConfigError(f"length must be generated or all, got {length!r}")
         self._folder, self._device, self._dtype, self._threshold = Path(path), device, dtype, threshold
@@ -62,6 +64,8 @@ class Tag2TextCaptioner:
             raise ConfigError(f"{self._folder} is a model of kind {self._config.kind} without a text side")
         if max_length > self._config.text.positions:
             raise ConfigError(f"max_length must be at most {self._config.text.positions}, got {max_length}")
+        if 2 * beams > self._config.text.tokens:  # each beam goes on by one of the two best words, or ends
+            raise ConfigError(f"beams must be at most {self._config.text.tokens // 2}, got {beams}")
         self._fingerprint: str | None = None
         self._model: Any = None
 

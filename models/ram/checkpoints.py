@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -97,12 +96,17 @@ def read(path: Path) -> dict[str, Tensor]:
             f"cannot read the checkpoint {path}: it holds more than tensors and plain data, or is none; "
             "what it pickles is never run, so save its weights alone, as .safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
+    except Exception as error:  # what torch raises for bytes that are no checkpoint has no end
         first, *_ = str(error).split("\n")
-        raise ConfigError(f"cannot read the checkpoint {path}: {first}") from error
+        raise ConfigError(f"cannot read the checkpoint {path}: {first or type(error).__name__}") from error
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise ConfigError(f"{path} is no checkpoint of RAM: it has no weights under 'model'")
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ConfigError(
+                f"{path} is no checkpoint of RAM: {key!r} under 'model' is no tensor with a name"
+            )
     return dict(weights)
 
 
@@ -117,7 +121,7 @@ def translate(published: Mapping[str, Tensor], leave_out: Sequence[str] = ()) ->
     dropped: dict[str, str] = {}
     for key, tensor in published.items():
         reason = next((why for pattern, why in DROPPED.items() if re.search(pattern, key)), None)
-        if key.startswith(tuple(leave_out)):
+        if any(start and key.startswith(start) for start in leave_out):
             reason = "as you said"
         ours = None if reason else _rename(_untied(key, published))
         if ours in weights and not torch.equal(weights[ours], tensor):
@@ -139,7 +143,10 @@ def load(weights: Mapping[str, Tensor], model: nn.Module) -> None:
     for key, tensor in weights.items():
         if key.endswith(TABLE) and key in state and state[key].shape != tensor.shape:
             window = (round(len(state[key]) ** 0.5) + 1) // 2
-            fitted[key] = position_tables.resize(tensor, window)
+            try:
+                fitted[key] = position_tables.resize(tensor, window)
+            except ValueError as error:
+                raise ConfigError(f"the weights do not fit the model: {key}: {error}") from error
     try:
         model.load_state_dict(fitted, strict=True)
     except RuntimeError as error:

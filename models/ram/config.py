@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tagmill.models.ram.word_pieces import TAG_TOKENS
 from tagmill.tag_system.errors import ConfigError
 
 CONFIG, WEIGHTS, VOCAB = "config.json", "model.safetensors", "vocab.txt"
@@ -130,6 +131,10 @@ class RamConfig(_Part):
 
 def _check_text(text: TextConfig, head: HeadConfig) -> None:
     """The text side's first layers are the head's, so the sizes must agree."""
+    if text.positions < TAG_TOKENS:
+        raise ValueError(
+            f"text must have {TAG_TOKENS} positions or more: so long is the text of an image's tags"
+        )
     if head.hidden % text.heads or text.inner != head.inner or text.layers < head.layers:
         raise ValueError(
             f"text must have heads that divide {head.hidden}, inner {head.inner} and at least "

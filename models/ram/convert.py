@@ -15,6 +15,7 @@ from tagmill.models.ram import config as configs
 from tagmill.models.ram.checkpoints import TABLE
 from tagmill.models.ram.config import WEIGHTS, EncoderConfig, RamConfig
 from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.ram.writing import aside
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Tag, Vocabulary, digest_of
 
@@ -31,10 +32,14 @@ TAG2TEXT_THRESHOLD, TAG2TEXT_PEOPLE = 0.68, {2701: 0.7, 2828: 0.7, 1167: 0.7}
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a checkpoint: the config, and the dropped keys with the reason of each."""
+    """What became of a checkpoint: the config, and the dropped keys with the reason of each.
+
+    `guessed`: the image size stands nowhere in the checkpoint, and is what one window a last map makes.
+    """
 
     config: RamConfig
     dropped: Mapping[str, str]
+    guessed: bool
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ def convert(
     are the published ones. `leave_out` are beginnings of keys that are not read, such as those of heads that
     were trained with the model and that it does not have here.
 
-    Raises ConfigError if the checkpoint is none of these, does not fit the classes or the sizes, or has a
-    class without a label embedding.
+    Raises ConfigError if the checkpoint is none of these, does not fit the classes or the sizes, has a class
+    without a label embedding or numbers that are none, and if a class is not in the vocabulary.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already: name a new folder")
@@ -91,16 +96,19 @@ def convert(
         dropped |= dict.fromkeys(text, "there is no vocab for the text side")
         for key in text:
             del weights[key]
+    known_size = image_size or _masked_size(published)
     config = infer(
         weights,
         classes,
         thresholds,
         silent=silent,
-        image_size=image_size or _masked_size(published),
+        image_size=known_size,
         window=window,
         head_heads=head_heads,
         text_heads=text_heads,
     )
+    if vocabulary is not None:
+        _check_vocabulary(classes, vocabulary)
     named = [Tag(place, name, "object") for place, name in enumerate(classes)]
     config = config.model_copy(
         update={"vocabulary": digest_of(named) if vocabulary is None else vocabulary.digest}
@@ -110,10 +118,12 @@ def convert(
         count = WordPieces(vocab).count
         if count != config.text.tokens:
             raise ConfigError(f"{vocab} makes {count} word pieces, the checkpoint has {config.text.tokens}")
+    _check_finite(weights)
     model = store.build(config)
     checkpoints.load(weights, model)
-    store.save(model, out, dtype=dtype, vocab=vocab)
-    return Converted(config, dropped)
+    with aside(out) as partial:
+        store.save(model, partial, dtype=dtype, vocab=vocab)
+    return Converted(config, dropped, known_size is None)
 
 
 def infer(
@@ -149,8 +159,12 @@ def infer(
             settings["dimension"] = len(weights["image_projection.bias"])
     except KeyError as error:
         raise ConfigError(f"the checkpoint is not one of a RAM model: it has no {error}") from error
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"the checkpoint's tensors have not the shapes of a RAM model: {error}") from error
     if not classes or rows % len(classes) or (kind != "ram_plus" and rows != len(classes)):
         raise ConfigError(f"{len(classes)} classes do not fit {rows} label embeddings of a {kind}")
+    if thresholds is not None and len(thresholds) != len(classes):
+        raise ConfigError(f"{len(thresholds)} thresholds for {len(classes)} classes")
     settings["silent"] = silent or ()
     if kind == "tag2text" and rows == TAG2TEXT_CLASSES:
         settings["silent"] = TAG2TEXT_SILENT if silent is None else silent
@@ -210,6 +224,24 @@ def _check_labels(embeddings: Tensor, config: RamConfig) -> None:
         )
 
 
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    """One number that is none makes every score none."""
+    bad = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise ConfigError(
+            f"the checkpoint is damaged: {len(bad)} tensors have NaN or infinite numbers ({bad[0]})"
+        )
+
+
+def _check_vocabulary(classes: Sequence[str], vocabulary: Vocabulary) -> None:
+    strange = [name for name in classes if vocabulary.resolve(name) is None]
+    if strange:
+        raise ConfigError(
+            f"{len(strange)} of {len(classes)} classes are not in the vocabulary, the first is {strange[0]}: "
+            "name the one that they come from, or none"
+        )
+
+
 def _check_windows(size: int, patch: int, stages: int, window: int) -> None:
     """The official Swin cuts every map into whole windows, or takes a smaller map for one window."""
     maps = [size / (patch * 2**stage) for stage in range(stages)]
@@ -221,12 +253,15 @@ def _check_windows(size: int, patch: int, stages: int, window: int) -> None:
 
 
 def _masked_size(published: Mapping[str, Tensor]) -> int | None:
-    """Read the image's size from the mask of the first shifted windows [windows, places, places]."""
-    mask = published.get("visual_encoder.layers.0.blocks.1.attn_mask")
+    """Read the image's size from a mask of shifted windows [windows, places, places], which cover a map."""
     patches = published.get("visual_encoder.patch_embed.proj.weight")
-    if mask is None or patches is None:
+    if patches is None or patches.ndim != 4:
         return None
-    return round((mask.shape[0] * mask.shape[1]) ** 0.5) * patches.shape[-1]
+    for key, mask in published.items():
+        found = re.fullmatch(r"visual_encoder\.layers\.(\d+)\.blocks\.\d+\.attn_mask", key)
+        if found and mask.ndim == 3:
+            return round((mask.shape[0] * mask.shape[1]) ** 0.5) * patches.shape[-1] * 2 ** int(found[1])
+    return None
 
 
 def _text(weights: Mapping[str, Tensor], inner: int, heads: int) -> dict[str, int] | None:

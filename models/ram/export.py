@@ -24,6 +24,7 @@ from tagmill.models.ram import official
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
+from tagmill.models.ram.writing import aside
 from tagmill.tag_system.errors import ConfigError
 
 TOLERANCE = 1e-3
@@ -50,10 +51,11 @@ class Exported:
 def export(model: Model, path: Path) -> Exported:
     """Write a model, in eval mode on the CPU, into a file whose ending says as what.
 
-    Raises ConfigError for another ending, a file that exists, and what cannot be written that way.
+    Raises ConfigError for another ending, a file that exists, and what cannot be written, there or that way.
     """
     check(path)
-    return WRITERS[path.suffix](model, path)
+    with aside(path) as partial:
+        return WRITERS[path.suffix](model, partial)
 
 
 def check(path: Path) -> None:
@@ -66,7 +68,7 @@ def check(path: Path) -> None:
 
 def _write_pth(model: Model, path: Path) -> Exported:
     published = official.weights(model)
-    torch.save({"model": published}, path)
+    _torch_write(torch.save, {"model": published}, path)
     return Exported(tensors=len(published))
 
 
@@ -99,8 +101,16 @@ def _write_onnx(model: Model, path: Path) -> Exported:
 
 
 def _write_pt2(model: Model, path: Path) -> Exported:
-    torch.export.save(_trace(model), path)
+    _torch_write(torch.export.save, _trace(model), path)
     return Exported(difference=_compare(model, torch.export.load(path).module(), path))
+
+
+def _torch_write(save: Callable[[Any, Path], None], content: Any, path: Path) -> None:
+    """Let torch write a file. It raises RuntimeError for what the operating system does not let it."""
+    try:
+        save(content, path)
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 class _Graph(nn.Module):
@@ -138,16 +148,14 @@ def _trace(model: Model) -> ExportedProgram:
 
 
 def _compare(model: Model, run: Callable[[Tensor], Any], path: Path) -> float:
-    """Give the largest difference of logits; a file with a larger one than `TOLERANCE` is removed."""
+    """Give the largest difference of logits. Raises ArithmeticError if it is larger than `TOLERANCE`."""
     largest = 0.0
     with torch.no_grad():
         for count in BATCHES:
             images = _images(model.config, count)
             largest = max(largest, float((run(images) - model(images)).abs().max()))
     if not largest <= TOLERANCE:
-        path.unlink()
-        path.with_name(path.name + ".data").unlink(missing_ok=True)
-        raise ArithmeticError(f"{path}: its logits differ by {largest:.2g}, more than {TOLERANCE:g}")
+        raise ArithmeticError(f"{path.name}: its logits differ by {largest:.2g}, more than {TOLERANCE:g}")
     return largest
 
 

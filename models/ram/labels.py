@@ -24,6 +24,7 @@ from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
+from tagmill.models.ram.writing import aside
 from tagmill.tag_system.descriptions import TEMPLATES, sentences
 from tagmill.tag_system.errors import ConfigError
 
@@ -74,12 +75,10 @@ def embed_descriptions(described: Sequence[Sequence[str]], clip: OpenClip) -> Te
 
 
 def save(labels: Labels, path: Path) -> None:
-    """Write label embeddings into a safetensors file, whole or not at all."""
+    """Write label embeddings into a safetensors file. Raises ConfigError if it cannot be written."""
     said = {"classes": json.dumps(labels.classes), "digest": labels.digest, "vocabulary": labels.vocabulary}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({"label_embed": labels.embeddings.contiguous()}, partial, said)
-    partial.replace(path)
+    with aside(path) as partial:
+        save_file({"label_embed": labels.embeddings.contiguous()}, partial, said)
 
 
 def load(path: Path) -> Labels:
@@ -87,9 +86,12 @@ def load(path: Path) -> Labels:
     try:
         with safe_open(path, "pt") as stored:
             said, embeddings = stored.metadata() or {}, stored.get_tensor("label_embed")
-        found = Labels(tuple(json.loads(said["classes"])), embeddings, said["digest"], said["vocabulary"])
+        found = Labels(_names(said["classes"]), embeddings, said["digest"], said["vocabulary"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ConfigError(f"{path} holds no label embeddings of `tagmill vocab embed`: {error}") from error
+    if embeddings.ndim != 2 or len(embeddings) % len(found.classes) or not len(embeddings):
+        shape = " x ".join(map(str, embeddings.shape))
+        raise ConfigError(f"{path}: embeddings of {shape} are not those of {len(found.classes)} classes")
     lengths = embeddings.float().norm(dim=1)
     wrong = ((lengths - 1).abs() < LENGTH_ERROR).logical_not().nonzero().flatten().tolist()
     if wrong:
@@ -98,10 +100,18 @@ def load(path: Path) -> Labels:
     return found
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are no list of names")
+    return tuple(names)
+
+
 def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
     """Copy a RAM or RAM++ to `out`, which must not exist yet, with other classes.
 
-    Thresholds belong to classes: the copy has none. Raises ConfigError if the labels do not fit the model.
+    Thresholds belong to classes: the copy has none. Raises ConfigError if the labels do not fit the model,
+    which must be whole, and if the copy cannot be written.
     """
     require_files(folder, NEEDS)
     config = configs.read(folder)
@@ -120,11 +130,15 @@ def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
         changed = RamConfig.model_validate(config.model_dump() | changes)
     except ValidationError as error:
         raise ConfigError(f"the labels do not fit {folder}: {configs.explain(error)}") from error
-    weights = load_file(folder / WEIGHTS)
-    weights["label_embed"] = labels.embeddings.to(weights["label_embed"].dtype)
-    out.mkdir(parents=True)
-    save_file(weights, out / WEIGHTS)
-    configs.write(changed, out)
-    if (folder / VOCAB).exists():
-        shutil.copyfile(folder / VOCAB, out / VOCAB)
+    try:
+        weights = load_file(folder / WEIGHTS)
+        weights["label_embed"] = labels.embeddings.to(weights["label_embed"].dtype)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ConfigError(f"{folder / WEIGHTS} holds no RAM model: {error}") from error
+    with aside(out) as partial:
+        partial.mkdir()
+        save_file(weights, partial / WEIGHTS)
+        configs.write(changed, partial)
+        if (folder / VOCAB).exists():
+            shutil.copyfile(folder / VOCAB, partial / VOCAB)
     return changed

@@ -41,8 +41,8 @@ class RamTagger:
         check_dtype(dtype)
         if (shortlist is None) != (clip is None):
             raise ConfigError("shortlist needs clip, the options of an open-clip, and clip needs shortlist")
-        if shortlist is not None and shortlist < 1:
-            raise ConfigError(f"shortlist must be at least 1, got {shortlist}")
+        if shortlist is not None and (not isinstance(shortlist, int) or shortlist < 1):
+            raise ConfigError(f"shortlist must be a whole number from 1 on, got {shortlist}")
         self._folder, self._device, self._dtype = Path(path), device, dtype
         require_files(self._folder, NEEDS)
         self._config = configs.read(self._folder)

@@ -45,6 +45,8 @@ class WordPieces:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is no vocabulary of BERT: it is not text in UTF-8") from error
         pieces = {line.rstrip("\n"): i for i, line in enumerate(lines)}
         if missing := [piece for piece in SPECIAL if piece not in pieces]:
             raise ConfigError(f"{path} is no vocabulary of BERT: it has no {', '.join(missing)}")

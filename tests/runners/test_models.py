@@ -142,7 +142,7 @@ def test_an_alignment_branch_is_told_and_left_out_of_an_export(tmp_path, capsys)
         head=HeadConfig(hidden=8, heads=2, inner=8),
         image_size=32,
         classes=["a"],
-        text=TextConfig(heads=2, layers=2, inner=8, tokens=40, positions=8),
+        text=TextConfig(heads=2, layers=2, inner=8, tokens=40, positions=40),
         alignment=AlignmentConfig(dimension=4),
     )
     store.save(store.build(config), tmp_path / "tiny")

@@ -59,6 +59,17 @@ def test_nothing_is_embedded_twice_and_other_texts_are(folder, capsys, monkeypat
         embed(str(folder / "tags.txt"), **arguments)
     assert "up to date" in capsys.readouterr().out
     assert file_digest(output) == before
+    texts = folder / "renamed.json"
+    texts.write_text(json.dumps([{name: ["a thing"]} for name in ("cat", "fire truck", "red dog")]))
+    embed(str(folder / "tags.txt"), descriptions=texts, **arguments)
+    described = labels.load(output)
+    (folder / "tags.txt").write_text("red hound\ncat\nfire truck\n")
+    texts.write_text(texts.read_text().replace("dog", "hound"))
+    embed(str(folder / "tags.txt"), descriptions=texts, **arguments)
+    renamed = labels.load(output)
+    assert renamed.classes == ("red hound", "cat", "fire truck")
+    assert renamed.vocabulary == Vocabulary.load(str(folder / "tags.txt")).digest
+    assert torch.equal(renamed.embeddings, described.embeddings)
     (folder / "tags.txt").write_text("cat\nred dog\n")
     embed(str(folder / "tags.txt"), **arguments)
     found = labels.load(output)

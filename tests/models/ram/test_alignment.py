@@ -150,6 +150,16 @@ def test_matching_is_the_mean_over_valid_pairs():
     assert matching_loss(logits, fits, ~valid & fits).item() == 0
 
 
+def test_a_text_side_has_room_for_the_text_of_tags():
+    with pytest.raises(ValidationError, match="text must have 40 positions or more"):
+        RamConfig(
+            kind="tag2text",
+            encoder={"name": "resnet18", "stages": (3, 4), "width": 32},
+            classes=("dog",),
+            text=TextConfig(positions=39),
+        )
+
+
 def test_only_a_tag2text_can_have_it():
     encoder = {"name": "resnet18", "stages": (3, 4), "width": 32}
     with pytest.raises(ValidationError, match="alignment is a branch of tag2text, not of ram"):

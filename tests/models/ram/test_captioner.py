@@ -71,6 +71,9 @@ def test_the_fingerprint_goes_by_files_and_options(folder):
     ("options", "message"),
     [
         ({"beams": 0}, "beams must be at least 1"),
+        ({"beams": 186}, "beams must be at most 185, got 186"),
+        ({"threshold": float("nan")}, "threshold must be from 0 to 1, got nan"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty over 0"),
         ({"min_length": 31}, "at least min_length"),
         ({"max_length": 65}, "max_length must be at most 64, got 65"),
         ({"length": "sum"}, "length must be generated or all"),

@@ -30,7 +30,7 @@ def test_an_unknown_key_is_refused(published):
     more = published | {"momentum.queue": torch.zeros(1), "momentum.place": torch.zeros(1)}
     with pytest.raises(ConfigError, match=r"unknown key 'momentum\.queue'.* say by leave_out"):
         checkpoints.translate(more)
-    found = checkpoints.translate(more, ["momentum."])
+    found = checkpoints.translate(more, ["momentum.", ""])
     assert found.weights.keys() == checkpoints.translate(published).weights.keys()
     assert found.dropped == dict.fromkeys(["momentum.queue", "momentum.place"], "as you said")
 
@@ -61,10 +61,12 @@ class Anything:
     [
         ({"model": Anything()}, "cannot read the checkpoint"),
         ({"state_dict": {}}, "no weights under 'model'"),
+        ({"model": {"fc.bias": [1.0]}}, "'fc.bias' under 'model' is no tensor with a name"),
+        ({"model": {1: torch.zeros(1)}}, "1 under 'model' is no tensor with a name"),
         (b"no checkpoint", "cannot read the checkpoint"),
         (None, "cannot read the checkpoint"),
     ],
-    ids=["code", "other-layout", "no-pickle", "no-file"],
+    ids=["code", "other-layout", "no-tensor", "no-name", "no-pickle", "no-file"],
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
     path = tmp_path / "some.pth"

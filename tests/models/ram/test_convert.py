@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tagmill.models.ram import official, store
@@ -100,6 +101,35 @@ def test_classes_without_label_embeddings_are_refused(tmp_path, golden):
     assert not (tmp_path / "out").exists()
 
 
+def test_numbers_that_are_none_are_refused(tmp_path, golden):
+    weights = load_file(golden.path("ram_plus.safetensors"))
+    weights["fc.bias"][0] = float("nan")
+    torch.save({"model": weights}, tmp_path / "broken.pth")
+    with pytest.raises(
+        ConfigError, match=r"1 tensors have NaN or infinite numbers \(score_projection\.bias\)"
+    ):
+        convert(tmp_path / "broken.pth", tmp_path / "out", classes=golden.config().classes)
+
+
+def test_a_vocabulary_without_the_classes_is_refused(tmp_path, golden, checkpoint):
+    classes = golden.config().classes
+    known = Vocabulary.from_text("\n".join(classes[:-2]), "tags")
+    with pytest.raises(
+        ConfigError, match=f"2 of 40 classes are not in the vocabulary, the first is {classes[-2]}"
+    ):
+        convert(checkpoint, tmp_path / "out", classes=classes, vocabulary=known)
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path, golden, checkpoint, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(ConfigError, match=r"cannot write .*out: No space left"):
+        convert(checkpoint, tmp_path / "out", classes=golden.config().classes)
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoint.name}
+
+
 def test_the_vocabulary_of_the_classes_is_named(tmp_path, golden, checkpoint):
     config = golden.config()
     known = Vocabulary.from_text("\n".join(f"{name}\tscene" for name in config.classes), "tags")
@@ -149,18 +179,19 @@ def of_sizes(image_size, window, depths=(2, 2, 1), head=(24, 2, 3), **arguments)
         (of_sizes(112, 7, depths=(1, 2), head=(12, 3, 1)), {"image_size": 112}),
         (of_sizes(64, 4, patch_size=2, mlp_ratio=2.0), {"image_size": 64}),
     ],
-    ids=["windows", "wide", "small-last-map", "four-stages", "no-first-mask", "patches"],
+    ids=["windows", "wide", "small-last-map", "four-stages", "first-stage-without-mask", "patches"],
 )
 def test_all_sizes_are_read_from_the_checkpoint(tmp_path, model, told, masks):
     published = official.weights(model)
     if not masks:
         published = {key: value for key, value in published.items() if not key.endswith("attn_mask")}
     torch.save({"model": published}, tmp_path / "some.pth")
-    told = {} if masks and model.config.encoder.arguments["depths"][0] > 1 else told
+    told = {} if masks else told
     heads = model.config.head.heads
     found = convert(
         tmp_path / "some.pth", tmp_path / "out", classes=model.config.classes, head_heads=heads, **told
     )
+    assert found.guessed == (not masks and not told)
     apart = {"head", "vocabulary"}
     assert found.config.model_dump(exclude=apart) == model.config.model_dump(exclude=apart)
     size = model.config.image_size

@@ -162,6 +162,29 @@ def test_a_row_of_zeros_is_refused(tmp_path):
         labels.load(tmp_path / "labels.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("classes", "rows", "message"),
+    [
+        (("one", "two"), unit(3), "embeddings of 3 x 16 are not those of 2 classes"),
+        (("one",), unit(1)[0], "embeddings of 16 are not those of 1 classes"),
+        ((), unit(1), "its classes are no list of names"),
+        ((5,), unit(1), "its classes are no list of names"),
+    ],
+    ids=["rows", "vector", "no-class", "number"],
+)
+def test_embeddings_that_are_not_those_of_the_classes_are_refused(tmp_path, classes, rows, message):
+    labels.save(labels.Labels(classes, rows, "", ""), tmp_path / "labels.safetensors")
+    with pytest.raises(ConfigError, match=message):
+        labels.load(tmp_path / "labels.safetensors")
+
+
+def test_a_broken_model_gets_no_other_classes(tmp_path, model):
+    (model / "model.safetensors").write_bytes(b"x" * 99)
+    with pytest.raises(ConfigError, match="holds no RAM model"):
+        labels.relabel(model, labels.Labels(("one",), unit(1), "", ""), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_files_are_refused(tmp_path, model):
     for path in (tmp_path / "none", model / "model.safetensors", model / "config.json"):
         with pytest.raises(ConfigError, match="holds no label embeddings"):

@@ -5,7 +5,7 @@ from tagmill.models.ram.config import TextConfig
 from tagmill.models.ram.ram import Ram
 from tagmill.models.ram.ram_plus import RamPlus
 
-TEXT = TextConfig(heads=4, layers=3, inner=64, tokens=40, positions=20)
+TEXT = TextConfig(heads=4, layers=3, inner=64, tokens=40, positions=40)
 
 
 @torch.no_grad()

@@ -77,7 +77,7 @@ def test_only_with_a_shortlist_is_the_fingerprint_another(folders):
 
 def test_options_that_do_not_fit_are_refused(folders):
     path = str(folders / "plus")
-    with pytest.raises(ConfigError, match="shortlist must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="shortlist must be a whole number from 1 on, got 0"):
         create("ram", {"path": path, "shortlist": 0, "clip": {}})
     for options in ({"shortlist": 3}, {"clip": {"model": "local-dir:somewhere"}}):
         with pytest.raises(ConfigError, match=r"shortlist needs clip, .* and clip needs shortlist"):
