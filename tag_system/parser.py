@@ -36,7 +36,7 @@ __all__ = [
 Mode = Literal["default", "fast"]
 """How words get their classes: by a spaCy pipeline, or by a lexicon, faster and less exact."""
 
-PARSER_VERSION = 4
+PARSER_VERSION = 5
 """Raised whenever the same caption and vocabulary may give other mentions."""
 
 _CLASS: dict[Kind, str] = {"object": NOUN, "scene": NOUN, "attribute": ADJECTIVE, "action": VERB}

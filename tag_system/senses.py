@@ -58,6 +58,16 @@ _NOT_THE_NOUN = frozenset(
 _DONE_THINGS = {"drink", "smoke", "skateboard", "kayak", "canoe", "sled"}
 # Things whose name is a colour too.
 _COLORED_THINGS = {"orange", "peach", "olive", "coral", "salmon", "lime", "cream", "rust", "gold", "silver"}
+# What is made of such a thing, or a piece of it: orange slices, a salmon dinner.
+_MADE_OF = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        slice wedge segment half quarter peel rind zest juice jam marmalade sauce soup salad sandwich
+        pie tart dinner lunch fillet filet steak sushi cheese smoothie
+        """,
+    )
+)
 _SIGNS = {"sign", "signs", "banner", "board", "clock", "kiosk", "letters", "words", "that", "which"}
 _COLOR_LEADS = {"in", "wearing", "all"}
 # Nouns that are spelled as verbs but name another thing: a fruit stand, a school play.
@@ -115,9 +125,11 @@ def is_color(forms: Sequence[Form], position: int) -> bool:
     form = forms[position]
     if form.text not in _COLORED_THINGS:
         return False
-    after = forms[position + 1].group if position + 1 < len(forms) else OTHER
+    after = forms[position + 1] if position + 1 < len(forms) else None
+    if after is not None and after.lemma in _MADE_OF:
+        return False
     lead = position > 0 and forms[position - 1].text in _COLOR_LEADS
-    return form.group == ADJECTIVE or after == NOUN or lead
+    return form.group == ADJECTIVE or (after is not None and after.group == NOUN) or lead
 
 
 def _next_noun(forms: Sequence[Form], start: int) -> str:

