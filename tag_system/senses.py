@@ -13,13 +13,14 @@ hot dog|teddy bear|stuffed bear|gummy bear|home plate|license plate|number plate
 |fish eye|fire place|fire hydrant|cat walk|cat fish|bird house|dog house|car park|boat house
 |table tennis|hat band|lap dance|belly dance|head first
 |bed room|bath room|cross legged|ice cream|no parking|no smoking|tooth brush|hair cut|rain bow
-|man hole|sun flower|man made
+|man hole|sun flower|man made|zip line|snow white|batting tee|golf tee|tee ball|tee box|tee off
 |hot +pink|walking +stick
 |stop +sign|stop +light|fire +truck|fire +engine|fire +station|fire +fighter|bus +stop
 |bus +station|train +station|train +track|traffic +light|parking +meter|parking +lot
 |orange +juice|apple +juice|carrot +cake|banana +bread|cup +cake|toilet +paper|tv +stand
 |phone +booth|water +fountain|water +tower|horse +race|dog +park|bear +claw|cow +boy|car +wash
 |bird +cage|bed +side|city +bus|hand +bag|hand +rail|head +light|foot +ball|basket +ball
+|fox +terrier|bull +terrier|rat +terrier|bull +dog|sheep +dog|wolf +hound
 """
 
 # Idioms: a bed of rice is no bed, a train that makes its way makes nothing.
@@ -54,6 +55,8 @@ _NOT_THE_NOUN = frozenset(
         """,
     )
 )
+# How something is, where its base says what is done or what is there: dressed in red, a wooded hill.
+_STATES = {"dressed", "wooded"}
 # Things that a verb of the same name is done with.
 _DONE_THINGS = {"drink", "smoke", "skateboard", "kayak", "canoe", "sled"}
 # Things whose name is a colour too.
@@ -79,7 +82,7 @@ _NOT_THE_VERB = frozenset(
         catch rest lead pet point step line drop sign light brush camp bark film drill
         float shoot look park curl weave type tie saw buck pick bow perch squash step strike
         help mount building railing wedding meeting drawing painting crossing landing
-        setting clothing living dining ceiling parking
+        setting clothing living dining ceiling parking wrap types stands blocks cuts curls drops
         """,
     )
 )
@@ -93,11 +96,11 @@ def fits(tag: Tag, forms: Sequence[Form], start: int, end: int, *, has_color: bo
     if end - start > 1:
         return True
     form = forms[start]
+    if form.text in _STATES and form.text not in (tag.name, *tag.aliases):
+        return False
     before = forms[start - 1] if start else None
     if tag.kind == "action":
-        if form.lemma == "read" and before is not None and before.text in _SIGNS:
-            return False  # a sign that reads "Stop"
-        return form.group == VERB or (form.group in (NOUN, ADJECTIVE) and form.text not in _NOT_THE_VERB)
+        return _acts(form, before)
     if form.text in _NOT_SAID_OF_PEOPLE and _next_noun(forms, end) in _PEOPLE:
         return False
     if tag.kind == "attribute":
@@ -113,6 +116,13 @@ def fits(tag: Tag, forms: Sequence[Form], start: int, end: int, *, has_color: bo
         article = before is not None and before.pos == "DET" and not form.text.endswith(("ed", "ing"))
         return article or is_done(tag, form)
     return form.group == ADVERB and tag.kind == "scene"
+
+
+def _acts(form: Form, before: Form | None) -> bool:
+    """Whether a word says what is done, and not that a sign reads "Stop"."""
+    if form.lemma == "read" and before is not None and before.text in _SIGNS:
+        return False
+    return form.group == VERB or (form.group in (NOUN, ADJECTIVE) and form.text not in _NOT_THE_VERB)
 
 
 def is_done(tag: Tag, form: Form) -> bool:

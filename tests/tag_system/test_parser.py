@@ -111,6 +111,13 @@ def test_tags(parser: CaptionParser, caption: str, tags: str) -> None:
         pytest.param("board", "A man boards the bus", [], id="boards a bus"),
         pytest.param("fireman", "two firemen", ["fireman"], id="plural in -men"),
         pytest.param("sing\taction\nsinge\taction", "a man singing", ["sing"], id="no e lost before -ing"),
+        pytest.param(
+            "dressing\taction\t\t\ndress", "women dressed in red", [], id="a state, nothing that is done"
+        ),
+        pytest.param("dressed\taction", "women dressed in red", ["dressed"], id="a state that is a tag"),
+        pytest.param("wooden\tattribute\twood", "a wooded hill", [], id="wooded, not of wood"),
+        pytest.param("type\taction", "types of fruit", [], id="types, not typed"),
+        pytest.param("fox\nterrier", "a fox terrier", ["terrier"], id="a breed named by another animal"),
         pytest.param("knife\nfork", "he has a knife and fork for it", ["knife", "fork"], id="noun after and"),
         pytest.param("walk\taction", "a man walks and talks", ["walk"], id="verb before and"),
     ],
