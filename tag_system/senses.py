@@ -14,19 +14,21 @@ hot dog|teddy bear|stuffed bear|gummy bear|home plate|license plate|number plate
 |table tennis|hat band|lap dance|belly dance|head first
 |bed room|bath room|cross legged|ice cream|no parking|no smoking|tooth brush|hair cut|rain bow
 |man hole|sun flower|man made|zip line|snow white|batting tee|golf tee|tee ball|tee box|tee off
+|circuit board|double deck
 |hot +pink|walking +stick
 |stop +sign|stop +light|fire +truck|fire +engine|fire +station|fire +fighter|bus +stop
 |bus +station|train +station|train +track|traffic +light|parking +meter|parking +lot
 |orange +juice|apple +juice|carrot +cake|banana +bread|cup +cake|toilet +paper|tv +stand
 |phone +booth|water +fountain|water +tower|horse +race|dog +park|bear +claw|cow +boy|car +wash
 |bird +cage|bed +side|city +bus|hand +bag|hand +rail|head +light|foot +ball|basket +ball
+|rock +concert|rock +band|rock +star|rock +music|rock +show|rock +group
 |fox +terrier|bull +terrier|rat +terrier|bull +dog|sheep +dog|wolf +hound
 """
 
 # Idioms: a bed of rice is no bed, a train that makes its way makes nothing.
 IDIOMS = """
 make its way|make their way|make his way|make her way|take place|take part|bed of|glasses of|foot of the
-|head of lettuce|head of broccoli|head of cauliflower|head of cabbage|ear of corn|body of +water
+|couple of|head of lettuce|head of broccoli|head of cauliflower|head of cabbage|ear of corn|body of +water
 """
 
 # Words that mean a tag of another name where the words after the colon are near: track, a train track.
@@ -44,6 +46,7 @@ NEGATORS = frozenset({"no", "not", "n't", "n\u2019t", "without", "never", "neith
 _NO_NEGATION = {"only", "just", "one", "longer", "doubt"}
 _DENIED_CLASSES = {"DET", "ADJ", "NUM", "ADV", "VERB", "AUX", "PART", "PRON"}
 _PEOPLE = {"girl", "woman", "man", "guy", "boy", "lady", "chick", "babe", "model"}
+_SAID_OF_OTHERS = {"adult"}  # an adult giraffe
 _NOT_SAID_OF_PEOPLE = {"hot", "cool"}
 # Adjectives spelled as nouns, or formed from them, that name another thing: light blue, a stuffed toy.
 _NOT_THE_NOUN = frozenset(
@@ -82,7 +85,8 @@ _NOT_THE_VERB = frozenset(
         catch rest lead pet point step line drop sign light brush camp bark film drill
         float shoot look park curl weave type tie saw buck pick bow perch squash step strike
         help mount building railing wedding meeting drawing painting crossing landing
-        setting clothing living dining ceiling parking wrap types stands blocks cuts curls drops
+        setting clothing living dining ceiling parking
+        wrap types stands blocks cuts curls drops row rows move moves
         """,
     )
 )
@@ -109,7 +113,7 @@ def fits(tag: Tag, forms: Sequence[Form], start: int, end: int, *, has_color: bo
     if has_color and is_color(forms, start):
         return False
     if form.group == NOUN:
-        return True
+        return after != NOUN or form.text not in _SAID_OF_OTHERS
     if form.group == ADJECTIVE:  # a wooden bench, magic tricks
         return tag.kind == "scene" or after not in (NOUN, ADJECTIVE) or form.text not in _NOT_THE_NOUN
     if form.group == VERB:  # after an article the model is wrong
