@@ -193,6 +193,10 @@ class GroundingDino:
         size = dict(self._processor.size)
         size["shortest_edge"] = self._options["shortest"] or size["shortest_edge"]
         size["longest_edge"] = self._options["longest"] or size["longest_edge"]
+        # Of a side so short nothing would be left.
+        least = -(-max(image.shape[:2]) // size["longest_edge"])
+        image = np.repeat(image, -(-least // image.shape[0]), 0) if image.shape[0] < least else image
+        image = np.repeat(image, -(-least // image.shape[1]), 1) if image.shape[1] < least else image
         pixels = self._processor(
             images=[image],
             size=size,
@@ -230,8 +234,8 @@ class GroundingDino:
             if "selected index k out of range" not in str(error):
                 raise
             size = "x".join(str(side) for side in pixels.shape[2:])
-            detail = f"image too thin: resized to {size} it has fewer places than queries"
-            raise DataError(Reason.MODEL_FAILED, detail) from error
+            detail = f"resized to {size} it has fewer places than Grounding DINO has queries"
+            raise DataError(Reason.IMAGE_TOO_THIN, detail) from error
         scores, boxes = output.logits.float().sigmoid().cpu(), output.pred_boxes.float().cpu()
         if scores.isnan().any() or boxes.isnan().any():
             raise FloatingPointError(f"Grounding DINO gave NaN in {self._options['dtype']}")

@@ -125,7 +125,7 @@ class OpenClip:
         import PIL.Image
         import torch
 
-        batch = torch.stack([self._preprocess(PIL.Image.fromarray(image)) for image in images])
+        batch = torch.stack([self._preprocess(self._thick(PIL.Image.fromarray(image))) for image in images])
         return batch.to(self._place, self._input_dtype)
 
     def text(self, names: Sequence[str]) -> list[Floats]:
@@ -149,6 +149,14 @@ class OpenClip:
             with torch.inference_mode():
                 parts.append(_unit(self._model.encode_text(tokens.to(self._place))))
         return np.concatenate(parts)
+
+    def _thick(self, image: Any) -> Any:
+        """Widen a side so short that resizing leaves nothing of it, or far too much of the other."""
+        size = self._model.visual.preprocess_cfg["size"]
+        least = -(-max(image.size) // (size if isinstance(size, int) else min(size)))
+        if min(image.size) >= least:
+            return image
+        return image.resize((max(image.width, least), max(image.height, least)))
 
     def _transform(self) -> Any:
         from open_clip.transform import PreprocessCfg, image_transform_v2

@@ -10,6 +10,7 @@ class Reason(StrEnum):
     IMAGE_UNREADABLE = "image_unreadable"
     IMAGE_FORMAT = "image_format"
     IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_THIN = "image_too_thin"
     IMAGE_TRUNCATED = "image_truncated"
     MEMBER_TOO_LARGE = "member_too_large"
     SOURCE_UNREADABLE = "source_unreadable"

@@ -59,7 +59,7 @@ class Embed(ModelStage[EmbedConfig]):
     """A row for each region."""
 
     name = "embed"
-    version = 1
+    version = 2
     schema = SCHEMA
 
     def __init__(self, config: EmbedConfig, shared: Shared, tagger: TagConfig | None) -> None:
@@ -137,10 +137,14 @@ class Embed(ModelStage[EmbedConfig]):
         }
 
     def _learn(self, tags: list[str]) -> None:
-        """Embed the names that were not met before."""
-        new = [tag for tag in tags if tag not in self._text]
-        if new:
-            self._text.update(zip(new, self.model.text(new), strict=True))
+        """Embed the names that were not met before, each alone.
+
+        Which others would share its batch depends on the parts that this worker made before, and with them
+        the last bits of a vector.
+        """
+        for tag in tags:
+            if tag not in self._text:
+                (self._text[tag],) = self.model.text([tag])
 
     def _ask_tagger(self, image: Image, regions: list[Region], records: list[dict[str, Any]]) -> None:
         """Fill in the tagger's score of each region's own tag, where it is asked and knows the tag."""

@@ -53,6 +53,16 @@ SCHEMA = pa.schema(
 
 MAX_KEY_CHARACTERS = 400
 
+AHEAD_BYTES = 256 << 20
+"""Bytes of images that may wait to be looked at while others are read."""
+
+SPLITS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "restval"),
+    "test": ("test",),
+    "val": ("val", "dev"),
+}
+"""How each split's name begins in sources."""
+
 
 class IngestConfig(StageConfig):
     """Limits of what is read, and the share of examples that go to `val` where a source has no split."""
@@ -82,7 +92,7 @@ class Ingest(Stage[IngestConfig]):
     """Reads sources; the only stage whose unit of work is a source file, which gives one part or more."""
 
     name = "ingest"
-    version = 2
+    version = 3
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -235,15 +245,19 @@ def _loaded(
     """Read examples one after the other, and look at their images in threads behind the reading."""
     with ThreadPoolExecutor(stage.shared.threads, thread_name_prefix="inspect") as pool:
         waiting: deque[tuple[int, SourceExample, Future[Loaded]]] = deque()
+        sizes: deque[int] = deque()
         for row, example in enumerate(examples):
+            sizes.append(0)
             try:
                 record = example.load()
+                sizes[-1] = len(record.data)
                 future = pool.submit(_inspected, record, stage.config.max_pixels)
             except DataError as error:
                 future = Future()
                 future.set_result(error)
             waiting.append((row, example, future))
-            if len(waiting) > images.AHEAD_IMAGES:
+            while len(waiting) > images.AHEAD_IMAGES or (sum(sizes) > AHEAD_BYTES and len(waiting) > 1):
+                sizes.popleft()
                 yield waiting.popleft()
         yield from waiting
 
@@ -376,13 +390,17 @@ def _is_coordinate(value: Any) -> bool:
 
 
 def _split(value: Any) -> Split | None:
-    """Read a source's own split: train2017, restval -> train; validation -> val; test2015 -> test."""
-    text = str(value).lower() if isinstance(value, str) else ""
-    if text.startswith("train") or text == "restval":
-        return "train"
-    if text.startswith("test"):
-        return "test"
-    return "val" if text.startswith("val") else None
+    """Read a source's own split: train2017, restval -> train; validation, dev -> val; test2015 -> test.
+
+    None if it says nothing. Raises DataError for what is no split: drawing one could train on a test image.
+    """
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if not text:
+        return None
+    for split, words in SPLITS.items():
+        if text.startswith(words):
+            return split
+    raise DataError(Reason.RECORD_INVALID, f"split {value[:80]!a} is none of train, val and test")
 
 
 def _hashed_split(sha256: str, config: IngestConfig) -> Split:

@@ -220,9 +220,13 @@ def test_half_precision_gives_float32_results(load, dtype):
     assert found.scores.dtype == np.float32
 
 
-def test_an_image_too_thin_for_the_model_is_bad_data(load):
-    with pytest.raises(DataError, match="too thin: resized to 2x64"):
-        load(longest=64).predict([picture(8, 250)], [["dog"]])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((8, 250), "2x64"), ((1, 3000), "1x64"), ((3000, 1), "64x1")], ids=str
+)
+def test_an_image_too_thin_for_the_model_is_bad_data(load, shape, size):
+    image = np.zeros((*shape, 3), np.uint8)
+    with pytest.raises(DataError, match=f"image_too_thin: resized to {size}"):
+        load(longest=64).predict([image], [["dog"]])
 
 
 def test_mismatched_lists_are_an_error(load):

@@ -87,6 +87,13 @@ def test_padding_keeps_the_ends_of_a_long_region_and_cropping_loses_them(load):
     assert change["crop"] < 1e-6
 
 
+@pytest.mark.parametrize("fit", ["pad", "squash", "crop"])
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 2000)], ids=str)
+def test_an_image_of_a_line_is_embedded(load, fit, shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    assert np.linalg.norm(load(fit=fit).predict([image])) == pytest.approx(1, abs=1e-5)
+
+
 def test_padding_is_of_the_mean_colour(load):
     middle = np.full((32, 96, 3), 128, np.uint8)
     square = np.full((32, 32, 3), 128, np.uint8)

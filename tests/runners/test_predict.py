@@ -13,6 +13,7 @@ from tagmill.models.base import file_digest
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.ram_plus import RamPlus
+from tagmill.pipeline.prediction import Batch
 from tagmill.runners.predict import predict
 from tagmill.tag_system.errors import ConfigError
 
@@ -114,14 +115,18 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, photo, tmp
     assert "broken.jpg: image_unreadable" in said.err
 
 
-def test_an_image_that_a_model_fails_on_does_not_stop_the_others(model, photo, tmp_path, capsys):
+def test_an_image_that_a_model_fails_on_leaves_and_the_others_stay(photo, tmp_path):
     PIL.Image.new("RGB", (9000, 12)).save(tmp_path / "thin.png")
-    options = {"localizer": str(model / "localizer"), "device": "cpu"}
-    with pytest.raises(ConfigError, match="1 of 2 images could not be read or tagged"):
-        predict([tmp_path / "thin.png", photo], model / "tagger", **options)
-    said = capsys.readouterr()
-    assert str(photo) in said.out
-    assert "thin.png: model_failed" in said.err
+    batch = Batch([tmp_path / "thin.png", photo])
+
+    def measure(images):
+        if any(len(image) < 20 for image in images):
+            raise ValueError("too thin for me")
+        return [image.shape for image in images]
+
+    assert [(one.path, shape) for one, shape in batch.ask(measure, batch.pixels)] == [(photo, (60, 90, 3))]
+    assert [one.path for one in batch.images] == [photo]
+    assert batch.errors == {tmp_path / "thin.png": "model_failed: ValueError: too thin for me"}
 
 
 def test_a_model_that_gives_no_numbers_is_said_to(model, photo, tmp_path):

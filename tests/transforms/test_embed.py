@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from sources import encode, square_image, write_squares, write_tar
 from stage_runs import Bench, as_json
+from tagmill.runners.demo import embedded
 from tagmill.transforms import embed
 from tagmill.transforms.embed import Embed, EmbedConfig, crop
 from tagmill.transforms.localize import Localize, LocalizeConfig
@@ -184,3 +185,14 @@ def test_real_squares_look_most_like_themselves(tmp_path):
     for record in part.records:
         assert record["own_score"] > 0.9 > (record["other_score"] or 0)
         assert record["region_score"] == 1
+
+
+def test_a_tag_is_the_same_vector_whatever_was_met_before(tmp_path):
+    options = {"model": f"local-dir:{embedded() / 'clip'}", "device": "cpu"}
+    texts = []
+    for tags in (["dog"], ["cat", "dog", "red", "rose", "shoe"]):
+        stage = Embed(EmbedConfig(model="open-clip", options=options), Bench(tmp_path / "run").shared, None)
+        stage.setup()
+        stage._learn(tags)
+        texts.append(stage._text["dog"])
+    assert texts[0].tobytes() == texts[1].tobytes()

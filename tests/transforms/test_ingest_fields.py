@@ -160,6 +160,9 @@ class TestSplits:
             ({"split": "Validation"}, {}, "val"),
             ({"split": "test"}, {}, "test"),
             ({"split": "test2015"}, {}, "test"),
+            ({"split": " Test"}, {}, "test"),
+            ({"split": "dev"}, {}, "val"),
+            ({"split": ""}, {}, "train"),
             ({"split": "train"}, {"split": "test"}, "test"),
             ({"split": "train"}, {"split": "val"}, "val"),
             ({"split": 3}, {}, "train"),
@@ -170,6 +173,11 @@ class TestSplits:
     def test_the_input_decides_then_the_source_then_the_hash(self, ingest, fields, changes, split):
         (row,) = rows(ingest({"a": fields}, IngestConfig(val_fraction=0), **changes))
         assert row["split"] == split
+
+    def test_a_split_that_is_none_is_bad_data_and_never_drawn(self, ingest):
+        bench = ingest({"a": {"split": "holdout"}})
+        assert not rows(bench)
+        assert "split 'holdout' is none of train, val and test" in str(bench.dead("ingest"))
 
     def test_copies_of_an_image_stay_together_and_the_fraction_holds(self, tmp_path):
         data = [(f"{i:04d}.png", encode(Image.new("RGB", (1, 1), (i % 150, 7, 9)))) for i in range(300)]

@@ -140,7 +140,7 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     """Parse one JSON object. Raises DataError."""
     try:
         # NaN is no JSON, but pandas writes it for what is missing.
-        value = json.loads(data, parse_constant=lambda _: None)
+        value = json.loads(data, parse_constant=lambda _: None, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise DataError(Reason.RECORD_INVALID, f"{where}: {error}") from error
     if not isinstance(value, dict):
@@ -148,6 +148,15 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     if _is_deep(value):
         raise DataError(Reason.RECORD_INVALID, f"{where}: nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object. Raises ValueError for a name that stands twice, of which one value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} stands twice")
+    return found
 
 
 def _is_deep(value: Any) -> bool:

@@ -198,7 +198,10 @@ def _pairs(uri: str) -> list[tuple[_File, _File | None]]:
     """List a folder's images, each with its text file if it has one."""
     found = {_name(entry): entry for entry in _entries(uri) if entry["type"] == "file"}
     there = {name: _File(name, int(entry["size"]), files.stamp_of(entry)) for name, entry in found.items()}
-    return [(there[name], there.get(f"{_stem(name)}.txt")) for name in sorted(there) if _is_image(name)]
+    texts = {_stem(name): there[name] for name in sorted(there) if name.lower().endswith(".txt")}
+    return [
+        (there[name], texts.get(_stem(name), texts.get(name))) for name in sorted(there) if _is_image(name)
+    ]
 
 
 def _entries(uri: str) -> list[dict[str, Any]]:

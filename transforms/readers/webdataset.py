@@ -48,7 +48,8 @@ def read(
     """Give the examples of a tar; see `Reader`.
 
     An archive that does not end as a tar must gives one more example, dead, whose key ends in `#end`: what
-    should have followed is missing, and somebody should know.
+    should have followed is missing, and somebody should know. The last example before is dead too: nobody
+    knows whether it had more members, such as what says that it is a test image.
     """
     try:
         archive = tarfile.open(  # noqa: SIM115  # closed by the `with` below
@@ -59,13 +60,9 @@ def read(
         raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
     damage: list[str] = []
     with archive:
-        members = _members(archive, files.size_and_stamp(source.uri)[0], damage)
+        members = _members(archive, source, damage)
         for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
-            yield SourceExample(key, partial(_load, archive, group, source, config, limits))
-        if not damage and not _is_ended(source, archive.offset):
-            damage.append("no end of archive")
-        if not damage and not _is_rest_empty(archive):
-            damage.append("more data after the end of archive")
+            yield SourceExample(key, partial(_load, archive, group, damage, source, config, limits))
     if damage:
         yield _cut(source, damage[0])
 
@@ -81,11 +78,13 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _members(archive: tarfile.TarFile, size: int, damage: list[str]) -> Iterator[tarfile.TarInfo]:
-    """Give the files that belong to examples, of an archive of `size` bytes, and keep none in memory.
+def _members(archive: tarfile.TarFile, source: Source, damage: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Give the files that belong to examples, and keep none in memory.
 
-    Ends at the first header that cannot be read, and then notes the damage.
+    Ends at the end of the archive, or at the first header that cannot be read; notes the damage if it is not
+    where a tar ends.
     """
+    size = files.size_and_stamp(source.uri)[0]
     while True:
         if archive.offset > size:  # tarfile would seek there for ever
             damage.append(f"{archive.offset - size} bytes are missing")
@@ -96,6 +95,10 @@ def _members(archive: tarfile.TarFile, size: int, damage: list[str]) -> Iterator
             damage.append(str(error))
             return
         if member is None:
+            if not _is_ended(source, archive.offset):
+                damage.append("no end of archive")
+            elif not _is_rest_empty(archive):
+                damage.append("more data after the end of archive")
             return
         archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         if (member.isreg() or member.islnk() or member.issym()) and _split(member.name)[0]:
@@ -130,14 +133,16 @@ def _cut(source: Source, detail: str) -> SourceExample:
 def _load(
     archive: tarfile.TarFile,
     members: Iterable[tarfile.TarInfo],
+    damage: list[str],
     source: Source,
     config: InputConfig,
     limits: Limits,
 ) -> Record:
-    """Read the members of one example."""
+    """Read the members of one example. `damage` is noted while they are: then some of them may be missing."""
     record: Record | None = None
     texts: list[str | bytes] = []
     fields: dict[str, Any] = {}
+    read = set()
     for member in members:
         extension = _split(member.name)[1]
         is_image = extension in IMAGE_EXTENSIONS
@@ -146,14 +151,21 @@ def _load(
         if not member.isreg() or member.issparse():
             detail = f"{member.name} is a link or has holes: write the archive with the bytes themselves"
             raise DataError(Reason.IMAGE_MISSING, f"{detail} (tar --hard-dereference, without --sparse)")
+        if (is_image and record is not None) or extension in read:
+            detail = f"{member.name} is a second {'image' if is_image else extension} of the example"
+            raise DataError(Reason.RECORD_INVALID, f"{detail} in {source.path}")
+        read.add(extension)
         data = _data(archive, member, limits)
-        if is_image and record is None:
+        if is_image:
             reference = ("range", source.path, member.offset_data, member.size)
             record = Record(dict(zip(("kind", "uri", "offset", "size"), reference, strict=True)), data)
         elif extension == "txt":
             texts.append(_text(data))
         elif extension == "json":
             fields = parse_object(data, member.name)
+    if damage:
+        detail = f"{source.path} is cut or damaged here, and the example may lack members: {damage[0]}"
+        raise DataError(Reason.SOURCE_TRUNCATED, detail)
     if record is None:
         raise DataError(Reason.IMAGE_MISSING, f"no image member in {source.path}")
     record.captions = [*captions_of(fields, config), *texts]

@@ -87,6 +87,12 @@ def test_images_that_differ_in_their_extension_alone_keep_it_in_the_key(photos):
     assert [record.captions for _, record in found] == [[], ["both"], ["both"]]
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.TXT", "a.png.txt"])
+def test_a_text_is_found_however_it_is_named(photos, name):
+    ((_, record),) = walk(photos({"a.png": PNG, name: b"a dog"}))
+    assert record.captions == ["a dog"]
+
+
 def test_an_empty_or_undecodable_text_is_left_for_ingest_to_refuse(photos):
     root = photos({"a.png": PNG, "a.txt": b" \n", "b.png": PNG, "b.txt": b"\xff\xfe"})
     assert [record.captions for _, record in walk(root)] == [[" \n"], [b"\xff\xfe"]]

@@ -99,9 +99,11 @@ def test_folders_are_passed_over_and_links_are_dead(tmp_path):
     assert why is same is Reason.IMAGE_MISSING
 
 
-def test_of_two_images_the_first_counts(read):
-    ((_, record),) = read(("k.jpg", b"first"), ("k.png", b"second"))
-    assert record.data == b"first"
+@pytest.mark.parametrize("name", ["k.png", "k.jpg", "k.json", "k.txt"])
+def test_a_second_member_of_a_sort_is_bad_and_not_passed_over(read, name):
+    found = read(("k.jpg", b"first"), ("k.json", b"{}"), ("k.txt", b"words"), (name, b"{}"), ("l.png", PNG))
+    assert found[0] == ("k", Reason.RECORD_INVALID)
+    assert found[1][1].data == PNG
 
 
 def test_an_example_without_an_image_is_dead_and_the_next_lives(read):
@@ -215,3 +217,9 @@ def test_a_long_name_is_read_up_to_the_bound(read):
     key = "folder/" * 20_000 + "k"
     ((found, record),) = read((f"{key}.png", PNG))
     assert (found, record.data) == (key, PNG)
+
+
+def test_a_name_that_stands_twice_in_json_is_bad(read):
+    found = read(("a.png", PNG), ("a.json", b'{"caption": "a dog", "caption": "a cat"}'), ("b.png", PNG))
+    assert found[0] == ("a", Reason.RECORD_INVALID)
+    assert found[1][1].data == PNG

@@ -75,7 +75,8 @@ def check_damaged(path, original, found, intact):
     for key, record in live:
         assert key in by_key
         assert record.data == by_key[key].data
-    assert [pair for pair in found[:intact] if pair[0] in by_key] == original[:intact]
+    sure = max(0, intact - 1)  # the last one may have had more members
+    assert [pair for pair in found[:sure] if pair[0] in by_key] == original[:sure]
     if live != original:
         assert any(isinstance(record, Reason) for _, record in found)
 
@@ -93,6 +94,12 @@ def test_a_tar_cut_at_any_border_loses_only_what_was_cut_and_says_so(whole, tmp_
         if cut < ends[-1]:
             assert found[-1] == ("whole.tar#end", Reason.SOURCE_TRUNCATED)
         assert [key for key, _ in walk(damaged, load=False)] == [key for key, _ in found]
+
+
+def cut_after(original, count):
+    """What is read where the damage comes after so many examples."""
+    last = (original[count - 1][0], Reason.SOURCE_TRUNCATED)
+    return [*original[: count - 1], last, ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
 
 
 def example_ends(path):
@@ -180,7 +187,7 @@ def test_a_name_that_promises_gigabytes_ends_the_archive_before_they_are_read(wh
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found == [*original[:-1], ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+    assert found == cut_after(original, 5)
     assert peak < 1 << 24
 
 
@@ -189,7 +196,7 @@ def test_a_map_of_holes_that_the_archive_ends_in_is_told(whole, tmp_path):
     at = list(borders(path))[-7]
     block = rewritten(rewritten(content[at : at + 512], 482, b"\1"), 156, b"S")
     (tmp_path / "whole.tar").write_bytes(content[:at] + block)
-    assert walk(tmp_path / "whole.tar") == [*original[:-1], ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+    assert walk(tmp_path / "whole.tar") == cut_after(original, 5)
 
 
 def test_names_that_name_names_without_end_are_told(whole, tmp_path):
@@ -197,7 +204,7 @@ def test_names_that_name_names_without_end_are_told(whole, tmp_path):
     at = list(borders(path))[-7]
     block = rewritten(rewritten(content[at : at + 512], 124, b"0" * 11), 156, b"L")
     (tmp_path / "whole.tar").write_bytes(content[:at] + block * 5_000)
-    assert walk(tmp_path / "whole.tar") == [*original[:-1], ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+    assert walk(tmp_path / "whole.tar") == cut_after(original, 5)
 
 
 @pytest.mark.parametrize(
@@ -219,16 +226,13 @@ def test_a_hole_in_the_middle_is_told(whole, tmp_path, fill, size):
     ends = [max(m + (-m % 512) for m in range_) for range_ in example_ends(path)]
     damaged = tmp_path / "whole.tar"
     damaged.write_bytes(data[: ends[2]] + fill * size + data[ends[2] :])
-    found = walk(damaged)
-    assert found[:3] == original[:3]
-    assert found[3:] == [("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+    assert walk(damaged) == cut_after(original, 3)
 
 
 def test_a_second_tar_behind_the_first_is_told(whole, tmp_path):
     _, data, original = whole
     (tmp_path / "whole.tar").write_bytes(data + data)
-    found = walk(tmp_path / "whole.tar")
-    assert found == [*original, ("whole.tar#end", Reason.SOURCE_TRUNCATED)]
+    assert walk(tmp_path / "whole.tar") == cut_after(original, 6)
 
 
 def test_any_amount_of_padding_is_an_end(whole, tmp_path):
