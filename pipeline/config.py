@@ -42,7 +42,7 @@ class RunConfig(StageConfig):
     inputs: list[InputConfig] = Field(min_length=1)
     vocabulary: str | None = None
     part_size: int = Field(1_000, ge=1)
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     candidate_floor: float = Field(0.3, ge=0, le=1)
     max_dead_fraction: float = Field(0.1, ge=0, le=1)
     strict_versions: bool = False

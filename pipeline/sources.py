@@ -75,6 +75,10 @@ def _find(source: InputConfig, root: str, path: str) -> FoundSource:
         size, stamp = access.size_and_stamp(uri, source)
     except FileNotFoundError as error:
         raise ConfigError(f"input {source.name}: {uri} is gone, or a link to nothing") from error
+    except OSError as error:
+        if not files.is_local(uri):  # a connection that breaks is nobody's fault
+            raise
+        raise ConfigError(f"input {source.name}: cannot read {uri}: {error.strerror}") from error
     images = _absolute(source.images) if source.images else _images(source, root, uri)
     return FoundSource(name, source, root, path, images, size, stamp)
 

@@ -67,8 +67,8 @@ class ClusterConfig(StageConfig):
     regions_a_centre: int = Field(60, ge=1)
     min_regions: int = Field(10, ge=2)
     max_sample: int = Field(4_096, ge=2)
-    iterations: int = Field(20, ge=1)
-    seed: int = 0
+    iterations: int = Field(20, ge=1, le=10_000)
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 class Cluster(GlobalStage[ClusterConfig]):

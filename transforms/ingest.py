@@ -5,15 +5,16 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 
 import apache_beam as beam
 import pyarrow as pa
 from pydantic import Field
 
-from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import files, images, parts
 from tagmill.transforms.digests import value_digest
@@ -154,7 +155,7 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
     if access.size_and_stamp(source.uri, config) != (task.size, task.stamp):
         raise InputChangedError(f"{source.uri} changed while the run was starting; run again")
     chunks = count = 0
-    with access.open_read(source.uri, config) as raw:
+    with _open(source, config) as raw:
         stream = HashingStream(raw)
         numbered = enumerate(_examples(stream, source, config, stage))
         part_size = stage.shared.part_size
@@ -234,6 +235,14 @@ def _make_part(
     )
     parts.commit(folder, header, output)
     return count
+
+
+def _open(source: Source, config: InputConfig) -> AbstractContextManager[IO[bytes]]:
+    """Open a source. Raises ConfigError if that is not allowed."""
+    try:
+        return access.open_read(source.uri, config)
+    except PermissionError as error:
+        raise ConfigError(f"input {config.name}: cannot read {source.uri}: {error.strerror}") from error
 
 
 Loaded = tuple[Record, images.ImageInfo] | DataError

@@ -44,7 +44,7 @@ LIBRARIES = (
 class StageConfig(BaseModel):
     """Base of the stages' configs: unknown keys are errors, values are fixed once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
         ),
         ({"shards": {"size": 4}}, "shards.size: 4 is less than part_size 5"),
         ({"clean": {"policy": {"rule": "papr"}}}, "clean.policy.rule: Input should be 'paper' or 'adaptive'"),
+        ({"cluster": {"seed": 2**31}}, "cluster.seed: Input should be less than 2147483648"),
+        (
+            {"cluster": {"iterations": 10**12}},
+            "cluster.iterations: Input should be less than or equal to 10000",
+        ),
+        ({"threads": 10**12}, "threads: Input should be less than or equal to 1024"),
+        (
+            {"clean": {"policy": {"adaptive": {"margin": math.inf}}}},
+            "clean.policy.adaptive.margin: Input should be a finite number",
+        ),
         ({"max_dead_fraction": 2}, "max_dead_fraction: Input should be less than or equal to 1, got 2"),
         ({"clean": None}, "clean: Input should be"),
         ({"run": ""}, "run: String should have at least 1 character"),

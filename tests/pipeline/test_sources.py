@@ -49,6 +49,13 @@ def test_a_link_to_nothing_is_an_error_and_not_passed_over(tmp_path):
         find_sources(config_over(tmp_path))
 
 
+def test_a_link_to_itself_is_an_error(tmp_path):
+    write_squares(tmp_path / "data" / "a.tar", 1)
+    (tmp_path / "data" / "b.tar").symlink_to("b.tar")
+    with pytest.raises(ConfigError, match=r"input squares: cannot read .*b\.tar: Too many levels"):
+        find_sources(config_over(tmp_path))
+
+
 def test_a_missing_image_folder_is_an_error(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n")
     path, images = str(tmp_path / "a.jsonl"), str(tmp_path / "pictures")

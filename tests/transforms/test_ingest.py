@@ -8,7 +8,7 @@ import pytest
 from ingested import check_counts, letters, rows
 from sources import encode, members, square_image, write_squares, write_tar
 from stage_runs import Bench, shared, source_task
-from tagmill.tag_system.errors import InputChangedError, Reason
+from tagmill.tag_system.errors import ConfigError, InputChangedError, Reason
 from tagmill.transforms import files, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.ingest import (
@@ -19,6 +19,7 @@ from tagmill.transforms.ingest import (
     ingest_source,
     source_record_uri,
 )
+from tagmill.transforms.readers import access
 
 PNG = members("k", 0)["k.png"]
 
@@ -86,6 +87,16 @@ def test_a_source_that_changed_before_the_work_began_stops_the_run(tmp_path):
     with pytest.raises(InputChangedError):
         ingest_source(stage, str(tmp_path / "run"), task)
     assert not files.exists(str(tmp_path / "run"))
+
+
+def test_a_source_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    def forbidden(uri, *_):
+        raise PermissionError(13, "Permission denied", uri)
+
+    bench, path = Bench(tmp_path / "run"), write_squares(tmp_path / "a.tar", 2)
+    monkeypatch.setattr(access, "open_read", forbidden)
+    with pytest.raises(ConfigError, match=r"cannot read .*a\.tar: Permission denied"):
+        bench.ingest(path)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
