@@ -70,7 +70,7 @@ class IngestConfig(StageConfig):
 
     max_pixels: int = Field(100_000_000, gt=0)
     max_member_bytes: int = Field(64 << 20, gt=0)
-    max_caption_characters: int = Field(2_000, gt=0)
+    max_caption_characters: int = Field(2_000, gt=0, le=1_000_000)  # the most that spaCy reads
     val_fraction: float = Field(0.01, ge=0, lt=1)
 
 
@@ -395,7 +395,7 @@ def _box(label: dict[str, Any]) -> list[float] | None:
 
 
 def _is_coordinate(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) < 2**31
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
 
 
 def _split(value: Any) -> Split | None:

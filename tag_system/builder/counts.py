@@ -70,8 +70,16 @@ def read_captions(paths: Iterable[str], column: str) -> Iterator[str]:
             table = pq.ParquetFile(path)
             if column not in table.schema_arrow.names:
                 raise ConfigError(f"{path} has no column {column!r}: give --column, one of its own")
+            kind = table.schema_arrow.field(column).type
+            lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+            kind = kind.value_type if lists else kind
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise ConfigError(
+                    f"{path}: column {column!r} holds no texts but {kind}: give another --column"
+                )
             for batch in table.iter_batches(columns=[column]):
-                yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
+                values = batch.column(0).flatten() if lists else batch.column(0)
+                yield from (text for text in values.to_pylist() if text is not None)
         except (OSError, pa.ArrowInvalid) as exc:
             raise ConfigError(f"cannot read the captions {path}: {exc}") from exc
 

@@ -117,6 +117,7 @@ class TestLabels:
             ["\ud800"],
             [{"name": "\ud800"}],
             [{"name": "dog", "box": [1, 2, 3]}],
+            [{"name": "dog", "box": [True, False, True, True]}],
             [{"name": "dog", "box": "1234"}],
             [{"name": "dog", "box": {"x": 1}}],
             [{"name": "dog", "box": [1, 2, 3, "4"]}],

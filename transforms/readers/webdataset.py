@@ -190,6 +190,6 @@ def _data(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> 
 def _text(data: bytes) -> str | bytes:
     """Decode a caption; bytes that are no UTF-8 stay bytes, for ingest to refuse."""
     try:
-        return data.decode().strip()
+        return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return data

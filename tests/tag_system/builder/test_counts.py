@@ -36,6 +36,10 @@ def test_captions_come_from_any_parquet(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     pq.write_table(pa.table({"text": ["one", None, "two"]}), path)
     assert list(read_captions([str(path)], "text")) == ["one", "two"]
+    pq.write_table(pa.table({"several": [["one", "two"], None, ["three"]], "count": [1, 2, 3]}), path)
+    assert list(read_captions([str(path)], "several")) == ["one", "two", "three"]
+    with pytest.raises(ConfigError, match="column 'count' holds no texts but int64"):
+        list(read_captions([str(path)], "count"))
     with pytest.raises(ConfigError, match=r"no column 'caption'"):
         list(read_captions([str(path)], "caption"))
     (tmp_path / "no.parquet").write_text("no")
