@@ -1,5 +1,6 @@
 """The loader: batches of a mix of datasets, in an order that resumes exactly wherever it was left."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -44,6 +45,7 @@ class Loader:
             examples,  # type: ignore[arg-type]  # it has __getitems__, which is all that is called
             batch_sampler=steps,
             num_workers=workers,
+            worker_init_fn=_outlast if workers else None,
             collate_fn=collate,
             persistent_workers=workers > 0,
             prefetch_factor=prefetch if workers else None,
@@ -107,6 +109,15 @@ class Loader:
             )
         self._place.epoch, self._place.position = int(state["epoch"]), int(state["position"])
         self.skipped, self.unmapped = Counter(state["skipped"]), Counter(state["unmapped"])
+
+
+def _outlast(worker: int) -> None:
+    """Have a worker outlast one SIGTERM; a second one ends it.
+
+    Sent to a whole group of processes, as torchrun and batch systems do, it asks a training to end after its
+    step: batches are still wanted then, and torch ends a training whose worker was killed.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _check_agreement(digest: str) -> None:

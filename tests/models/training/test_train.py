@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from commands import environment, start
+from commands import environment
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.models.training import objectives
 from tagmill.tag_system.errors import ConfigError
@@ -139,16 +139,30 @@ def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     assert [sorted(ids) for ids in [*before]] + seen == [sorted(ids) for ids in wanted]
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(values_of, tmp_path):
-    values = values_of(epochs=500, validate=False)
+def started(values, tmp_path):
+    """Start the command on the recipe, as the first of its own group, and wait until it has taken steps."""
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(values))
-    process = start("train", config)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tagmill.runners.cli", "train", str(config)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     log = Path(values["out"]) / "log.jsonl"
     deadline = time.monotonic() + 200
     while not (log.exists() and len(log.read_text().splitlines()) > 5) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
+    return process
+
+
+@pytest.mark.parametrize(("send", "workers"), [(os.kill, 0), (os.killpg, 1)], ids=["process", "group"])
+def test_sigterm_saves_and_the_same_command_goes_on(values_of, tmp_path, send, workers):
+    values = values_of(epochs=500, validate=False, data={"workers": workers})
+    process = started(values, tmp_path)
+    send(process.pid, signal.SIGTERM)
     out, err = process.communicate()
     assert process.returncode == 143, err
     step = json.loads((Path(values["out"]) / "last" / "state.json").read_text())["step"]
