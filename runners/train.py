@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -35,12 +35,16 @@ def train(
 ) -> int:
     """Train a tagger on shards; on N devices: torchrun --nproc-per-node N -m tagmill.runners.cli train ..."""
     recipe = read_recipe(config, overrides or [])
+    from tagmill.models.training import checkpoint
     from tagmill.models.training.place import take_place
     from tagmill.models.training.train import Trainer
 
     console = Console(soft_wrap=True)
-    with take_place(recipe.engine.device) as place, _asked_to_stop() as asked:
+    with ExitStack() as stack:
+        place = stack.enter_context(take_place(recipe.engine.device))
+        asked = stack.enter_context(_asked_to_stop())
         if place.first:
+            stack.enter_context(checkpoint.locked(Path(recipe.out)))
             _lay_decisions(recipe, console, resume=resume)
         place.wait()
         shown = _Shown(console) if place.first else None

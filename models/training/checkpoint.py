@@ -3,16 +3,20 @@
     OUT/steps/00000120/   config.json, model.safetensors, vocab.txt (with a text side): the model
                           state.safetensors, state.json: the rest
     OUT/last, OUT/best    links to two of these
+    OUT/lock              held by the process that trains
 
 A folder is written aside, flushed to the disk and then renamed, and a link is replaced in one go: whenever
 the process ends, both lead to something whole.
 """
 
+import errno
+import fcntl
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ from tagmill.tag_system.errors import ConfigError, DamageError
 
 LAST, BEST = "last", "best"
 STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"
+LOCK = "lock"
 
 AS_THEN = "give the same terms and model as then"
 
@@ -58,6 +63,28 @@ def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None
     for name in (LAST, BEST) if best else (LAST,):
         _link(out / name, Path(STEPS) / folder.name)
     _prune(out)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other processes from training into the folder. Raises ConfigError if one does."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / LOCK).open("a")
+    except OSError as error:
+        raise ConfigError(f"out: cannot write into {out}: {error.strerror}") from error
+    with stream:
+        try:
+            # Unlike those of flock, such a lock is not inherited: a worker that outlives a killed training
+            # for some seconds does not hold it.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ConfigError(
+                    f"another process is training into {out}: wait for its end, or name another out"
+                ) from error
+            # Some file systems of clusters have no locks: there a training goes on without.
+        yield
 
 
 def exists(out: Path) -> bool:

@@ -12,9 +12,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from commands import environment
+from commands import environment, tagmill
 from tagmill.models.ram.tagger import RamTagger
-from tagmill.models.training import objectives
+from tagmill.models.training import checkpoint, objectives
 from tagmill.tag_system.errors import ConfigError
 from trainings import CLASSES, MODEL, lines, trainer_of, weights
 
@@ -171,6 +171,19 @@ def test_sigterm_saves_and_the_same_command_goes_on(values_of, tmp_path, send, w
     resumed = trainer_of(values, resume=True)
     assert resumed.run(until=step + 2) is False
     assert [line["step"] for line in lines(values)] == list(range(1, step + 3))
+
+
+def test_a_folder_is_trained_into_by_one_process_alone(values_of, tmp_path):
+    values = values_of(epochs=500, validate=False, data={"workers": 1})
+    first = started(values, tmp_path)
+    _, err = tagmill("train", tmp_path / "train.yaml", code=2)
+    (line,) = err.splitlines()
+    assert line.startswith(f"tagmill: another process is training into {values['out']}: ")
+    first.kill()
+    first.wait()
+    with checkpoint.locked(Path(values["out"])):  # though the worker lives on until it notices
+        pass
+    first.communicate()
 
 
 def test_a_loss_that_is_not_finite_stops_and_spoils_nothing(values_of, monkeypatch):
