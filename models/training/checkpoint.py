@@ -45,8 +45,8 @@ class Saved:
     state: dict[str, Any]
 
 
-def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None, best: bool) -> None:
-    """Write the checkpoint of a step, make it `last` and, if it is, `best`; remove what nothing links to."""
+def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None) -> None:
+    """Write the checkpoint of a step and make it `last`; remove what nothing links to."""
     names = (f"{step:08d}" + (f".{again}" if again else "") for again in itertools.count())
     folder = next(path for name in names if not (path := out / STEPS / name).exists())
     aside = folder.with_name(f".{folder.name}.writing")
@@ -55,14 +55,29 @@ def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in saved.tensors.items()}, aside / TENSORS
     )
-    (aside / STATE).write_text(json.dumps(saved.state, indent=1) + "\n")
+    _write_state(saved.state, aside / STATE)
     for path in [*aside.iterdir(), aside]:
         _flush(path)
     os.replace(aside, folder)
     _flush(folder.parent)
-    for name in (LAST, BEST) if best else (LAST,):
-        _link(out / name, Path(STEPS) / folder.name)
+    _link(out / LAST, Path(STEPS) / folder.name)
     _prune(out)
+
+
+def judge(out: Path, state: dict[str, Any], *, best: bool) -> None:
+    """Make the last checkpoint `best`, if it is, and give it another state, which knows of that.
+
+    The state comes last: a process that ends in between leaves a checkpoint that is to be judged again.
+    """
+    folder = (out / LAST).resolve()
+    if best:
+        _link(out / BEST, Path(STEPS) / folder.name)
+        _prune(out)
+    aside = folder / f".{STATE}.new"
+    _write_state(state, aside)
+    _flush(aside)
+    os.replace(aside, folder / STATE)
+    _flush(folder)
 
 
 @contextmanager
@@ -130,6 +145,10 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], sav
         )
     whole = optimizer.state_dict()
     optimizer.load_state_dict({**whole, "state": dict(enumerate(states.values()))})
+
+
+def _write_state(state: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(state, indent=1) + "\n")
 
 
 def _flush(path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,7 @@ class Trainer:
         self.recipe, self.place, self.out = recipe, place, Path(recipe.out)
         self._stop, self._watch = stop, watch
         self.step, self.best = 0, math.inf
+        self._judged = True
         saved = self._saved(resume)
         config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
         self._terms = parts.terms_of(recipe, config)
@@ -110,6 +112,8 @@ class Trainer:
             else None
         )
         with contextlib.closing(journal) if journal else contextlib.nullcontext():
+            if not self._judged:
+                self._judge(journal)
             while self.loader.epoch < self.recipe.epochs:
                 for stopping in self._epoch(journal):
                     if stopping or self.step == until:
@@ -207,13 +211,25 @@ class Trainer:
         return self.step + sum(-(-count // each) for count in [loader.steps_left(), *later])
 
     def _end_of_epoch(self, journal: Journal | None) -> None:
+        """Save, and only then validate: what fails in validation does not cost the epoch."""
+        self._judged = self._held is None
+        self._save()
+        if not self._judged:
+            self._judge(journal)
+
+    def _judge(self, journal: Journal | None) -> None:
+        """Validate the weights of the last checkpoint, and make it `best` if it is."""
+        self._judged = True
         best = False
         if self._held is not None:
             loss = self._validate(self._held)
             best, self.best = loss < self.best, min(loss, self.best)
             if journal is not None:
                 journal.write({"step": self.step, "epoch": self.loader.epoch, "val_tagging": loss})
-        self._save(best=best)
+        state = self._state()
+        if self.place.first:
+            checkpoint.judge(self.out, state, best=best)
+        self.place.wait()
 
     @torch.no_grad()
     def _validate(self, loader: Loader) -> float:
@@ -235,19 +251,22 @@ class Trainer:
         """Give the model that is validated and saved: the averaged one, if there is one."""
         return self.model if self._average is None else self._average.module
 
-    def _save(self, *, best: bool = False) -> None:
-        """Write a checkpoint; counts of skipped samples and the like are those of all processes."""
-        place, loader = self.place.gather, self.loader.state_dict()
-        loader |= {name: dict(place(Counter(loader[name]))) for name in ("skipped", "unmapped")}
+    def _save(self) -> None:
+        """Write a checkpoint."""
+        state = self._state()
         if self.place.first:
             tensors = checkpoint.pack_optimizer(self._optimizer, self._names)
             if self._average is not None:
                 moving = dict(zip(self._names, self._trained, strict=True)) | dict(self.model.named_buffers())
                 tensors |= {f"model/{name}": value for name, value in moving.items()}
-            state = {"step": self.step, "best": self.best, "loader": loader}
-            saved = Saved(tensors, state)
-            checkpoint.save(self.out, self.step, self._result(), saved, vocab=self._vocab, best=best)
+            checkpoint.save(self.out, self.step, self._result(), Saved(tensors, state), vocab=self._vocab)
         self.place.wait()
+
+    def _state(self) -> dict[str, Any]:
+        """Give a checkpoint's state; counts of skipped samples and the like are those of all processes."""
+        gather, loader = self.place.gather, self.loader.state_dict()
+        loader |= {name: dict(gather(Counter(loader[name]))) for name in ("skipped", "unmapped")}
+        return {"step": self.step, "best": self.best, "judged": self._judged, "loader": loader}
 
     def _saved(self, resume: bool) -> Saved | None:
         if resume:
@@ -258,6 +277,7 @@ class Trainer:
 
     def _restore(self, saved: Saved) -> None:
         self.step, self.best = int(saved.state["step"]), float(saved.state["best"])
+        self._judged = bool(saved.state.get("judged", True))
         loader = saved.state["loader"]
         if not self.place.first:  # the counts are those of all processes: one of them goes on with them
             loader = loader | {"skipped": {}, "unmapped": {}}

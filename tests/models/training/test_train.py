@@ -71,6 +71,28 @@ def test_resuming_is_exact_to_the_bit(values_of, stop, engine):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_validation_that_fails_costs_no_epoch(values_of, monkeypatch, epoch):
+    whole, parts = values_of("whole", engine={"ema": 0.9}), values_of("parts", engine={"ema": 0.9})
+    assert trainer_of(whole).run()
+    first = trainer_of(parts)
+    validate = first._validate
+
+    def fail(held):
+        return validate(held) if first.loader.epoch <= epoch else 1 / 0
+
+    monkeypatch.setattr(first, "_validate", fail)
+    with pytest.raises(ZeroDivisionError):
+        first.run()
+    assert trainer_of(parts, resume=True).run()
+    assert lines(parts) == lines(whole)
+    for name in ("last", "best"):
+        ours, theirs = Path(parts["out"], name), Path(whole["out"], name)
+        assert ours.resolve().name == theirs.resolve().name
+        for file in ("state.json", "model.safetensors", "state.safetensors"):
+            assert (ours / file).read_bytes() == (theirs / file).read_bytes()
+
+
 def test_accumulated_batches_make_the_gradient_of_one_large_batch(values_of):
     still = {"head": {**MODEL["head"], "dropout": 0.0}}
     rows = []
