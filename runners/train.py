@@ -49,7 +49,12 @@ def train(
         place.wait()
         shown = _Shown(console) if place.first else None
         trainer = Trainer(
-            recipe, place, resume=resume, stop=lambda: bool(asked), watch=shown or (lambda report: None)
+            recipe,
+            place,
+            resume=resume,
+            stop=lambda: bool(asked),
+            watch=shown or (lambda report: None),
+            say=lambda line: _say(console, line) if place.first else None,
         )
         with shown or _nothing():
             finished = trainer.run()

@@ -14,13 +14,20 @@ from tagmill.models.training.examples import Examples
 from tagmill.models.training.steps import Steps
 from tagmill.tag_system.errors import ConfigError
 
+READ = "read"
+"""What becomes of a sample that is not skipped."""
+
+COUNTS = ("skipped", "unmapped", "outcomes")
+"""The counts of a loader's state, which are those of its rank."""
+
 
 class Loader:
     """Gives the batches of one epoch after the other: each `for batch in loader` is the rest of an epoch.
 
     An iteration that was broken off goes on behind the last batch that it gave; what workers had read
     ahead is forgotten. `skipped` counts this rank's samples by reason, `unmapped` its kept tags without a
-    class by name, both since the training began.
+    class by name, both since the training began. `outcomes` counts the samples of its latest epoch, those
+    that were READ and those that were skipped by reason.
 
     Raises ConfigError if an epoch does not fill one step; and, before the first step of every epoch, if
     ranks do not agree about order, shares or place (where torch.distributed is initialised).
@@ -38,6 +45,7 @@ class Loader:
     ) -> None:
         self.skipped: Counter[str] = Counter()
         self.unmapped: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         # The batch sampler is no part of this object: in a cycle of references, the garbage collector would
         # finalise the queues before the workers, which then take five seconds each to notice.
         self._place = steps
@@ -79,9 +87,13 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         _check_agreement(self._place.common())
+        if not self.position:
+            self.outcomes.clear()
         for batch in self._batches:
             self._place.position += self._place.share.step
-            self.skipped.update(str(skipped.reason) for skipped in batch.skipped)
+            skipped = Counter(str(skipped.reason) for skipped in batch.skipped)
+            self.skipped.update(skipped)
+            self.outcomes.update(skipped | Counter({READ: int(batch.valid.sum())}))
             self.unmapped.update(batch.unmapped)
             yield batch
         self._place.epoch += 1
@@ -98,6 +110,7 @@ class Loader:
             "order": self._place.fingerprint,
             "skipped": dict(self.skipped),
             "unmapped": dict(self.unmapped),
+            "outcomes": dict(self.outcomes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -109,6 +122,7 @@ class Loader:
             )
         self._place.epoch, self._place.position = int(state["epoch"]), int(state["position"])
         self.skipped, self.unmapped = Counter(state["skipped"]), Counter(state["unmapped"])
+        self.outcomes = Counter(state.get("outcomes", {}))
 
 
 def _outlast(worker: int) -> None:

@@ -31,7 +31,7 @@ from tagmill.models.training.batches import Batch
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.journal import Journal
-from tagmill.models.training.loader import Loader
+from tagmill.models.training.loader import COUNTS, READ, Loader
 from tagmill.models.training.objectives import Objective
 from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import Recipe
@@ -58,7 +58,8 @@ class Report:
 class Trainer:
     """One process's part of a training. Raises ConfigError for all that does not fit, before the first step.
 
-    `stop` is asked after every step: True on any process ends the training after a checkpoint.
+    `stop` is asked after every step: True on any process ends the training after a checkpoint. `say` is told
+    in a line what whoever looks on should know of an epoch.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Trainer:
         resume: bool = False,
         stop: Callable[[], bool] = lambda: False,
         watch: Callable[[Report], None] = lambda report: None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe, self.place, self.out = recipe, place, Path(recipe.out)
-        self._stop, self._watch = stop, watch
+        self._stop, self._watch, self._say = stop, watch, say
         self.step, self.best = 0, math.inf
         self._judged = True
         saved = self._saved(resume)
@@ -104,7 +106,10 @@ class Trainer:
         self._since, self._taken = time.monotonic(), 0
 
     def run(self, until: int | None = None) -> bool:
-        """Train to the end, or until a step; tells whether it came to the end. A checkpoint is left."""
+        """Train to the end, or until a step; tells whether it came to the end. A checkpoint is left.
+
+        Raises ConfigError, behind a checkpoint too, if no sample of an epoch could be read.
+        """
         recipe = self.recipe
         journal = (
             Journal(self.out, self.step, tensorboard=recipe.tensorboard, wandb=recipe.wandb)
@@ -120,6 +125,7 @@ class Trainer:
                         self._save()
                         return False
                 self._end_of_epoch(journal)
+            self._check_read()  # no step was left to one that goes on from its end
         return True
 
     def _epoch(self, journal: Journal | None) -> Iterator[bool]:
@@ -212,28 +218,60 @@ class Trainer:
 
     def _end_of_epoch(self, journal: Journal | None) -> None:
         """Save, and only then validate: what fails in validation does not cost the epoch."""
+        self._tell_skipped("train", self.loader, journal)
         self._judged = self._held is None
         self._save()
+        self._check_read()
         if not self._judged:
             self._judge(journal)
 
+    def _tell_skipped(self, split: Split, loader: Loader, journal: Journal | None) -> None:
+        """Say and log how many samples of an epoch were skipped, if any, and why."""
+        found = self.place.gather(loader.outcomes)
+        skipped = {reason: count for reason, count in sorted(found.items()) if reason != READ}
+        if not skipped:
+            return
+        reasons = ", ".join(f"{reason} {count}" for reason, count in skipped.items())
+        count, epoch = sum(skipped.values()), self.loader.epoch
+        self._say(f"epoch {epoch}: {count} of {found.total()} samples of {split} were skipped: {reasons}")
+        if journal is not None:
+            place = {"step": self.step, "epoch": epoch, "split": split}
+            journal.write(place | {"read": found[READ], "skipped": skipped})
+
+    def _check_read(self) -> None:
+        """Raise ConfigError if no sample of the latest epoch could be read: nothing was learned in it."""
+        found = self.place.gather(self.loader.outcomes)
+        if found and not found[READ]:
+            raise ConfigError(
+                f"no sample of epoch {self.loader.epoch} could be read ({', '.join(sorted(found))}), nothing "
+                "was learned: mend the dataset, or raise data.max_pixels, and start anew"
+            )
+
     def _judge(self, journal: Journal | None) -> None:
         """Validate the weights of the last checkpoint, and make it `best` if it is."""
+        best = self._held is not None and self._is_best(self._held, journal)
         self._judged = True
-        best = False
-        if self._held is not None:
-            loss = self._validate(self._held)
-            best, self.best = loss < self.best, min(loss, self.best)
-            if journal is not None:
-                journal.write({"step": self.step, "epoch": self.loader.epoch, "val_tagging": loss})
         state = self._state()
         if self.place.first:
             checkpoint.judge(self.out, state, best=best)
         self.place.wait()
 
+    def _is_best(self, held: Loader, journal: Journal | None) -> bool:
+        """Validate; tells whether the loss is the lowest yet, which it is not where none can be measured."""
+        loss = self._validate(held)
+        self._tell_skipped("val", held, journal)
+        if loss is None:
+            self._say(f"epoch {self.loader.epoch}: no sample of val is left: no val_tagging, and no best")
+            return False
+        if journal is not None:
+            journal.write({"step": self.step, "epoch": self.loader.epoch, "val_tagging": loss})
+        if best := loss < self.best:
+            self.best = loss
+        return best
+
     @torch.no_grad()
-    def _validate(self, loader: Loader) -> float:
-        """Measure the mean tagging loss of an example, by the weights that are saved."""
+    def _validate(self, loader: Loader) -> float | None:
+        """Measure the mean tagging loss of an example, by the weights that are saved; None without any."""
         model = self._result().eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.place.device)
         for given in loader:
@@ -245,7 +283,7 @@ class Trainer:
             sums[1] += batch.valid.sum()
         model.train()
         total, count = self.place.sum(sums).tolist()
-        return total / max(count, 1.0)
+        return total / count if count else None
 
     def _result(self) -> Model:
         """Give the model that is validated and saved: the averaged one, if there is one."""
@@ -265,7 +303,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         """Give a checkpoint's state; counts of skipped samples and the like are those of all processes."""
         gather, loader = self.place.gather, self.loader.state_dict()
-        loader |= {name: dict(gather(Counter(loader[name]))) for name in ("skipped", "unmapped")}
+        loader |= {name: dict(gather(Counter(loader[name]))) for name in COUNTS}
         return {"step": self.step, "best": self.best, "judged": self._judged, "loader": loader}
 
     def _saved(self, resume: bool) -> Saved | None:
@@ -280,7 +318,7 @@ class Trainer:
         self._judged = bool(saved.state.get("judged", True))
         loader = saved.state["loader"]
         if not self.place.first:  # the counts are those of all processes: one of them goes on with them
-            loader = loader | {"skipped": {}, "unmapped": {}}
+            loader = loader | {name: {} for name in COUNTS}
         self.loader.load_state_dict(loader)
         checkpoint.unpack_optimizer(self._optimizer, self._names, saved)
         if self._average is not None:
