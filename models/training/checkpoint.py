@@ -34,8 +34,6 @@ LAST, BEST = "last", "best"
 STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"
 LOCK = "lock"
 
-AS_THEN = "give the same terms and model as then"
-
 
 @dataclass(frozen=True)
 class Saved:

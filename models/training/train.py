@@ -76,6 +76,7 @@ class Trainer:
         self._stop, self._watch, self._say = stop, watch, say
         self.step, self.best = 0, math.inf
         self._judged = True
+        self._lasting = parts.lasting_of(recipe)
         saved = self._saved(resume)
         config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
         self._terms = parts.terms_of(recipe, config)
@@ -304,11 +305,19 @@ class Trainer:
         """Give a checkpoint's state; counts of skipped samples and the like are those of all processes."""
         gather, loader = self.place.gather, self.loader.state_dict()
         loader |= {name: dict(gather(Counter(loader[name]))) for name in COUNTS}
-        return {"step": self.step, "best": self.best, "judged": self._judged, "loader": loader}
+        return {
+            "step": self.step,
+            "best": self.best,
+            "judged": self._judged,
+            "loader": loader,
+            "recipe": self._lasting,
+        }
 
     def _saved(self, resume: bool) -> Saved | None:
         if resume:
-            return checkpoint.load(self.out)
+            saved = checkpoint.load(self.out)
+            parts.check_lasting(saved.state.get("recipe", self._lasting), self._lasting)
+            return saved
         if checkpoint.exists(self.out):
             raise ConfigError(f"{self.out} has a training already: go on by --resume, or name another out")
         return None

@@ -72,6 +72,45 @@ def test_the_command_refuses_a_folder_with_a_training(values_of, tmp_path):
         train(str(config))
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {**MODEL, "image_size": 64}}, "model.image_size"),
+        ({"model": {**MODEL, "kind": "ram"}}, "model.kind"),
+        ({"model": {key: value for key, value in MODEL.items() if key != "head"}}, "model.head"),
+        ({"classes": ["red", "blue"]}, "classes"),
+        ({"init": "elsewhere"}, "init"),
+        ({"losses": {"terms": ["tagging", "distillation"]}}, "losses.terms"),
+        ({"engine": {"device": "cpu"}}, "engine.ema"),
+        ({"classes": ["red"], "engine": {"device": "cpu"}}, "classes, engine.ema"),
+    ],
+)
+def test_a_training_does_not_go_on_with_what_cannot_change(values_of, changes, named):
+    values = values_of(engine={"device": "cpu", "ema": 0.9})
+    trainer_of(values).run(until=1)
+    with pytest.raises(ConfigError, match=f"cannot go on with another {named}: give the recipe") as caught:
+        trainer_of({**values, **changes}, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_training_goes_on_with_what_may_change(values_of, tmp_path):
+    values = values_of(engine={"ema": 0.9})
+    trainer_of(values).run(until=1)
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(values["classes"]) + "\n")
+    changes = {
+        "classes": str(names),
+        "epochs": 1,
+        "log_every": 2,
+        "save_every": 2,
+        "validate": False,
+        "data": {"workers": 1, "batch_size": 2},
+        "schedule": {"learning_rate": 0.001},
+        "engine": {"ema": 0.8, "clip_norm": 1.0},
+    }
+    assert trainer_of(values_of(**changes), resume=True).run()
+
+
 def test_the_decisions_of_another_run_are_those_of_the_start(values_of, finished, tmp_path, capsys):
     values = values_of(epochs=1, data={"decisions": str(finished / "run")})
     config = tmp_path / "train.yaml"
