@@ -1,9 +1,10 @@
 """A threshold for each tag, chosen on one part of the labelled images and checked on the rest.
 
-The aim is the highest F1, or the highest recall at a precision of at least p. Which images are held out is
-decided by their keys, so that it is the same for every model. A tag with few positives in the fitting
-part gets no threshold of its own: its best one would be that of a few images. It falls back to the
-model's own threshold, or else to the one that reaches the aim best over all tags together.
+The aim is the highest F1, or the highest recall at a precision of at least p, and at that recall the
+highest precision: nothing is given away that costs no recall. Which images are held out is decided by their
+keys, so that it is the same for every model. A tag with few positives in the fitting part gets no threshold
+of its own: its best one would be that of a few images. It falls back to the model's own threshold, or else
+to the one that reaches the aim best over all tags together.
 
 Intervals are Wilson's at 95 percent; that of F1 is the interval of right / (right + wrong + missed), which
 F1 = 2J / (1 + J) turns into one of F1. They hold for one tag, whose images are independent; of 100
@@ -160,7 +161,7 @@ def best(ranking: Ranking, aim: Aim) -> float | None:
         rows = np.flatnonzero((ranking.precision >= aim.precision) & (ranking.found > 0))
         if not len(rows):
             return None
-        row = int(rows[-1])
+        row = int(np.searchsorted(ranking.found, ranking.found[rows[-1]]))
     score = float(ranking.scores[row])
     below = float(ranking.scores[row + 1]) if row + 1 < len(ranking.scores) else 0.0
     return (score + below) / 2
@@ -198,7 +199,10 @@ def _shared(found: Counts, taken: Counts, aim: Aim) -> float:
     if aim.precision is None:
         return float(CUTS[(2 * found / np.maximum(taken + found[0], 1)).argmax()])
     rows = np.flatnonzero((found >= aim.precision * taken) & (found > 0))
-    return float(CUTS[rows[0]]) if len(rows) else NEVER
+    if not len(rows):
+        return NEVER
+    most = rows[found[rows] == found[rows[0]]]
+    return float(CUTS[most[taken[most].argmin()]])
 
 
 def _of_images(part: Counts, whole: Counts) -> tuple[float, Interval]:

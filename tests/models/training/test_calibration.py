@@ -38,6 +38,18 @@ def test_a_precision_is_met_with_the_most_recall():
     assert calibration.best(ranked([0.9, 0.8], [0, 1]), Aim(precision=0.6)) is None
 
 
+def test_precision_is_not_given_away_for_nothing(tmp_path):
+    labels = np.zeros((400, 1), np.uint8)
+    labels[::4] = 1
+    scores = np.where(labels, 0.9, np.linspace(0.001, 0.1, 400)[:, None])
+    chosen = calibration.best(ranked(scores[:, 0], labels[:, 0]), Aim(precision=0.8))
+    assert chosen == pytest.approx(0.5, abs=0.01)
+    few = Aim(precision=0.8, min_positives=1000)
+    (tag,) = calibration.calibrate(stored(tmp_path, scores, labels), ["a"], few).tags
+    assert (tag.fallback, tag.fitted.right) == ("few_positives", tag.fitted.positives)
+    assert tag.fitted.predicted == tag.fitted.positives
+
+
 def separable(images=400):
     """One tag that 0.4 tells, one without positives but for two, one that nothing tells."""
     rng = np.random.default_rng(0)
@@ -57,9 +69,9 @@ def test_every_tag_gets_a_threshold_and_says_why(tmp_path):
     told, rare, noise = found.tags
     assert (told.fallback, rare.fallback, noise.fallback) == ("", "few_positives", "unreachable")
     assert told.fitted.right == told.fitted.positives > 0
-    assert 0.9 <= told.fitted.right / told.fitted.predicted < 0.92
+    assert told.fitted.right == told.fitted.predicted
     low, high = told.check.precision
-    assert low < told.check.right / told.check.predicted < high
+    assert low < told.check.right / told.check.predicted <= high
     assert noise.threshold == calibration.NEVER
     assert rare.threshold == found.shared
     assert sum(found.images) == 400
