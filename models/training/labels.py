@@ -1,7 +1,7 @@
 """Labels that lie beside the images: a truth in Parquet, or a benchmark's list, found by an image's key."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,30 +25,40 @@ class KeyedLabels:
     """Which of so many tags each image shows, by the image's key; all other tags are negative.
 
     `kinds` by tag, as far as they are known; `unmapped` counts labels that no tag stands for. `used` are
-    the images that were asked for.
+    the images that were asked for, with the key that each was asked by. Raises ConfigError for two keys that
+    differ in their extension alone.
     """
 
     images: Mapping[str, Sequence[int]]
     tags: int
     kinds: Mapping[str, str] = field(default_factory=dict)
     unmapped: Counter[str] = field(default_factory=Counter)
-    used: set[str] = field(default_factory=set)
+    used: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._names = _unique(self.images)
+        self._names, self._last = _by_stem(self.images), _by_last_part(self.images)
 
     def find(self, key: str) -> Labels | None:
         """Give the labels [tags] of an image, None if there are none.
 
         A shard's key is `<source>/<key in the source>`: where the whole key is not known, what follows a
-        slash is tried, the longest first. Extensions of images do not matter.
+        slash is tried, the longest first. The labels' keys may begin with a source only where this one does
+        not: an image of another source has other labels, whatever its name there. Extensions of images do
+        not matter. Raises ConfigError if another image had these labels before.
         """
-        parts = key.split("/")
-        tried = (stem("/".join(parts[start:])) for start in range(len(parts)))
+        parts = stem(key).split("/")
+        tried = ("/".join(parts[start:]) for start in range(len(parts)))
         image = next((self._names[name] for name in tried if name in self._names), None)
+        if image is None and len(parts) == 1:
+            image = self._last.get(parts[0])
         if image is None:
             return None
-        self.used.add(image)
+        if image in self.used:
+            raise ConfigError(
+                f"the labels of {image} fit two images, {self.used[image]} and {key}: give labels by whole "
+                "keys, <source>/<key in the source>, and each image once"
+            )
+        self.used[image] = key
         labels = np.full(self.tags, NEGATIVE, np.uint8)
         labels[list(self.images[image])] = POSITIVE
         return labels
@@ -98,11 +108,20 @@ def stem(name: str) -> str:
     return next((name[: -len(end)] for end in EXTENSIONS if name.lower().endswith(end)), name)
 
 
-def _unique(images: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """Find images by their name without extension, and by its last part where no other has the same."""
+def _by_stem(images: Iterable[str]) -> dict[str, str]:
+    """Find images by their name without extension."""
+    found: dict[str, str] = {}
+    for image in images:
+        other = found.setdefault(stem(image), image)
+        if other != image:
+            raise ConfigError(f"{other} and {image} are labels of one image, as extensions do not count")
+    return found
+
+
+def _by_last_part(images: Iterable[str]) -> dict[str, str]:
+    """Find images by the last part of their name, where no other has the same."""
     last = Counter(stem(image).rsplit("/", 1)[-1] for image in images)
-    found = {part: image for image in images if last[part := stem(image).rsplit("/", 1)[-1]] == 1}
-    return found | {stem(image): image for image in images}
+    return {part: image for image in images if last[part := stem(image).rsplit("/", 1)[-1]] == 1}
 
 
 def _kinds(table: pa.Table, name: Name) -> dict[str, str]:

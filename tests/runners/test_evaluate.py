@@ -200,3 +200,7 @@ def test_labels_of_other_images_are_refused(model, shards, tmp_path):
     arguments = "--shards", shards, "--truth", tmp_path / "truth.parquet", "--out", tmp_path
     with pytest.raises(ConfigError, match="none of 8 images has labels"):
         tagmill("eval", model, *arguments)
+    keys = ["other/" + sample.key.rpartition("/")[2] for sample in samples(shards, "val")]
+    pq.write_table(pa.table({"key": keys, "tags": [["red"]] * len(keys)}), tmp_path / "truth.parquet")
+    with pytest.raises(ConfigError, match="none of 8 images has labels"):
+        tagmill("eval", model, *arguments)

@@ -13,7 +13,9 @@ from tagmill.tag_system.errors import ConfigError
     [
         ("test/a", [1, 0]),
         ("openimages/test/a.jpg", [1, 0]),
-        ("elsewhere/a", [1, 0]),
+        ("elsewhere/a", None),
+        ("a", [1, 0]),
+        ("elsewhere/C_2", [1, 1]),
         ("one/b", [0, 1]),
         ("b", None),
         ("hico/C_2.JPG", [1, 1]),
@@ -29,8 +31,23 @@ def test_images_are_found_by_what_is_left_of_their_name(key, found):
 def test_what_nobody_asked_for_is_counted():
     keyed = labels.of_benchmark(Benchmark(("x",), {"a": (0,), "b": ()}))
     keyed.find("source/a")
-    keyed.find("a")
+    keyed.find("source/c")
     assert keyed.unused == 1
+
+
+def test_labels_of_two_images_are_refused():
+    keyed = labels.of_benchmark(Benchmark(("x",), {"a.jpg": (0,), "one/b": (), "two/c": ()}))
+    assert keyed.find("one/b") is not None
+    assert keyed.find("two/b") is None
+    assert keyed.find("one/a") is not None
+    with pytest.raises(ConfigError, match=r"the labels of a\.jpg fit two images, one/a and two/a: "):
+        keyed.find("two/a")
+    assert keyed.unused == 1
+
+
+def test_two_labels_of_an_image_are_refused():
+    with pytest.raises(ConfigError, match=r"a\.jpg and a\.PNG are labels of one image"):
+        labels.of_benchmark(Benchmark(("x",), {"a.jpg": (0,), "a.PNG": ()}))
 
 
 def truth(path, **columns):
