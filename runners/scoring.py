@@ -94,15 +94,23 @@ def scored(
 
 
 def _datasets(request: Request) -> list["Dataset"]:
-    """Open every split that is asked for, in every dataset that has it. Raises ConfigError if none has."""
+    """Open every split that is asked for, in every dataset that has it.
+
+    Raises ConfigError if none has, and for a dataset that is named twice: its images would count twice.
+    """
     from tagmill.models.training.datasets import open_dataset, read_manifest
 
     splits = request.splits or ["val"]
+    folders = request.shards or []
+    manifests = [read_manifest(folder) for folder in folders]
+    for place, manifest in enumerate(manifests):
+        if manifest in manifests[:place]:
+            raise ConfigError(f"--shards {folders[place]}: this dataset is named twice, name it once")
     found = [
         open_dataset(folder, split)
-        for folder in request.shards or ()
+        for folder, manifest in zip(folders, manifests, strict=True)
         for split in SPLITS
-        if split in splits and read_manifest(folder).examples.get(split)
+        if split in splits and manifest.examples.get(split)
     ]
     if request.shards and not found:
         raise ConfigError(f"no dataset has examples in the split {', '.join(splits)}: name another")
@@ -138,12 +146,18 @@ def _kinds(opened: list["Dataset"], question: "Question", labels: "KeyedLabels |
 def thresholds(
     config: "RamConfig", question: "Question", one: float | None, file: Path | None
 ) -> list[float]:
-    """Give each asked tag its threshold. Raises ConfigError if the file has another number of them."""
+    """Give each asked tag its threshold.
+
+    Raises ConfigError if the file has another number of them, or one that is no score.
+    """
     count = len(question.names)
     if file is not None:
         limits = read_numbers(file)
         if len(limits) != count:
             raise ConfigError(f"{file} has {len(limits)} thresholds for {count} tags: write one for each")
+        for line, limit in enumerate(limits, 1):
+            if not 0 <= limit <= 1:
+                raise ConfigError(f"{file}:{line}: {limit:g} is no threshold, which is from 0 to 1")
         return limits
     if one is not None or config.thresholds is None or question.embeddings is not None:
         return [USUAL if one is None else one] * count

@@ -1,9 +1,10 @@
 """Labels that lie beside the images: a truth in Parquet, or a benchmark's list, found by an image's key."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,13 +78,13 @@ def of_benchmark(benchmark: Benchmark) -> KeyedLabels:
 def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:
     """Read a truth: columns `key`, `tags` (a list of names), and `kinds`, if there is one, of each tag.
 
-    Raises ConfigError for a file without these columns, and if no label is one of the names.
+    Raises ConfigError for a file without these columns, for a row that is not of this form or has the key of
+    another, and if no label is one of the names.
     """
     try:
-        columns = [column for column in pq.read_schema(path).names if column in ("key", "tags", "kinds")]
-        table = pq.read_table(path, columns=columns)
-        rows = zip(table["key"].to_pylist(), table["tags"].to_pylist(), strict=True)
-    except (OSError, KeyError, pa.ArrowException) as error:
+        kinds_too = "kinds" in pq.read_schema(path).names
+        table = pq.read_table(path, columns=["key", "tags", *["kinds"] * kinds_too])
+    except (OSError, pa.ArrowException) as error:
         raise ConfigError(
             f"{path} is no truth in Parquet with the columns key and tags: {str(error).splitlines()[0]}"
         ) from error
@@ -92,12 +93,15 @@ def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:
         places.setdefault(name(known), []).append(place)
     unmapped: Counter[str] = Counter()
     images: dict[str, list[int]] = {}
-    for key, tags in rows:
+    kinds: dict[str, str] = {}
+    for key, tags, kinds_of_tags in _rows(path, table):
+        if key in images:
+            raise ConfigError(f"{path} lists {key} twice: leave one row")
+        kinds |= zip(map(name, tags), kinds_of_tags, strict=False)
         unmapped.update(tag for tag in tags if name(tag) not in places)
         images[key] = [place for tag in tags for place in places.get(name(tag), ())]
     if not any(images.values()):
         raise ConfigError(f"{path} has no label that is a class of the model: give the truth of its tags")
-    kinds = _kinds(table, name) if "kinds" in columns else {}
     return KeyedLabels(
         images, len(names), {tag: kinds[name(tag)] for tag in names if name(tag) in kinds}, unmapped
     )
@@ -124,6 +128,18 @@ def _by_last_part(images: Iterable[str]) -> dict[str, str]:
     return {part: image for image in images if last[part := stem(image).rsplit("/", 1)[-1]] == 1}
 
 
-def _kinds(table: pa.Table, name: Name) -> dict[str, str]:
-    pairs = zip(table["tags"].to_pylist(), table["kinds"].to_pylist(), strict=True)
-    return {name(tag): kind for tags, kinds in pairs for tag, kind in zip(tags, kinds, strict=True)}
+def _rows(path: Path, table: pa.Table) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Give key, tags and kinds of each row; no kinds if the truth has none."""
+    for number, row in enumerate(table.to_pylist(), 1):
+        key, tags, kinds = row["key"], row["tags"], row.get("kinds", [])
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: row {number} has the key {key!r}, which is no text")
+        if not _are_names(tags) or not _are_names(kinds):
+            raise ConfigError(f"{path}: row {number}, {key}: tags and kinds should be lists of names")
+        if "kinds" in row and len(kinds) != len(tags):
+            raise ConfigError(f"{path}: row {number}, {key}: {len(kinds)} kinds for {len(tags)} tags")
+        yield key, tags, kinds
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

@@ -195,6 +195,21 @@ def test_bad_usage_is_one_line(model, arguments, message, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def test_a_dataset_that_is_named_twice_is_refused(model, shards, tmp_path):
+    (tmp_path / "link").symlink_to(shards)
+    twice = "--shards", shards, "--shards", tmp_path / "link"
+    with pytest.raises(ConfigError, match=r"--shards .*link: this dataset is named twice"):
+        tagmill("eval", model, *twice, "--out", tmp_path)
+
+
+@pytest.mark.parametrize("bad", ["nan", "5", "-0.1"])
+def test_thresholds_that_are_no_scores_are_refused(model, shards, bad, tmp_path):
+    (tmp_path / "thresholds.txt").write_text(f"0.5\n{bad}\n1\n0\n")
+    limits = "--thresholds", tmp_path / "thresholds.txt"
+    with pytest.raises(ConfigError, match=rf"thresholds\.txt:2: {bad} is no threshold, which is from 0 to 1"):
+        tagmill("eval", model, "--shards", shards, *limits, "--out", tmp_path)
+
+
 def test_labels_of_other_images_are_refused(model, shards, tmp_path):
     pq.write_table(pa.table({"key": ["nobody"], "tags": [["red"]]}), tmp_path / "truth.parquet")
     arguments = "--shards", shards, "--truth", tmp_path / "truth.parquet", "--out", tmp_path
