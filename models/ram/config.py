@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tagmill.models.ram.word_pieces import TAG_TOKENS
+from tagmill.models.ram.writing import aside
 from tagmill.tag_system.errors import ConfigError
 
 CONFIG, WEIGHTS, VOCAB = "config.json", "model.safetensors", "vocab.txt"
@@ -160,5 +161,9 @@ def explain(error: ValidationError) -> str:
 
 
 def write(config: RamConfig, folder: Path) -> None:
-    """Write the config into the folder."""
-    (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n")
+    """Write the config into the folder; one that is there stays as it was until the new one is whole.
+
+    Raises ConfigError if it cannot be written.
+    """
+    with aside(folder / CONFIG) as partial:
+        partial.write_text(config.model_dump_json(indent=1) + "\n")

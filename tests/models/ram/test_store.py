@@ -1,10 +1,11 @@
+import errno
 import json
 
 import pytest
 import torch
 
 from tagmill.models.ram import store
-from tagmill.models.ram.config import EncoderConfig, read
+from tagmill.models.ram.config import EncoderConfig, read, write
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.tag_system.errors import ConfigError
 
@@ -72,6 +73,22 @@ def test_a_bad_folder_is_refused_in_one_line(saved, spoil, message):
     spoil(folder)
     with pytest.raises(ConfigError, match=message):
         store.load(folder)
+
+
+def test_a_config_that_cannot_be_written_leaves_the_old_one(saved, monkeypatch):
+    model, folder = saved
+    store.save(model, folder)
+    files = sorted(folder.iterdir())
+
+    def full(path, text):
+        path.write_bytes(text.encode()[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(folder), "write_text", full)
+    with pytest.raises(ConfigError, match=r"cannot write .*model/config\.json: No space left on device"):
+        write(model.config.model_copy(update={"thresholds": (0.1,) * 6}), folder)
+    assert read(folder) == model.config
+    assert sorted(folder.iterdir()) == files
 
 
 def test_a_folder_that_is_not_there(tmp_path):
