@@ -182,7 +182,7 @@ def _nearest(location: tuple[int | str, ...], config: type[BaseModel]) -> str:
     for step in location[:-1]:
         if isinstance(step, str):
             model = _section(model.model_fields[step].annotation)
-    known = sorted(model.model_fields)
+    known = sorted(field.alias or name for name, field in model.model_fields.items())
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known keys here: {', '.join(known)}"
 

@@ -1,6 +1,7 @@
 """What a training starts from: a recipe, a trained model, decisions, stored features."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_classes_are_by_default_the_dataset_s(values_of, shards):
     ("changes", "message"),
     [
         ({"speed": 1}, "unknown key speed"),
+        ({"validation": False}, "unknown key validation; did you mean validate?"),
         ({"engine": {"precision": "float8"}}, "engine.precision"),
         ({"losses": {"terms": ["caption", "tagging"]}}, "a ram_plus has no caption"),
         ({"losses": {"terms": None}, "clip": None}, "needs a teacher"),
@@ -58,7 +60,7 @@ def test_classes_are_by_default_the_dataset_s(values_of, shards):
 def test_a_bad_recipe_is_one_line(values_of, tmp_path, changes, message):
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(values_of(**changes)))
-    with pytest.raises(ConfigError, match=message.replace("(", r"\(")) as caught:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         Trainer(read_recipe(str(config), []), HERE)
     assert "\n" not in str(caught.value)
 
