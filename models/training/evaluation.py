@@ -226,11 +226,13 @@ def _embeddings(path: Path, config: RamConfig, tags: int) -> Tensor:
     if len(tensors) != 1 or tensors[0].ndim != 2:
         raise ConfigError(f"{path} should hold one tensor [tags x descriptions, {config.dimension}]")
     (found,) = tensors
-    if found.shape[1] != config.dimension or len(found) % tags:
+    if found.shape[1] != config.dimension or len(found) % tags or not len(found):
         raise ConfigError(
             f"{path} is {tuple(found.shape)}: for {tags} tags it should be [tags x descriptions, "
             f"{config.dimension}]"
         )
+    if not found.isfinite().all():
+        raise ConfigError(f"{path} has numbers that are not finite: make the label embeddings anew")
     return found
 
 

@@ -151,9 +151,22 @@ def test_other_tags_are_scored_by_their_embeddings(model, shards, tmp_path):
         found, _ = evaluated(tmp_path / name[-3:], *listed, "--embeddings", tmp_path / name)
         for tag in found:
             np.testing.assert_allclose(found[tag]["threshold_at"], expected[tag]["threshold_at"], rtol=1e-5)
-    save_file({"labels": labels[:4, :3].contiguous()}, tmp_path / "small.safetensors")
-    with pytest.raises(ConfigError, match=r"is \(4, 3\): for 2 tags it should be \[tags x descriptions, 8\]"):
-        tagmill("eval", *listed, "--embeddings", tmp_path / "small.safetensors", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (torch.ones(4, 3), r"is \(4, 3\): for 2 tags it should be \[tags x descriptions, 8\]"),
+        (torch.ones(0, 8), r"is \(0, 8\): for 2 tags it should be"),
+        (torch.full((4, 8), torch.nan), "has numbers that are not finite"),
+    ],
+)
+def test_embeddings_that_fit_no_tags_are_refused(model, shards, embeddings, message, tmp_path):
+    (tmp_path / "tags.txt").write_text("red\ngreen square\n")
+    save_file({"labels": embeddings}, tmp_path / "labels.safetensors")
+    asked = "--taglist", tmp_path / "tags.txt", "--embeddings", tmp_path / "labels.safetensors"
+    with pytest.raises(ConfigError, match=message):
+        tagmill("eval", model, "--shards", shards, *asked, "--out", tmp_path)
 
 
 def test_thresholds_are_chosen_checked_and_put_to_use(model, shards, tmp_path):
