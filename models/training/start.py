@@ -103,20 +103,34 @@ def _known(old: RamConfig, new: RamConfig, embeddings: Tensor) -> dict[str, Tens
     """Give the old embeddings by the new names; none if a class has another number of them now."""
     if old.descriptions != new.descriptions:
         return {}
-    rows = dict(
-        zip(map(normalize_name, old.classes), embeddings.unflatten(0, (len(old.classes), -1)), strict=True)
-    )
-    return {name: rows[found] for name in new.classes if (found := normalize_name(name)) in rows}
+    rows = embeddings.unflatten(0, (len(old.classes), -1))
+    pairs = zip(new.classes, _places(old, new), strict=True)
+    return {name: rows[place] for name, place in pairs if place is not None}
+
+
+def _places(old: RamConfig, new: RamConfig) -> list[int | None]:
+    """Find where each new class was among the old ones, None if nowhere.
+
+    Names can differ in their writing alone, or repeat, and still be classes of their own. So the very name
+    comes first, the n-th time it stands there for the n-th time, and only then the first that is the same
+    tag.
+    """
+    same: dict[str, list[int]] = {}
+    alike: dict[str, int] = {}
+    for at, name in enumerate(old.classes):
+        same.setdefault(name, []).append(at)
+        alike.setdefault(normalize_name(name), at)
+    left = {name: iter(places) for name, places in same.items()}
+    return [next(left.get(name, iter(())), alike.get(normalize_name(name))) for name in new.classes]
 
 
 def _renumber(
     old: RamConfig, new: RamConfig, loaded: Mapping[str, Tensor], fresh: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Bring the classes' own tensors to the new order; rows of new classes stay as they were drawn."""
-    places = {normalize_name(name): at for at, name in reversed(list(enumerate(old.classes)))}
-    pairs = [(at, places.get(normalize_name(name))) for at, name in enumerate(new.classes)]
-    to = torch.tensor([at for at, place in pairs if place is not None], dtype=torch.long)
-    of = torch.tensor([place for _, place in pairs if place is not None], dtype=torch.long)
+    pairs = [(at, place) for at, place in enumerate(_places(old, new)) if place is not None]
+    to = torch.tensor([at for at, _ in pairs], dtype=torch.long)
+    of = torch.tensor([place for _, place in pairs], dtype=torch.long)
     return {
         key: fresh[key].clone().index_copy_(dim, to, loaded[key].index_select(dim, of))
         for key, dim in OF_CLASSES.items()

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from stage_runs import shared
+from tagmill.models.ram import store
 from tagmill.models.training.train import Trainer
 from tagmill.runners.train import read_recipe, train
 from tagmill.tag_system.errors import ConfigError
@@ -33,6 +34,31 @@ def test_new_tags_are_added_to_a_trained_model(values_of):
     without = {name: value for name, value in second.items() if name != "clip"}
     with pytest.raises(ConfigError, match=r"1 classes have no label embedding yet \(tidy\): name by clip"):
         trainer_of(without)
+
+
+def started(values, init, **changes):
+    """A training from a saved model, by the keys that change."""
+    return trainer_of({**values, "init": str(init), "model": {}, **changes}).model
+
+
+def test_classes_that_differ_in_their_writing_keep_what_is_theirs(values_of, tmp_path):
+    values = values_of(classes=["red", "RED", "blue"], epochs=1)
+    model = trainer_of(values).model
+    model.set_labels(torch.randn(3, 24))
+    store.save(model, tmp_path / "init")
+    rows = model.label_embed
+    assert torch.equal(started(values, tmp_path / "init").label_embed, rows)
+    other = started(values, tmp_path / "init", classes=["Blue", "RED", "Red", "red"])
+    assert torch.equal(other.label_embed, rows[[2, 1, 0, 0]])
+
+
+def test_classes_that_repeat_keep_their_rows(values_of, vocab, tmp_path):
+    model = {**MODEL, "kind": "tag2text", "text": TEXT}
+    values = values_of(model=model, vocab=vocab, clip=None, classes=["red", "blue", "red"], epochs=1)
+    first = trainer_of(values).model
+    store.save(first, tmp_path / "init", vocab=Path(vocab))
+    second = started(values, tmp_path / "init", classes=["new", "red", "red", "blue"])
+    assert torch.equal(second.label_embed[1:], first.label_embed[[0, 2, 1]])
 
 
 def test_classes_are_by_default_the_dataset_s(values_of, shards):
