@@ -91,7 +91,8 @@ class Recipe(_Section):
     """All that a training is told; paths are relative to the working directory.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
-    them without `init`, else those that change. `trunk` are start weights for the image encoder alone.
+    them without `init`, else those that change, in its sections too. `trunk` are start weights for the image
+    encoder alone.
     `classes`: a file with one name a line, or the names; None are those of `init`, or else
     the vocabulary of the first dataset. `clip` are the options of an `OpenClip`, which embeds new
     classes and teaches distillation and alignment. `vocab` is BERT's vocab.txt for a text side, by default

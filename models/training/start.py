@@ -39,7 +39,7 @@ def resolve(recipe: Recipe) -> RamConfig:
         silent = [at for at, name in enumerate(names) if name in old]
         values |= {"classes": names, "thresholds": None, "silent": silent, "vocabulary": None}
     try:
-        config = RamConfig.model_validate(values | recipe.model)
+        config = RamConfig.model_validate(_merge(values, recipe.model))
     except ValidationError as error:
         raise ConfigError(f"model: {configs.explain(error)}") from error
     if base is not None and config.kind != base.kind:
@@ -97,6 +97,12 @@ def _vocabulary(folder: str) -> Vocabulary:
             return Vocabulary.from_text(stream.read(), uri)
     except OSError as error:
         raise ConfigError(f"cannot read {uri}: give a dataset's folder, RUN/shards/GENERATION") from error
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay new keys over the old ones, and those of a section over those of that section."""
+    both = [key for key in new if isinstance(old.get(key), dict) and isinstance(new[key], dict)]
+    return {**old, **new, **{key: _merge(old[key], new[key]) for key in both}}
 
 
 def _known(old: RamConfig, new: RamConfig, embeddings: Tensor) -> dict[str, Tensor]:

@@ -61,6 +61,19 @@ def test_classes_that_repeat_keep_their_rows(values_of, vocab, tmp_path):
     assert torch.equal(second.label_embed[1:], first.label_embed[[0, 2, 1]])
 
 
+def test_a_key_of_a_section_changes_nothing_beside_it(values_of, vocab, tmp_path):
+    model = {**MODEL, "kind": "ram", "text": TEXT}
+    values = values_of(model=model, vocab=vocab, epochs=1)
+    first = trainer_of(values).model.config
+    store.save(trainer_of(values).model, tmp_path / "init", vocab=Path(vocab))
+    changes = {"head": {"dropout": 0.3}, "encoder": {"arguments": {"drop_rate": 0.1}}, "text": None}
+    found = started(values, tmp_path / "init", model=changes).config
+    assert found.head == first.head.model_copy(update={"dropout": 0.3})
+    arguments = {**first.encoder.arguments, "drop_rate": 0.1}
+    assert found.encoder == first.encoder.model_copy(update={"arguments": arguments})
+    assert found.text is None
+
+
 def test_classes_are_by_default_the_dataset_s(values_of, shards):
     values = values_of(epochs=1)
     del values["classes"]
