@@ -25,7 +25,8 @@ Name = Callable[[str], str]
 class KeyedLabels:
     """Which of so many tags each image shows, by the image's key; all other tags are negative.
 
-    `kinds` by tag, as far as they are known; `unmapped` counts labels that no tag stands for. `used` are
+    `kinds` by tag, as far as they are known; `unmapped` counts labels that no tag stands for. `folders`
+    says that the labels' keys are paths, whose folders (`test/`) are no sources. `used` are
     the images that were asked for, with the key that each was asked by. Raises ConfigError for two keys that
     differ in their extension alone.
     """
@@ -34,6 +35,7 @@ class KeyedLabels:
     tags: int
     kinds: Mapping[str, str] = field(default_factory=dict)
     unmapped: Counter[str] = field(default_factory=Counter)
+    folders: bool = False
     used: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,15 +45,16 @@ class KeyedLabels:
         """Give the labels [tags] of an image, None if there are none.
 
         A shard's key is `<source>/<key in the source>`: where the whole key is not known, what follows a
-        slash is tried, the longest first. The labels' keys may begin with a source only where this one does
-        not: an image of another source has other labels, whatever its name there. Extensions of images do
-        not matter. Raises ConfigError if another image had these labels before.
+        slash is tried, the longest first; at last the labels' keys by what follows their last slash. If that
+        may be a source, this key may have none: an image of another source has other labels, whatever its
+        name there. Extensions of images do not matter. Raises ConfigError if another image had these labels
+        before.
         """
         parts = stem(key).split("/")
         tried = ("/".join(parts[start:]) for start in range(len(parts)))
         image = next((self._names[name] for name in tried if name in self._names), None)
-        if image is None and len(parts) == 1:
-            image = self._last.get(parts[0])
+        if image is None and (self.folders or len(parts) == 1):
+            image = self._last.get(parts[-1])
         if image is None:
             return None
         if image in self.used:
@@ -72,7 +75,7 @@ class KeyedLabels:
 
 def of_benchmark(benchmark: Benchmark) -> KeyedLabels:
     """Take the labels of an official list."""
-    return KeyedLabels(benchmark.images, len(benchmark.tags))
+    return KeyedLabels(benchmark.images, len(benchmark.tags), folders=True)
 
 
 def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:

@@ -13,7 +13,7 @@ from tagmill.tag_system.errors import ConfigError
     [
         ("test/a", [1, 0]),
         ("openimages/test/a.jpg", [1, 0]),
-        ("elsewhere/a", None),
+        ("elsewhere/a", [1, 0]),
         ("a", [1, 0]),
         ("elsewhere/C_2", [1, 1]),
         ("one/b", [0, 1]),
@@ -38,11 +38,17 @@ def test_what_nobody_asked_for_is_counted():
 def test_labels_of_two_images_are_refused():
     keyed = labels.of_benchmark(Benchmark(("x",), {"a.jpg": (0,), "one/b": (), "two/c": ()}))
     assert keyed.find("one/b") is not None
-    assert keyed.find("two/b") is None
     assert keyed.find("one/a") is not None
     with pytest.raises(ConfigError, match=r"the labels of a\.jpg fit two images, one/a and two/a: "):
         keyed.find("two/a")
     assert keyed.unused == 1
+
+
+def test_a_truth_s_labels_are_those_of_its_sources():
+    keyed = labels.KeyedLabels({"one/a": (0,), "b": ()}, 1)
+    assert keyed.find("two/a") is None
+    assert keyed.find("a") is not None
+    assert keyed.find("two/b") is not None
 
 
 def test_two_labels_of_an_image_are_refused():
