@@ -162,6 +162,8 @@ class Driver:
         self._save_config()
         for plan in self.plan():
             check()
+            if isinstance(plan.stage, Ingest) and self._sources is not None:
+                self._sources.note_touched()
             done, total = self.extent(plan)
             progress.start(plan.stage.name, done, total)
             if not plan.is_whole:

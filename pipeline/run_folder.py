@@ -9,6 +9,7 @@ RUN/shards/<gen>/       the dataset
 """
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -168,12 +169,14 @@ def lone_leftovers(folder: str) -> list[str]:
 
 
 def supersede(folder: str, *uris: str) -> None:
-    """Move files that must be made again out of the way; workers only ever create."""
+    """Move files that must be made again out of the way; workers only ever create.
+
+    They get the time into their names: one name is superseded again and again.
+    """
     for uri in uris:
         if files.exists(uri):
             name = uri.removeprefix(folder).strip("/").replace("/", "-")
-            number = len(files.list_names(files.join(folder, "superseded")))
-            files.move(uri, files.join(folder, "superseded", f"{number:06d}-{name}"))
+            files.move(uri, files.join(folder, "superseded", f"{time.time_ns()}-{name}"))
 
 
 def supersede_part(folder: str, name: str) -> None:

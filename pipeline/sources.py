@@ -148,6 +148,7 @@ class Sources:
         self.order = [name for name in before if name in self.found]
         self.order += [name for name in self.found if name not in self.order]
         self.records = self._read_records()
+        self._touched: dict[str, dict[str, Any]] = {}
         self._warn_of_gone([name for name in before if name not in self.found])
 
     def _read_records(self) -> dict[str, dict[str, Any]]:
@@ -202,7 +203,16 @@ class Sources:
             return False
         with access.open_read(source.uri, source.config) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
-        return bool(digest != record["sha256"])
+        if digest != record["sha256"]:
+            return True
+        self._touched[source.name] = record | {"size": source.size, "stamp": source.stamp}
+        return False
+
+    def note_touched(self) -> None:
+        """Write down the new stamps of sources whose bytes are the old ones: they need no second look."""
+        for name, record in self._touched.items():
+            files.replace_bytes(source_record_uri(self.folder, name), json.dumps(record, indent=1).encode())
+        self._touched.clear()
 
     def stale_parts(self, tasks: list[SourceTask]) -> list[str]:
         """Name the parts of these sources that are there and must be made again.
