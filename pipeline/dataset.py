@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tagmill.pipeline.plan import StagePlan, Upstream, known_records
-from tagmill.pipeline.run_folder import PartRecord, read_headers, supersede
+from tagmill.pipeline.run_folder import PartRecord, read_headers, read_json, supersede
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -64,7 +64,7 @@ def plan_shards(stage: Shards, generation: str, inputs: list[str], upstream: Ups
     headers = read_headers(upstream.plans["clean"].folder, upstream.names())
     counts = {name: header.notes["splits"] for name, header in headers.items()}
     uri = files.join(folder, CUT)
-    before: Cut = json.loads(files.read_bytes(uri)) if files.exists(uri) else []
+    before: Cut = read_json(uri) if files.exists(uri) else []
     cut = extend_cut(before, counts, stage.config.size)
     plan.more = {"cut": cut}
     plan.names = [shard["name"] for shard in cut]

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from tagmill.models.base import Image
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.report import current_records
@@ -158,8 +156,7 @@ def read_pixels(run: RunFolder, example: Example) -> Image:
     """
     if example.ingested is None:
         raise ConfigError(f"{example.key} died at ingest: there is no image to draw")
-    saved = yaml.safe_load(files.read_bytes(run.path("run.yaml")))
-    config = RunConfig.model_validate(saved["config"])
+    config = RunConfig.model_validate(run.saved_config() or {})
     source = find_sources(config).get(source_of(example.part))
     if source is None:
         raise InputChangedError(f"the source of {example.key} is gone since it was ingested")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tagmill.pipeline.run_folder import read_json
 from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files
 
@@ -109,7 +110,7 @@ def read_lease(uri: str) -> dict[str, Any] | None:
 
 def _read(uri: str) -> dict[str, Any] | None:
     try:
-        holder: dict[str, Any] = json.loads(files.read_bytes(uri))
+        holder: dict[str, Any] = read_json(uri)
     except FileNotFoundError:
         return None
     return holder

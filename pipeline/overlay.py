@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from tagmill.models.training.newer import COUNTS, FLAGS, SCORES, DecisionWriter
 from tagmill.pipeline.run_folder import RunFolder, StageRecord
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parts
+from tagmill.transforms import parts
 
 THREADS = 16
 
@@ -53,8 +52,8 @@ def _record(run: RunFolder) -> StageRecord:
 
 def _vocabulary(run: RunFolder, record: StageRecord) -> Vocabulary:
     """Load the vocabulary of a run, and check that it is still the one that the run had."""
-    saved = yaml.safe_load(files.read_bytes(run.path("run.yaml")))
-    vocabulary = Vocabulary.load(saved["config"]["vocabulary"])
+    saved = run.saved_config() or {}
+    vocabulary = Vocabulary.load(saved.get("vocabulary"))
     if vocabulary.digest != record.meaning["vocabulary"]:
         raise ConfigError(f"the vocabulary of {run.root} has changed since: run it again")
     return vocabulary

@@ -98,14 +98,12 @@ class Driver:
             _ = stage.meaning
 
     def _check_part_size(self) -> None:
-        uri = self.run_folder.path("run.yaml")
-        if files.exists(uri):
-            before = yaml.safe_load(files.read_bytes(uri))["config"]["part_size"]
-            if before != self.config.part_size:
-                raise ConfigError(
-                    f"{self.config.run} was begun with part_size {before}, which is fixed for a run; "
-                    f"set it back, or choose another run folder (got {self.config.part_size})"
-                )
+        saved = self.run_folder.saved_config()
+        if saved is not None and saved["part_size"] != self.config.part_size:
+            raise ConfigError(
+                f"{self.config.run} was begun with part_size {saved['part_size']}, which is fixed for a run; "
+                f"set it back, or choose another run folder (got {self.config.part_size})"
+            )
 
     def plan(self) -> Iterator[StagePlan]:
         """Plan the stages in order; each plan sees the records of the stages before it.

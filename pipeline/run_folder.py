@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import yaml
+
 from tagmill.tag_system.errors import DamageError
 from tagmill.transforms import files, parts
 
@@ -103,8 +105,12 @@ class RunFolder:
         found = self._read(files.join(self.generation(stage, generation), RECORD))
         if found is None:
             return None
-        made = {part["name"]: PartRecord(**part) for part in found.pop("parts")}
-        return StageRecord(**found, parts=made)
+        try:
+            made = {part["name"]: PartRecord(**part) for part in found.pop("parts")}
+            return StageRecord(**found, parts=made)
+        except (KeyError, TypeError, AttributeError) as error:
+            uri = files.join(self.generation(stage, generation), RECORD)
+            raise DamageError(f"{uri} is no record of a stage; remove it and run again") from error
 
     def write_record(self, record: StageRecord) -> None:
         """Record a finished generation and make it the current one."""
@@ -124,8 +130,29 @@ class RunFolder:
         """Remove a generation's record, before its parts are made again all at once."""
         files.remove(files.join(self.generation(stage, generation), RECORD))
 
+    def saved_config(self) -> dict[str, Any] | None:
+        """Read the config that the run was last made with; None before it was begun. Raises DamageError."""
+        uri = self.path("run.yaml")
+        if not files.exists(uri):
+            return None
+        try:
+            config: dict[str, Any] = yaml.safe_load(files.read_bytes(uri))["config"]
+            if not isinstance(config, dict):
+                raise TypeError("its config is none")
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise DamageError(f"{uri} is damaged; remove it and run again") from error
+        return config
+
     def _read(self, uri: str) -> Any:
-        return json.loads(files.read_bytes(uri)) if files.exists(uri) else None
+        return read_json(uri) if files.exists(uri) else None
+
+
+def read_json(uri: str) -> Any:
+    """Read what the driver or a worker noted. Raises DamageError if it is no JSON."""
+    try:
+        return json.loads(files.read_bytes(uri))
+    except ValueError as error:
+        raise DamageError(f"{uri} is damaged ({error}); remove it and run again") from error
 
 
 def record_bytes(record: StageRecord) -> bytes:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.run_folder import committed_parts, read_headers, supersede
+from tagmill.pipeline.run_folder import committed_parts, read_headers, read_json, supersede
 from tagmill.tag_system.errors import ConfigError, InputChangedError
 from tagmill.transforms import files
 from tagmill.transforms.digests import value_digest
@@ -156,12 +156,12 @@ class Sources:
         names = [name for name in self.order if f"{name}.json" in there]
         with ThreadPoolExecutor(THREADS) as pool:
             uris = [source_record_uri(self.folder, name) for name in names]
-            return dict(zip(names, map(json.loads, pool.map(files.read_bytes, uris)), strict=True))
+            return dict(zip(names, pool.map(read_json, uris), strict=True))
 
     def _warn_of_gone(self, names: list[str]) -> None:
         """Name sources that were ingested and are not there any more: nobody may have meant that."""
         if names:
-            known = [json.loads(files.read_bytes(source_record_uri(self.folder, name))) for name in names[:3]]
+            known = [read_json(source_record_uri(self.folder, name)) for name in names[:3]]
             shown = ", ".join(f"{record['input']}: {record['path']}" for record in known)
             more = " ..." if len(names) > len(known) else ""
             _log.warning(

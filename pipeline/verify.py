@@ -3,21 +3,25 @@
 import hashlib
 from collections.abc import Iterator
 
-from tagmill.pipeline.dataset import read_index_header
+from tagmill.pipeline.dataset import CUT, read_index_header
 from tagmill.pipeline.plan import CLUSTERS
 from tagmill.pipeline.report import current_records
 from tagmill.pipeline.run import check_counts
-from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.pipeline.run_folder import RECORD, RunFolder, StageRecord, read_json
+from tagmill.pipeline.stages import STAGE_NAMES
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, parts
 from tagmill.transforms.cluster import tag_digests
 from tagmill.transforms.digests import table_digest, value_digest
+from tagmill.transforms.ingest import source_record_uri
 from tagmill.transforms.shards import index_uri, tar_uri
 
 
 def verify(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
     """Check the current generation of every stage; gives stage, things checked, and what is wrong."""
+    yield from _unrecorded(run)
     for record in current_records(run):
         folder = run.generation(record.stage, record.generation)
         if record.stage == "shards":
@@ -26,7 +30,34 @@ def verify(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
             problems = list(_clusters(folder, record))
         else:
             problems = list(_parts(folder, record))
+        if record.stage == "ingest":
+            problems += _sources(folder, record)
         yield record.stage, max(1, len(record.parts)), problems
+
+
+def _unrecorded(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
+    """Find stages whose parts are there without the record that says what they are."""
+    for stage in STAGE_NAMES:
+        pointer = run.path(stage, RECORD)
+        if run.generations(stage) and not files.exists(pointer):
+            yield stage, 1, [f"{pointer} is missing; run again"]
+            continue
+        generation = run.current(stage)
+        if generation and run.read_record(stage, generation) is None:
+            uri = files.join(run.generation(stage, generation), RECORD)
+            yield stage, 1, [f"{uri} is missing; run again"]
+
+
+def _sources(folder: str, record: StageRecord) -> Iterator[str]:
+    """Check what ingest noted of each source."""
+    for name in record.more["sources"]:
+        uri = source_record_uri(folder, name)
+        try:
+            read_json(uri)
+        except FileNotFoundError:
+            yield f"{uri} is missing"
+        except DamageError as error:
+            yield str(error)
 
 
 def _parts(folder: str, record: StageRecord) -> Iterator[str]:
@@ -87,10 +118,13 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
         yield f"{manifest} is missing: the dataset is not whole"
         return
     try:
-        listed = contract.Manifest.model_validate_json(files.read_bytes(manifest)).shards
+        whole = contract.Manifest.model_validate_json(files.read_bytes(manifest))
     except ValueError as error:
         yield f"{manifest} cannot be read: {error}"
         return
+    yield from _vocabulary(files.join(folder, contract.VOCABULARY), whole)
+    yield from _cut(files.join(folder, CUT))
+    listed = whole.shards
     if {shard.name for shard in listed} != set(record.parts):
         yield f"{manifest} lists other shards than were recorded"
     for shard in listed:
@@ -104,6 +138,27 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
         else:
             if digest != shard.sha256:
                 yield f"{uri} does not match the manifest"
+
+
+def _vocabulary(uri: str, manifest: contract.Manifest) -> Iterator[str]:
+    """Check the tags, which trainings read beside the shards."""
+    try:
+        if Vocabulary.from_text(files.read_bytes(uri).decode(), uri).digest != manifest.vocabulary:
+            yield f"{uri} is not the vocabulary of the manifest"
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    except (ConfigError, UnicodeDecodeError) as error:
+        yield f"{uri} cannot be read: {error}"
+
+
+def _cut(uri: str) -> Iterator[str]:
+    """Check the note of where shards are cut, by which new input only adds some."""
+    try:
+        read_json(uri)
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    except DamageError as error:
+        yield str(error)
 
 
 def _index(folder: str, shard: contract.ManifestShard) -> Iterator[str]:

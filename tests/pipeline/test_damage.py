@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from runs import current_folder, damaged, drive, plans, shard_bytes, stage_files
+from tagmill.pipeline.lease import read_lease
 from tagmill.tag_system.errors import DamageError
 from tagmill.transforms.parts import read_header
 
@@ -111,3 +112,50 @@ def test_a_damaged_part_that_no_record_knows_is_named(copy):
     part.write_bytes(b"")
     with pytest.raises(DamageError, match=f"{part.name} cannot be read .*remove it and run again"):
         plans(copy)
+
+
+@pytest.mark.parametrize(
+    ("find", "said"),
+    [
+        (lambda run: run / "clean" / "_STAGE.json", "is missing"),
+        (lambda run: run / "ingest" / "_STAGE.json", "is missing"),
+        (lambda run: current_folder(run, "tag") / "_STAGE.json", "is missing"),
+        (lambda run: next((current_folder(run, "ingest") / "sources").iterdir()), "is missing"),
+        (lambda run: current_folder(run, "shards") / "cut.json", "is missing"),
+        (lambda run: current_folder(run, "shards") / "vocabulary.tsv", "is missing"),
+    ],
+    ids=["clean", "ingest", "generation", "source", "cut", "vocabulary"],
+)
+def test_a_note_that_is_gone_is_found(copy, find, said):
+    drive(copy)
+    path = find(copy.parent / "run")
+    path.unlink()
+    (problem,) = damaged(copy.parent / "run")
+    assert path.name in problem
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda run: run / "clean" / "_STAGE.json",
+        lambda run: current_folder(run, "tag") / "_STAGE.json",
+        lambda run: next((current_folder(run, "ingest") / "sources").iterdir()),
+        lambda run: run / "run.yaml",
+    ],
+    ids=["pointer", "generation", "source", "config"],
+)
+@pytest.mark.parametrize("data", [b"{garbage", b"\xff\xfe: ["], ids=["text", "bytes"])
+def test_a_note_that_is_none_is_said_in_one_line(copy, find, data):
+    drive(copy)
+    path = find(copy.parent / "run")
+    path.write_bytes(data)
+    with pytest.raises(DamageError, match=path.name) as raised:
+        drive(copy)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_lease_that_is_none_is_said_in_one_line(tmp_path):
+    (tmp_path / "lease.json").write_text("{garbage")
+    with pytest.raises(DamageError, match=r"lease\.json is damaged .*remove it"):
+        read_lease(str(tmp_path / "lease.json"))
