@@ -62,7 +62,7 @@ class Objective(nn.Module):
         """Compute the terms, float32 scalars."""
         model, captions = self.model, [clean_caption(caption) for caption in batch.captions]
         told = torch.tensor([bool(caption) for caption in captions], device=batch.valid.device) & batch.valid
-        tokens = model.encode(batch.images)
+        tokens = self._encode(batch)
         reference = self._losses.reference_batch
         scale = 1.0 if reference is None else reference / len(batch)
         tagging = streamed_loss(
@@ -80,6 +80,14 @@ class Objective(nn.Module):
         if "caption" in self._terms and self._pieces is not None:
             terms["caption"] = self._caption(self._pieces, tokens, batch, captions, told)
         return terms | {"total": _total(terms)}
+
+    def _encode(self, batch: Batch) -> Tensor:
+        """Encode the images; rows that are none get tokens of zeros, and no part in a batch's statistics."""
+        if batch.valid.all() or not batch.valid.any():
+            return self.model.encode(batch.images)
+        tokens = self.model.encode(batch.images[batch.valid])
+        rows = batch.valid.nonzero().flatten()
+        return tokens.new_zeros(len(batch), *tokens.shape[1:]).index_copy(0, rows, tokens)
 
     @property
     def _branch(self) -> Alignment | None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch.nn import BatchNorm2d
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -124,7 +125,10 @@ def average_of(model: Model, engine: EngineConfig) -> Any:
 def prepare(model: Model, engine: EngineConfig) -> None:
     """Let the model recompute activations and compile its parts; names of weights stay as they are."""
     if engine.checkpointing:
-        model.encoder.trunk.set_grad_checkpointing(True)
+        trunk = model.encoder.trunk
+        # Statistics of batches would be counted twice, once for each time that they are computed.
+        if not any(isinstance(module, BatchNorm2d) for module in trunk.modules()):
+            trunk.set_grad_checkpointing(True)
         text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
         if isinstance(model, Tag2Text) and model.alignment is not None:
             text += model.alignment.encoder.layers

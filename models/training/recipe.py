@@ -73,8 +73,8 @@ class EngineConfig(_Section):
     A step of the optimizer takes `accumulate` batches of every rank. `clip_norm` bounds the norm of its
     gradient. `ema` is the decay of the averaged weights, which then are the model that is validated and
     saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
-    `checkpointing` computes activations of encoder and text side again rather than keep them; of the tagging
-    head none are kept for long (see `streaming`).
+    `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
+    encoder with batch normalisation; of the tagging head none are kept for long (see `streaming`).
     """
 
     device: str = "auto"

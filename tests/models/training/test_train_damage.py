@@ -2,9 +2,11 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tagmill.runners.train import train
@@ -61,3 +63,22 @@ def test_a_validation_without_a_readable_sample_makes_nothing_the_best(values_of
     assert "val_tagging" not in (Path(values["out"]) / "log.jsonl").read_text()
     assert not (Path(values["out"]) / "best").exists()
     assert skipped(values)[1] == (6, 2, "val", 0, {"source_truncated": 8})
+
+
+def test_rows_that_could_not_be_read_do_not_move_the_statistics_of_a_batch(values_of):
+    trainer = trainer_of(values_of(data={"batch_size": 8}))
+    objective, batch = trainer._objective, next(iter(trainer.loader))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    fewer, blanked = batch._each(lambda value: value[:4]), batch._each(lambda value: value.clone())
+    blanked._each(lambda value: value[4:].zero_())
+    found = []
+    for captions, some in ((4, fewer), (8, blanked)):
+        trainer.model.load_state_dict(before)
+        torch.manual_seed(0)
+        objective(replace(some, captions=some.captions[:captions]))
+        found.append({name: value for name, value in trainer.model.state_dict().items() if "running" in name})
+        found[-1] = {name: value.clone() for name, value in found[-1].items()}
+    assert found[0]
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value)
+        assert not torch.equal(value, before[name])
