@@ -7,7 +7,7 @@ from typing import Any
 from tagmill.pipeline.example import decided_examples
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import KINDS, Kind
+from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.transforms import parts
 
 STEPS = ("parse", "tag", "clean")

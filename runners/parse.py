@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention, Unmatched
-from tagmill.tag_system.vocabulary import Kind, Vocabulary
+from tagmill.tag_system.vocabulary import Vocabulary
 
 STYLES: dict[Kind, str] = {"object": "green", "scene": "blue", "attribute": "yellow", "action": "magenta"}
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.lexicon_reader import LexiconReader
 from tagmill.tag_system.matching import Arc, PhraseTrie
 from tagmill.tag_system.senses import CONTEXTS, IDIOMS, NEGATORS, OPAQUE, fits, is_color, is_done, negated
 from tagmill.tag_system.spacy_reader import DEFAULT_SPACY_MODEL, SpacyReader, load_pipeline
-from tagmill.tag_system.vocabulary import Kind, Tag, Vocabulary, normalize_name
+from tagmill.tag_system.vocabulary import Tag, Vocabulary, normalize_name
 from tagmill.tag_system.words import (
     ADJECTIVE,
     NOUN,

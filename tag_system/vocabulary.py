@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, get_args
 
 from tagmill.tag_system.errors import ConfigError
-
-Kind = Literal["object", "scene", "attribute", "action"]
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from tagmill.tag_system.kinds import KINDS, Kind
 
 COLUMNS = ("name", "kind", "aliases", "id", "synset", "hypernyms", "sources", "rule", "chinese", "threshold")
 

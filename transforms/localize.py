@@ -7,7 +7,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.models.base import Boxes, Image
-from tagmill.tag_system.vocabulary import Kind
+from tagmill.tag_system.kinds import Kind
 from tagmill.transforms.answers import check_boxes
 from tagmill.transforms.candidates import gather
 from tagmill.transforms.class_names import ClassNames

@@ -10,8 +10,9 @@ from tagmill.tag_system.builder.aliases import familiarity, other_names
 from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.rules import Candidate, Decision
 from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.matching import verb_bases
-from tagmill.tag_system.vocabulary import Kind, Origin, Tag, Vocabulary, normalize_name
+from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name
 
 NAMES = 6449
 """Names and aliases together, as many as RAM's tag system has (arXiv 2306.03514, section 3.1)."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import Kind, normalize_name
+from tagmill.tag_system.kinds import Kind
+from tagmill.tag_system.vocabulary import normalize_name
 
 _ALTERNATIVES = re.compile(r"[/,;]|\bor\b")
 _REMARK = re.compile(r"\(.*?\)|_\(.*?\)")

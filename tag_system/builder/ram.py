@@ -8,7 +8,8 @@ from typing import Any
 
 from tagmill.tag_system.builder import wordnet
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import KINDS, Kind, Origin, Tag, Vocabulary, normalize_name
+from tagmill.tag_system.kinds import KINDS, Kind
+from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name
 
 # Words that the official list spells wrongly, and how they are spelt.
 _MISSPELT = {

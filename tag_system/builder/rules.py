@@ -16,7 +16,8 @@ from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.marks import mark
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import KINDS, Kind, normalize_name
+from tagmill.tag_system.kinds import KINDS, Kind
+from tagmill.tag_system.vocabulary import normalize_name
 
 # How concrete people must find a noun, by WordNet's class of its sense. Most of what belongs to classes that
 # stand nowhere here (state, cognition, time ...) shows in no picture.

@@ -5,7 +5,8 @@ from functools import lru_cache
 from typing import Any
 
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import Kind, normalize_name
+from tagmill.tag_system.kinds import Kind
+from tagmill.tag_system.vocabulary import normalize_name
 
 CONCRETE = frozenset(
     {"artifact", "animal", "food", "plant", "body", "object", "substance", "phenomenon", "shape"}

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.vocabulary import KINDS, Origin, Tag, Vocabulary, normalize_name
+from tagmill.tag_system.kinds import KINDS
+from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name
 
 COCO = """
 person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,
