@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,7 +66,8 @@ TAGS_SCHEMA = pa.schema(
     ]
 )
 """`given`, `parsed`, `generated`, `tagger` count images of which the tag is a candidate by that source (the
-tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`."""
+tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`; `distance_quantiles` are the
+0th, 1st, ... 100th percentile of the cluster table's distances."""
 
 BY = ("tag", "verdict", "rule")
 COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
@@ -175,7 +177,7 @@ def _tag_row(tag: str, kind: str, counts: Counter[str], cluster: dict[str, Any])
         "rules": {name: count for name, count in sorted(counts.items()) if "/" in name},
         "k": cluster.get("k"),
         "spread": cluster.get("spread"),
-        "distance_quantiles": cluster.get("quantiles"),
+        "distance_quantiles": cluster.get("distance_quantiles"),
     }
 
 
@@ -183,5 +185,14 @@ def _clusters(run: RunFolder, record: StageRecord | None) -> dict[str, dict[str,
     if record is None:
         return {}
     uri = files.join(run.generation("cluster", record.generation), CLUSTERS)
-    table = parts.read_table(uri, ["tag", "k", "spread", "quantiles"])
-    return {row["tag"]: row for row in table.to_pylist()}
+    table = parts.read_table(uri, ["tag", "k", "spread", "distances"])
+    rows = zip(table.drop_columns("distances").to_pylist(), table["distances"], strict=True)
+    return {row["tag"]: row | {"distance_quantiles": _percentiles(some.values)} for row, some in rows}
+
+
+def _percentiles(distances: pa.Array) -> list[float]:
+    """Give the 0th, 1st, ... 100th percentile of distances; none of none."""
+    if not len(distances):
+        return []
+    found: list[float] = np.quantile(distances.to_numpy(), np.linspace(0, 1, 101)).tolist()
+    return found

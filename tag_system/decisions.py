@@ -9,6 +9,7 @@ tagger does not see on their own region. The rule `adaptive` is ours: it weighs 
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["kept", "dropped", "uncertain"]
@@ -32,6 +33,22 @@ box scores low. `other_tag`: the region looks more like another tag. `outlier`: 
 other regions. `contradiction`: the tagger does not see the tag on its region. `regions_agree`: nothing
 speaks against it. `doubtful`: the evidence is thin."""
 
+Basis = Literal[
+    "given", "reviewed", "verified", "region", "captions", "caption", "generated", "tagger", "implied"
+]
+"""What a verdict rests on, whichever it is; of `not_proposed`, what evidence there was.
+
+`given`: a trusted label. `region`: a box was found and the rule looked at it, whatever it found there. Where
+no region decided (none was looked for or found, or captions agreed) it is who names the tag. `captions`: two
+captions or more, one of them the source's. `caption`: one caption of the source alone, or a label that is not
+trusted, which is worth no more. `generated`: generated captions alone. `tagger`: at most the tagger's score.
+Rules never give the others: `reviewed` is a person's answer, `verified` a verifier's on the image, `implied`
+a tag that follows from a kept one.
+"""
+
+_ON_REGIONS = frozenset({"weak_box", "other_tag", "outlier", "contradiction", "regions_agree", "doubtful"})
+"""The rules that look at a box."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -41,7 +58,8 @@ class Evidence:
     the whole image. `asked` says that the localizer looked; `boxes` how many it found. The rest belongs
     to the best box: its score, the similarity of the region's embedding to its own tag and to the best
     `other` candidate of the image, the tagger's score on the region, and the region's distance to the
-    tag's nearest cluster centre with its rank among the tag's regions, 0 (nearest) to 1 (farthest).
+    tag's nearest cluster centre with its rank: the share of the tag's regions that lie nearer, from 0
+    (none) to 1 (all; the farthest of n regions itself has 1 - 1/n).
     """
 
     given: int = 0
@@ -106,21 +124,43 @@ class Policy(_Rules):
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and the rule that made it."""
+    """A verdict, the rule that made it, and what it rests on."""
 
     verdict: Verdict
     rule: Rule
+    basis: Basis
+
+
+_Judged = tuple[Verdict, Rule]
 
 
 def decide(evidence: Evidence, policy: Policy) -> Decision:
     """Judge one tag of one image."""
+    verdict, rule = _judge(evidence, policy)
+    return Decision(verdict, rule, _basis(evidence, rule))
+
+
+def _basis(evidence: Evidence, rule: Rule) -> Basis:
+    """Say what a verdict by `rule` rests on, as `Basis` defines it."""
+    if rule == "given":
+        return "given"
+    if rule in _ON_REGIONS:
+        return "region"
+    if evidence.parsed and evidence.parsed + evidence.generated > 1:
+        return "captions"
+    if evidence.parsed or evidence.given:
+        return "caption"
+    return "generated" if evidence.generated else "tagger"
+
+
+def _judge(evidence: Evidence, policy: Policy) -> _Judged:
     if evidence.given and policy.trust_given:
-        return Decision("kept", "given")
+        return "kept", "given"
     named = bool(evidence.given or evidence.parsed or evidence.generated)
     if not named and (evidence.tagger is None or evidence.tagger < _threshold(evidence, policy)):
-        return Decision("dropped", "not_proposed")
+        return "dropped", "not_proposed"
     if not evidence.asked:
-        return Decision("kept", "not_localized")
+        return "kept", "not_localized"
     if policy.rule == "paper":
         return _paper(evidence, policy.paper)
     return _adaptive(evidence, policy.adaptive, named=named)
@@ -132,30 +172,39 @@ def _threshold(evidence: Evidence, policy: Policy) -> float:
     return policy.unchecked_threshold
 
 
-def _paper(evidence: Evidence, rule: PaperRule) -> Decision:
+def _paper(evidence: Evidence, rule: PaperRule) -> _Judged:
     """Drop outliers and contradicted tags; a tag without a box stays, for the paper tests regions only."""
     if not evidence.boxes:
-        return Decision("kept", "no_box")
-    if evidence.distance_rank is not None and evidence.distance_rank > 1 - rule.outlier_fraction:
-        return Decision("dropped", "outlier")
+        return "kept", "no_box"
+    if _lies_beyond(evidence, 1 - rule.outlier_fraction):
+        return "dropped", "outlier"
     if evidence.region_score is not None and evidence.region_score < rule.region_threshold:
-        return Decision("dropped", "contradiction")
-    return Decision("kept", "regions_agree")
+        return "dropped", "contradiction"
+    return "kept", "regions_agree"
 
 
-def _adaptive(evidence: Evidence, rule: AdaptiveRule, *, named: bool) -> Decision:
+def _adaptive(evidence: Evidence, rule: AdaptiveRule, *, named: bool) -> _Judged:
     """Weigh the region's look first, then agreement of captions, the best box's score, its distance."""
     own, other = evidence.own_score, evidence.other_score
     if own is not None and other is not None and other - own > rule.margin:
-        return Decision("dropped", "other_tag")
+        return "dropped", "other_tag"
     if evidence.parsed + evidence.generated >= rule.agreeing:
-        return Decision("kept", "agreed")
+        return "kept", "agreed"
     if not evidence.boxes or evidence.box_score is None:
-        return Decision("uncertain" if named else "dropped", "no_box")
+        return "uncertain" if named else "dropped", "no_box"
     if evidence.box_score < rule.weak_box:
-        return Decision("dropped", "weak_box")
+        return "dropped", "weak_box"
     if evidence.box_score >= rule.strong_box:
-        return Decision("kept", "regions_agree")
-    if evidence.distance_rank is not None and evidence.distance_rank > rule.outlier_rank:
-        return Decision("dropped", "outlier")
-    return Decision("kept" if named else "uncertain", "doubtful")
+        return "kept", "regions_agree"
+    if _lies_beyond(evidence, rule.outlier_rank):
+        return "dropped", "outlier"
+    return "kept" if named else "uncertain", "doubtful"
+
+
+def _lies_beyond(evidence: Evidence, rank: float) -> bool:
+    """Tell whether a larger share than `rank` of the tag's regions lies nearer.
+
+    Both are compared as float32, as ranks are stored: 8 of 10 is not beyond 1 - 0.2.
+    """
+    found = evidence.distance_rank
+    return found is not None and bool(np.float32(found) > np.float32(rank))

@@ -20,9 +20,11 @@ SCHEMA = pa.schema(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("verdict", pa.string(), nullable=False),
         pa.field("rule", pa.string(), nullable=False),
+        pa.field("basis", pa.string(), nullable=False),
         pa.field("given", pa.int32(), nullable=False),
         pa.field("parsed", pa.int32(), nullable=False),
         pa.field("generated", pa.int32(), nullable=False),
+        pa.field("probe", pa.int32()),
         pa.field("tagger", pa.float32()),
         pa.field("asked", pa.bool_(), nullable=False),
         pa.field("boxes", pa.int32(), nullable=False),
@@ -33,9 +35,15 @@ SCHEMA = pa.schema(
         pa.field("region_score", pa.float32()),
         pa.field("distance", pa.float32()),
         pa.field("distance_rank", pa.float32()),
+        pa.field("presence", pa.float32()),
+        pa.field("presence_model", pa.string()),
+        pa.field("review", pa.string()),
+        pa.field("implied_by", pa.string()),
     ]
 )
-"""A row for each candidate of an image; scores, distance and rank belong to its best box."""
+"""A row for each candidate of an image; scores, distance and rank belong to its best box. `probe` counts how
+often it was proposed as a hard negative, `presence` is a verifier's score, `review` the answer of a review,
+`implied_by` the kept tag that a tag follows from. Null: nobody was asked."""
 
 
 class CleanConfig(StageConfig):
@@ -48,7 +56,7 @@ class Clean(PartStage[CleanConfig]):
     """Decides; the only stage that knows a verdict's threshold."""
 
     name = "clean"
-    version = 1
+    version = 2
     schema = SCHEMA
     tables = ("cluster",)
 
@@ -106,32 +114,31 @@ class Clusters:
         self._read: dict[str, tuple[Floats, Floats] | None] = {}
 
     def distance(self, tag: str, embedding: list[float]) -> tuple[float | None, float | None]:
-        """Measure a region's distance to its tag's nearest centre, and its rank 0..1 among the tag's regions.
+        """Measure a region's distance to its tag's nearest centre, and its rank.
 
-        Both are None for a tag without clusters, and both are float32 values: what is stored is what was
-        decided on.
+        The rank is the share, 0..1, of the tag's sampled regions that lie nearer. Both are None for a tag
+        without clusters, and both are float32 values: what is stored is what was decided on.
         """
         if tag not in self._read:
             self._read[tag] = self._row(tag)
         found = self._read[tag]
         if found is None:
             return None, None
-        centroids, quantiles = found
+        centroids, distances = found
         distance = nearest_distance(np.array([embedding], dtype=np.float32), centroids)[0]
-        # Of equal distances the lowest rank counts: regions that all look the same are no outliers.
-        steps, first = np.unique(quantiles, return_index=True)
-        rank = np.interp(distance, steps, first / (len(quantiles) - 1), right=1.0)
-        return float(distance), float(np.float32(rank))
+        # What lies as far does not lie nearer: regions that all look the same are no outliers.
+        nearer = np.searchsorted(distances, distance, side="left")
+        return float(distance), float(np.float32(nearer / len(distances)))
 
     def _row(self, tag: str) -> tuple[Floats, Floats] | None:
-        """Read a tag's centres (k, dimension) and quantiles (101,)."""
+        """Read a tag's centres (k, dimension) and the distances of its sample (n,), rising."""
         if self._table is None or tag not in self._places:
             return None
-        row = self._table.slice(self._places[tag], 1).to_pylist()[0]
-        if not row["k"]:
+        row = {name: self._table[name][self._places[tag]] for name in self._table.column_names}
+        if not row["k"].as_py():
             return None
-        centroids = np.array(row["centroids"], dtype=np.float32).reshape(row["k"], row["dimension"])
-        return centroids, np.array(row["quantiles"], dtype=np.float32)
+        centroids, distances = (row[name].values.to_numpy() for name in ("centroids", "distances"))
+        return centroids.reshape(row["k"].as_py(), row["dimension"].as_py()), distances
 
 
 def gather_evidence(

@@ -36,12 +36,12 @@ SCHEMA = pa.schema(
         pa.field("k", pa.int32(), nullable=False),
         pa.field("centroids", pa.list_(pa.float32()), nullable=False),
         pa.field("spread", pa.float32()),
-        pa.field("quantiles", pa.list_(pa.float32()), nullable=False),
+        pa.field("distances", pa.list_(pa.float32()), nullable=False),
     ]
 )
 """A row a tag: `centroids` are k x dimension numbers; `spread` is the mean distance of a sampled region to
-its centre, `quantiles` the 0th, 1st, ... 100th percentile of these distances. A tag with too few regions has
-k = 0."""
+its nearest centre, `distances` are these distances themselves, rising. A tag with too few regions has k = 0
+and neither."""
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -75,7 +75,7 @@ class Cluster(GlobalStage[ClusterConfig]):
     """Makes one table for all parts."""
 
     name = "cluster"
-    version = 1
+    version = 2
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -226,13 +226,12 @@ def fit(tag: str, vectors: Floats, regions: int, config: ClusterConfig, threads:
     n, dimension = vectors.shape
     row: dict[str, Any] = {"tag": tag, "regions": regions, "sampled": n, "dimension": dimension}
     if n < config.min_regions:
-        return row | {"k": 0, "centroids": [], "spread": None, "quantiles": []}
+        return row | {"k": 0, "centroids": [], "spread": None, "distances": []}
     k = min(config.k or max(1, min(n // config.regions_a_centre, config.max_k)), n)
     centroids = k_means(vectors, k, config, threads)
     distances = nearest_distance(vectors, centroids)
-    quantiles = np.quantile(distances, np.linspace(0, 1, 101)).astype(np.float32)
     spread = float(distances.mean())
-    return row | {"k": k, "centroids": centroids.ravel(), "spread": spread, "quantiles": quantiles}
+    return row | {"k": k, "centroids": centroids.ravel(), "spread": spread, "distances": np.sort(distances)}
 
 
 def k_means(vectors: Floats, k: int, config: ClusterConfig, threads: int) -> Floats:

@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,6 +121,40 @@ CASES = {
 def test_verdicts(evidence, policy, verdict, rule):
     decision = decide(evidence, policy)
     assert (decision.verdict, decision.rule) == (verdict, rule)
+
+
+BASES = {
+    "a trusted label": (Evidence(given=1, parsed=2), "given"),
+    "a box that the rule looked at": (TAGGED, "region"),
+    "a box that looks like another tag": (replace(NAMED, own_score=0.2, other_score=0.3), "region"),
+    "several captions, whatever the box": (replace(NAMED, parsed=2), "captions"),
+    "a caption and a generated one": (Evidence(parsed=1, generated=1), "captions"),
+    "one caption, and no box": (Evidence(parsed=1, tagger=0.9, asked=True), "caption"),
+    "generated captions alone": (Evidence(generated=2, tagger=0.9), "generated"),
+    "the tagger": (Evidence(tagger=0.9), "tagger"),
+    "the tagger, and no box": (Evidence(tagger=0.9, asked=True), "tagger"),
+    "the tagger, under its threshold": (Evidence(tagger=0.4, asked=True, boxes=1, box_score=0.9), "tagger"),
+}
+
+
+@pytest.mark.parametrize(("evidence", "basis"), BASES.values(), ids=BASES)
+def test_a_verdict_says_what_it_rests_on(evidence, basis):
+    assert decide(evidence, ADAPTIVE).basis == basis
+
+
+def test_a_label_that_is_not_trusted_is_worth_a_caption():
+    assert decide(Evidence(given=2), Policy(trust_given=False)).basis == "caption"
+
+
+@pytest.mark.parametrize(("regions", "nearer"), [(5, 4), (10, 8), (10, 9), (20, 16), (1_000, 900)])
+def test_a_region_at_the_border_of_the_outliers_is_none(regions, nearer):
+    share = (regions - nearer) / regions
+    paper = Policy(rule="paper", paper=PaperRule(outlier_fraction=share))
+    adaptive = Policy(adaptive=AdaptiveRule(outlier_rank=nearer / regions))
+    for place, verdict in ((nearer, "kept"), (nearer + 1, "dropped")):
+        stored = float(np.float32(place / regions))
+        found = [decide(replace(NAMED, distance_rank=stored), policy) for policy in (paper, adaptive)]
+        assert [decision.verdict for decision in found] == [verdict, verdict]
 
 
 share = st.floats(0, 1, width=32)

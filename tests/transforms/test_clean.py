@@ -37,7 +37,7 @@ def region(row, tag, number, embedding=(1, 0), **scores):
     return {"row": row, "tag": tag, "region": number, "embedding": vector, **values}
 
 
-CENTRES = {"red": ((1.0, 0.0), np.linspace(0, 1, 101)), "blue": ((0.0, 1.0), np.linspace(0, 2, 101))}
+CENTRES = {"red": ((1.0, 0.0), np.arange(8) / 8), "blue": ((0.0, 1.0), np.arange(16) / 8)}
 
 
 def clusters():
@@ -50,11 +50,11 @@ def clusters():
             "k": 1,
             "centroids": np.array(centre, np.float32),
             "spread": 0.5,
-            "quantiles": quantiles.astype(np.float32),
+            "distances": distances.astype(np.float32),
         }
-        for tag, (centre, quantiles) in CENTRES.items()
+        for tag, (centre, distances) in CENTRES.items()
     ]
-    records.append(records[0] | {"tag": "green", "k": 0, "centroids": [], "spread": None, "quantiles": []})
+    records.append(records[0] | {"tag": "green", "k": 0, "centroids": [], "spread": None, "distances": []})
     return pa.Table.from_pylist(records, cluster.SCHEMA)
 
 
@@ -111,7 +111,7 @@ def test_evidence_of_a_case_made_by_hand():
     assert (red["distance"], red["distance_rank"]) == (0.5, 0.5)
     blue = found[0, "blue"]
     assert blue["distance"] == single(np.hypot(0.5, 1.75))
-    assert blue["distance_rank"] == single(np.float32(np.hypot(0.5, 1.75)) / 2)
+    assert blue["distance_rank"] == 15 / 16
     green = found[0, "green"]
     assert (green["asked"], green["boxes"], green["box_score"], green["distance"]) == (True, 0, None, None)
     assert {tag: r["kind"] for (_, tag), r in found.items()} == dict.fromkeys(
@@ -172,12 +172,12 @@ class TestDistance:
         [
             ((1, 0), (0.0, 0.0)),
             ((1, 0.25), (0.25, 0.25)),
-            ((2, 0), (1.0, 1.0)),
+            ((1, 0.875), (0.875, 0.875)),
             ((9, 0), (8.0, 1.0)),
         ],
-        ids=["at the centre", "a quarter", "the farthest", "farther than all"],
+        ids=["at the centre", "as far as another", "the farthest", "farther than all"],
     )
-    def test_the_rank_is_the_place_among_the_tags_regions(self, embedding, expected):
+    def test_the_rank_is_the_share_of_regions_that_lie_nearer(self, embedding, expected):
         assert self.distance("red", embedding) == expected
 
     @pytest.mark.parametrize("tag", ["green", "nowhere"])
@@ -186,6 +186,15 @@ class TestDistance:
 
     def test_without_a_cluster_stage_there_is_no_distance(self):
         assert Clusters(None).distance("red", [1.0, 0.0]) == (None, None)
+
+    @pytest.mark.parametrize("policy", [Policy(rule="paper"), Policy(rule="adaptive")], ids=lambda p: p.rule)
+    def test_the_farthest_of_ten_is_not_an_outlier(self, policy):
+        sample = np.random.default_rng(3).normal(size=(10, 16)).astype(np.float16).astype(np.float32)
+        found = Clusters(pa.Table.from_pylist([fit("a", sample, 10, ClusterConfig(), 1)], cluster.SCHEMA))
+        ranks = sorted(found.distance("a", vector.tolist())[1] for vector in sample)
+        assert ranks == [single(place / 10) for place in range(10)]
+        seen = Evidence(parsed=1, asked=True, boxes=1, box_score=0.3, distance_rank=ranks[-1])
+        assert decide(seen, policy).verdict == "kept"
 
     def test_regions_that_all_look_the_same_are_no_outliers(self):
         vector = np.random.default_rng(0).normal(size=64).astype(np.float16).astype(np.float32)
@@ -203,15 +212,14 @@ class TestDistance:
         distances = np.array([distance for distance, _ in measured])
         ranks = np.array([rank for _, rank in measured])
         assert all(single(value) == value for pair in measured for value in pair)
-        assert ranks.min() == 0
-        assert ranks.max() == 1
-        assert (np.diff(ranks[np.argsort(distances)]) >= 0).all()
-        place = np.searchsorted(np.sort(distances), distances) / (count - 1)
-        assert np.abs(ranks - place).max() < 0.02
-        # What the rule `paper` is named after: a tenth of a tag's regions are outliers.
-        assert abs((ranks > 0.9).mean() - 0.1) < 0.1 * 0.5 + 1 / count
+        nearer = (distances[None, :] < distances[:, None]).sum(axis=1)
+        assert (ranks == (nearer / count).astype(np.float32)).all()
+        # What the rule `paper` is named after: the farthest tenth, less the region at its border.
+        outliers = [decide(Evidence(parsed=1, asked=True, boxes=1, distance_rank=r), PAPER) for r in ranks]
+        assert sum(d.rule == "outlier" for d in outliers) == (nearer > count - count / 10).sum()
 
 
+PAPER = Policy(rule="paper")
 score = st.none() | st.floats(0, 1, width=32)
 
 
@@ -262,7 +270,15 @@ def test_the_whole_way_over_real_squares(tmp_path):
             tags = made.of_row(record["row"])
             assert sorted(t["tag"] for t in tags) == sorted(json.loads(record["meta"])["truth"])
             assert {t["verdict"] for t in tags} == {"kept"}
-            assert all(t["distance"] is not None and 0 <= t["distance_rank"] <= 1 for t in tags)
+            assert all(t["distance"] is not None for t in tags)
+    decided = [r for n in bench.names for r in bench.part("clean", n).records]
+    table = parts.read_table(files.join(bench.uri("cluster"), "clusters.parquet")).to_pylist()
+    for row in table:  # nothing is left out of so small a sample: every region is in it
+        of_tag = [r for r in decided if r["tag"] == row["tag"]]
+        distances = sorted(r["distance"] for r in of_tag)
+        assert row["distances"] == distances
+        shares = [single(sum(d < r["distance"] for d in distances) / len(distances)) for r in of_tag]
+        assert [r["distance_rank"] for r in of_tag] == shares
 
 
 def test_policy_vocabulary_and_floor_are_the_meaning():

@@ -85,8 +85,9 @@ def test_every_tag_has_a_row_with_its_counts(regions):
     for row in rows.values():
         assert row["sampled"] == row["regions"]
         assert len(row["centroids"]) == row["k"] * row["dimension"]
-        assert len(row["quantiles"]) == (101 if row["k"] else 0)
-        assert row["quantiles"] == sorted(row["quantiles"])
+        assert len(row["distances"]) == (row["sampled"] if row["k"] else 0)
+        assert row["distances"] == sorted(row["distances"])
+        assert row["spread"] == (pytest.approx(np.mean(row["distances"])) if row["k"] else None)
 
 
 def test_too_few_regions_are_not_clustered(regions):
@@ -226,7 +227,7 @@ def test_digests_of_tags_change_with_their_own_row_alone():
             "k": 1,
             "centroids": [1.0],
             "spread": spread,
-            "quantiles": [0.0],
+            "distances": [0.0],
         }
 
     tables = [
