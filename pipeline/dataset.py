@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tagmill.pipeline.plan import StagePlan, Upstream, known_records
 from tagmill.pipeline.run_folder import PartRecord, read_headers, read_json, supersede
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, parts
 from tagmill.transforms.digests import value_digest
@@ -86,10 +86,8 @@ def _is_finished(folder: str, plan: StagePlan) -> bool:
     if not {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST} <= set(files.list_names(folder)):
         return False
     try:
-        manifest = contract.Manifest.model_validate_json(
-            files.read_bytes(files.join(folder, contract.MANIFEST))
-        )
-    except ValueError:
+        manifest = contract.parse_manifest(files.read_bytes(files.join(folder, contract.MANIFEST)), folder)
+    except ConfigError:
         return False
     return {shard.name: shard.sha256 for shard in manifest.shards} == {
         name: record.digest for name, record in plan.done.items()
@@ -200,6 +198,7 @@ def finish_dataset(
         tags=len(vocabulary),
         examples=examples,
         shards=shards,
+        models=_models(meanings),
         made_by={"stages": dict(meanings), "libraries": libraries()},
     )
     write = {
@@ -212,14 +211,23 @@ def finish_dataset(
     return {name: record_of(name, headers[name]) for name in plan.names}
 
 
+def _models(meanings: Mapping[str, Any]) -> dict[str, contract.ManifestModel]:
+    """Name the models that gave evidence: each by its stage, as samples do."""
+    return {
+        stage: contract.ManifestModel(
+            stage=stage, name=meaning["config"]["model"], fingerprint=meaning["model"]
+        )
+        for stage, meaning in meanings.items()
+        if "model" in meaning
+    }
+
+
 def data_card(manifest: contract.Manifest) -> str:
     """Describe a dataset to whoever finds it: what it is, how to read it, what made it."""
     shards = {split: sum(s.split == split for s in manifest.shards) for split in manifest.examples}
     rows = "\n".join(f"| {s} | {n:,} | {shards[s]:,} |" for s, n in manifest.examples.items())
     models = "\n".join(
-        f"- {stage}: `{meaning['model']}`"
-        for stage, meaning in manifest.made_by["stages"].items()
-        if "model" in meaning
+        f"- `{key}`: {model.name}, `{model.fingerprint}`" for key, model in manifest.models.items()
     )
     policy = json.dumps(manifest.made_by["stages"]["clean"]["config"]["policy"], sort_keys=True)
     return f"""# Image-tag dataset
@@ -234,14 +242,19 @@ Made by tagmill: captions parsed into tags, missing tags added by a tagger, tags
   digest `{manifest.vocabulary}`).
 - Shards are webdataset tars: the original image and `KEY.json` with captions, their tags, and every
   decision with its evidence. Take the tags whose `verdict` is `kept`; `dropped` and `uncertain` ones are
-  there to judge again. `{contract.MANIFEST}` lists the shards with their sha256; each has a Parquet index
-  of its members.
+  there to judge again. `basis` says what a verdict rests on, from `given` labels to the `tagger` alone;
+  tags under `absent` were confirmed not to be there, tags under `implied` follow from kept ones.
+- `evidence` lists what each model says, by its name in `models` of `{contract.MANIFEST}`. A localizer with
+  an empty list of boxes looked in vain; a model without entry was not asked. What is null is left out.
+- Width, height and boxes are of the upright image; `orientation` is the EXIF orientation of its bytes.
+- `{contract.MANIFEST}` lists the shards with their sha256; each has a Parquet index of its members.
 - Keys in member names are percent-escaped; the JSON holds the original.
-- The images keep the licences of their sources: look for them in each sample's `meta`.
+- The images keep the licences of their sources: look for them in each sample's `meta`, which is JSON in
+  one string.
 
 Policy of the verdicts: `{policy}`
 
-Models:
+Models, by the names that evidence gives them:
 {models or "- none: tags come from captions and given labels alone"}
 
 ```python

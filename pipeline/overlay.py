@@ -15,6 +15,7 @@ from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parts
 
+NAMES = ("verdict", "rule", "basis")
 THREADS = 16
 
 
@@ -25,8 +26,8 @@ def lay_decisions(run: RunFolder, folder: Path) -> dict[str, Any]:
     """
     record = _record(run)
     vocabulary = _vocabulary(run, record)
-    writer = DecisionWriter(folder, [(tag.name, tag.kind) for tag in vocabulary])
-    names = pa.array([tag.name for tag in vocabulary])
+    tags = [tag.name for tag in vocabulary]
+    writer, names = DecisionWriter(folder, tags), pa.array(tags)
     for examples, decided in _tables(run, record):
         keys, images = examples["key"].to_pylist(), examples["sha256"].to_pylist()
         rows = examples["row"].to_numpy()
@@ -34,7 +35,7 @@ def lay_decisions(run: RunFolder, folder: Path) -> dict[str, Any]:
         counts = np.bincount(places, minlength=len(rows)).astype(np.int64)
         columns = {name: decided[name].to_numpy() for name in (*COUNTS, *FLAGS, *SCORES)}
         columns["tag"] = pc.index_in(decided["tag"], names).to_numpy()
-        columns |= {name: np.array(decided[name].to_pylist(), object) for name in ("verdict", "rule")}
+        columns |= {name: np.array(decided[name].to_pylist(), object) for name in NAMES}
         writer.add(keys, images, counts, columns)
     about = {"run": run.root, "generation": record.generation, "vocabulary": vocabulary.digest}
     return about | {"examples": writer.close(about)}

@@ -118,9 +118,9 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
         yield f"{manifest} is missing: the dataset is not whole"
         return
     try:
-        whole = contract.Manifest.model_validate_json(files.read_bytes(manifest))
-    except ValueError as error:
-        yield f"{manifest} cannot be read: {error}"
+        whole = contract.parse_manifest(files.read_bytes(manifest), folder)
+    except ConfigError as error:
+        yield str(error)
         return
     yield from _vocabulary(files.join(folder, contract.VOCABULARY), whole)
     yield from _cut(files.join(folder, CUT))

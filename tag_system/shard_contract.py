@@ -9,23 +9,21 @@ shards: `<split>-<number>.npy`, float16 [examples, dimension] in the order of th
 image has none; and `<split>-<number>.parquet`, whose header tells of which shard they are (`FeatureNotes`).
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, unquote
 
-import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
-from tagmill.tag_system.decisions import Evidence
+from tagmill.tag_system.errors import ConfigError, DataError, Reason
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 """Every example is in one. `test` is what a source calls so; nothing is drawn into it."""
 
-LAYOUT = 1
-"""Raised when a field changes; additive changes are read with their defaults and keep the number."""
+LAYOUT = 2
+"""Raised when a field changes its meaning; a reader takes no other. Additive changes keep the number."""
 
 METADATA_KEY = b"tagmill"
 """Under which Parquet footers hold what made the file."""
@@ -67,6 +65,17 @@ class _Contract(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+def _this_layout(layout: int) -> int:
+    if layout == LAYOUT:
+        return layout
+    cure = "update tagmill" if layout > LAYOUT else "make the shards again with tagmill run"
+    said = {"said": f"layout {layout}, this version reads layout {LAYOUT}; {cure}"}
+    raise PydanticCustomError("layout", "{said}", said)
+
+
+Layout = Annotated[int, AfterValidator(_this_layout)]
+
+
 class SampleMention(_Contract):
     """A tag in a caption, with its span of characters."""
 
@@ -84,36 +93,87 @@ class SampleCaption(_Contract):
     mentions: list[SampleMention]
 
 
-class SampleTag(_Contract):
-    """One decision on an image: the verdict, the evidence (see `decisions.Evidence`), all boxes.
+class SampleLabel(_Contract):
+    """A label that the source gave: its own name, and x1, y1, x2, y2 in pixels where it says where."""
 
-    A box is x1, y1, x2, y2 in pixels and its score; the best comes first.
+    name: str
+    box: list[float] | None = None
+
+
+class SampleSources(_Contract):
+    """How many labels, captions, generated captions and probes for hard negatives name a tag."""
+
+    given: int = 0
+    parsed: int = 0
+    generated: int = 0
+    probe: int = 0
+
+
+Box = tuple[float, float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the upright image, and the localizer's score."""
+
+
+class SampleEvidence(_Contract):
+    """What one model says of a tag; `model` is its name in `Manifest.models`. Null: not this model's matter.
+
+    `score` is a tagger's on the image. `boxes` are a localizer's, best first; without any it was asked in
+    vain, and who was never asked has no entry. An embedder compares the best box: similarity to its own tag
+    and to the best other one, distance to the tag's nearest centre with its rank, and `region_score`, the
+    tagger's score on the region. `presence` is a verifier's score on the image.
+    """
+
+    model: str
+    score: float | None = None
+    boxes: list[Box] | None = None
+    own_score: float | None = None
+    other_score: float | None = None
+    other_tag: str | None = None
+    region_score: float | None = None
+    distance: float | None = None
+    distance_rank: float | None = None
+    presence: float | None = None
+
+
+class SampleTag(_Contract):
+    """One decision on an image: the verdict, the rule, what it rests on (`decisions.Basis`), the evidence.
+
+    `review` is the answer of a review, `implied_by` the kept tag that this one follows from.
     """
 
     tag: str
     kind: str
     verdict: str
     rule: str
-    evidence: dict[str, Any]
-    other_tag: str | None = None
-    boxes: list[list[float]] = []
+    basis: str
+    sources: SampleSources
+    evidence: list[SampleEvidence]
+    review: str | None = None
+    implied_by: str | None = None
 
 
 class Sample(_Contract):
-    """The JSON member of an example. Tags are names; `vocabulary` is the digest of their list."""
+    """The JSON member of an example; what is null is left out of it.
 
-    layout: int
+    Tags are names of the manifest's vocabulary. `width`, `height` and all boxes are of the upright image,
+    `orientation` is the EXIF orientation, 1 to 8, of the stored bytes. `meta` is JSON in one string.
+    `implied` are tags that follow from kept ones and were not decided on; `absent` are tags whose absence a
+    verifier or a person confirmed: negatives that a trainer may trust.
+    """
+
+    layout: Layout
     key: str
-    vocabulary: str
     width: int
     height: int
+    orientation: int | None = None
     format: str
     sha256: str
     split: str
     captions: list[SampleCaption]
     tags: list[SampleTag]
-    labels: list[dict[str, Any]]
-    meta: dict[str, Any]
+    labels: list[SampleLabel]
+    implied: list[str] | None = None
+    absent: list[str] | None = None
+    meta: str
 
 
 class ManifestShard(_Contract):
@@ -126,14 +186,23 @@ class ManifestShard(_Contract):
     sha256: str
 
 
-class Manifest(_Contract):
-    """What a dataset is; its presence says that the dataset is whole."""
+class ManifestModel(_Contract):
+    """A model that gave evidence: the stage that ran it, its name in the run's config, what it is exactly."""
 
-    layout: int
+    stage: str
+    name: str | None = None
+    fingerprint: str
+
+
+class Manifest(_Contract):
+    """What a dataset is; its presence says that the dataset is whole. Samples call models by `models`."""
+
+    layout: Layout
     vocabulary: str
     tags: int
     examples: dict[str, int]
     shards: list[ManifestShard]
+    models: dict[str, ManifestModel]
     made_by: dict[str, Any]
 
 
@@ -146,30 +215,22 @@ class FeatureNotes(_Contract):
     model: str
 
 
-def shorten(value: Any) -> Any:
-    """Write float32 values with as few digits as tell them apart; anything else as it is."""
-    if isinstance(value, float):
-        return float(str(np.float32(value)))
-    if isinstance(value, Mapping):
-        return {key: shorten(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [shorten(item) for item in value]
-    return value
+def parse_manifest(text: bytes, folder: str) -> Manifest:
+    """Read the manifest of a folder. Raises ConfigError for another layout, and for what is not one."""
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "layout":
+            raise ConfigError(f"{folder} has shards of {first['msg']}") from error
+        raise ConfigError(f"{folder}/{MANIFEST} is not a manifest: {first['msg']}") from error
 
 
-def evidence_record(evidence: Evidence) -> dict[str, Any]:
-    """Write evidence for a sample; what is not known is left out."""
-    return {name: shorten(value) for name, value in asdict(evidence).items() if value is not None}
-
-
-_EVIDENCE = frozenset(field.name for field in fields(Evidence))
-
-
-def evidence_of(tag: SampleTag) -> Evidence:
-    """Read a sample's evidence back, to the bit, so that `decide` gives the verdict that clean gave."""
-    values = {
-        name: float(np.float32(value)) if isinstance(value, float) else value
-        for name, value in tag.evidence.items()
-        if name in _EVIDENCE
-    }
-    return Evidence(**values)  # type: ignore[arg-type]  # JSON keeps ints, bools and floats apart
+def parse_sample(text: bytes) -> Sample:
+    """Read the JSON member of an example. Raises DataError for another layout, and for what is not one."""
+    try:
+        return Sample.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"a sample of {first['msg']}" if first["type"] == "layout" else first["msg"]
+        raise DataError(Reason.RECORD_INVALID, said) from error

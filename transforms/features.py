@@ -7,6 +7,7 @@ runs no CLIP. They are of the whole image, where a training without them shows C
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pydantic import Field
 from tagmill.models import base
 from tagmill.models.base import Floats, Image
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.errors import ConfigError, DamageError, DataError
 from tagmill.transforms import parts
 from tagmill.transforms.images import IMAGE_REFERENCE, read_references
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
@@ -83,10 +84,10 @@ class Features(ModelStage[FeaturesConfig]):
         if not len(images) == len(records) == header["examples"]:
             raise DamageError(f"{task.inputs['shards']} does not list {header['examples']} samples")
         examples = [
-            {name: sample[name] for name in ("key", "width", "height", "sha256")}
+            {name: getattr(sample, name) for name in ("key", "width", "height", "sha256")}
             | {"row": row, "image": image}
             for row, (image, sample) in enumerate(
-                zip(images, map(json.loads, read_references(records, task.root)), strict=True)
+                zip(images, _parsed(read_references(records, task.root), tar), strict=True)
             )
         ]
         table = pa.Table.from_pylist(examples, EXAMPLES)
@@ -122,6 +123,13 @@ class Features(ModelStage[FeaturesConfig]):
             notes=notes.model_dump(),
             array=data.getvalue(),
         )
+
+
+def _parsed(records: Iterable[bytes], tar: str) -> Iterator[contract.Sample]:
+    try:
+        yield from map(contract.parse_sample, records)
+    except DataError as error:
+        raise DamageError(f"{tar} has {error.detail}") from error
 
 
 def _range(tar: str, member: dict[str, Any]) -> dict[str, Any]:

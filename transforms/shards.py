@@ -9,7 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import IO, Any
 
 import apache_beam as beam
@@ -17,8 +17,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.decisions import Evidence
 from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.sample_tags import short, tag_record
 from tagmill.transforms import files, parts
 from tagmill.transforms.images import check_unchanged, read_references
 from tagmill.transforms.stage import Stage, StageConfig
@@ -57,7 +57,7 @@ class Shards(Stage[ShardsConfig]):
     """Writes the dataset."""
 
     name = "shards"
-    version = 1
+    version = 2
     schema = contract.INDEX_SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -160,8 +160,7 @@ def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) 
             examples += 1
             stem = contract.escape(sample["key"])
             text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            record = text.encode(errors="backslashreplace")  # half a character in meta: as JSON writes it
-            for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", record)):
+            for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text.encode())):
                 # A bare TarInfo has no time, owner or machine in it: equal samples are equal bytes.
                 info = tarfile.TarInfo(f"{stem}.{extension}")
                 info.size = len(data)
@@ -183,37 +182,31 @@ def _samples(stage: Shards, task: ShardTask) -> Iterator[tuple[Record, bytes]]:
         references = [inputs.examples[row]["image"] for row in rows]
         for row, image in zip(rows, read_references(references, piece.root), strict=True):
             check_unchanged(image, inputs.examples[row])
-            yield make_sample(inputs, row, stage.shared.vocabulary.digest), image
+            yield make_sample(inputs, row), image
 
 
-def make_sample(inputs: parts.Inputs, row: int, vocabulary: str) -> Record:
+def make_sample(inputs: parts.Inputs, row: int) -> Record:
     """Put together the JSON member of one example (`shard_contract.Sample`)."""
     example = inputs.examples[row]
     boxes: dict[str, list[list[float]]] = {}
     for region in inputs.of_row("localize", row):
         if region["region"] is not None:
             box = [region[name] for name in ("x1", "y1", "x2", "y2", "score")]
-            boxes.setdefault(region["tag"], []).append(contract.shorten(box))
-    plain = ("key", "width", "height", "format", "sha256", "split")
+            boxes.setdefault(region["tag"], []).append(box)
+    plain = ("key", "width", "height", "orientation", "format", "sha256", "split")
     return {
         "layout": contract.LAYOUT,
-        "vocabulary": vocabulary,
-        **{name: example[name] for name in plain},
+        **{name: example[name] for name in plain if example.get(name) is not None},
         "captions": _captions(inputs, row),
-        "tags": [_tag(decision, boxes) for decision in inputs.of_row("clean", row)],
-        "labels": contract.shorten(example["labels"]),
-        "meta": json.loads(example["meta"]),
+        "tags": [tag_record(d, boxes.get(d["tag"], [])) for d in inputs.of_row("clean", row)],
+        "labels": [_label(label) for label in example["labels"]],
+        "meta": example["meta"],
     }
 
 
-def _tag(decision: Record, boxes: Mapping[str, list[list[float]]]) -> Record:
-    evidence = Evidence(**{field.name: decision[field.name] for field in fields(Evidence)})
-    return {
-        **{name: decision[name] for name in ("tag", "kind", "verdict", "rule")},
-        "evidence": contract.evidence_record(evidence),
-        "other_tag": decision["other_tag"],
-        "boxes": boxes.get(decision["tag"], []),
-    }
+def _label(label: Record) -> Record:
+    box = label["box"]
+    return {"name": label["name"]} | ({} if box is None else {"box": [short(number) for number in box]})
 
 
 def _captions(inputs: parts.Inputs, row: int) -> list[Record]:

@@ -147,6 +147,4 @@ def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> Origin
             "another dataset or another list of classes"
         )
     shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
-    digest = dataset.manifest.vocabulary
-    choice = choose(config.tags, dataset.manifest)
-    return Origin(dataset.name, shards, digest, classes, choice, dataset.features)
+    return Origin(dataset.name, shards, classes, choose(config.tags, dataset.manifest), dataset.features)

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError
@@ -69,23 +68,16 @@ class Dataset:
 def read_manifest(folder: str) -> Manifest:
     """Read what a folder's dataset is.
 
-    Raises ConfigError for a folder without manifest, and for one that a newer version wrote.
+    Raises ConfigError for a folder without manifest, and for one of another layout.
     """
     try:
-        manifest = Manifest.model_validate_json(_read(_join(folder, contract.MANIFEST)))
+        text = _read(_join(folder, contract.MANIFEST))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"{folder} has no {contract.MANIFEST}, so it is no whole dataset: give the folder that the stage "
             "shards wrote, RUN/shards/GENERATION, or finish that run"
         ) from error
-    except ValidationError as error:
-        raise ConfigError(
-            f"{folder}/{contract.MANIFEST} is no manifest: {error.errors()[0]['msg']}"
-        ) from error
-    if manifest.layout > contract.LAYOUT:
-        newest = contract.LAYOUT
-        raise ConfigError(f"{folder} has layout {manifest.layout}, newer than {newest}: update tagmill")
-    return manifest
+    return contract.parse_manifest(text, folder)
 
 
 def open_dataset(

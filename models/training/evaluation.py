@@ -116,7 +116,7 @@ def from_shards(
     for dataset in opened:
         shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
         classes = ClassMap(names, dataset.vocabulary)
-        origin = Origin(dataset.name, shards, dataset.manifest.vocabulary, classes, None)
+        origin = Origin(dataset.name, shards, classes, None)
         loader = Loader(
             Steps(
                 [dataset],

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 from torch import Tensor
 
 from tagmill.models.base import Floats
@@ -16,7 +15,7 @@ from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
 from tagmill.models.training.views import View, decode
 from tagmill.tag_system.errors import DataError, Reason
-from tagmill.tag_system.shard_contract import Sample
+from tagmill.tag_system.shard_contract import parse_sample
 
 MAX_BYTES = 256 << 20
 """A sample that its index claims to be larger is not read: the claim alone must not fill the memory."""
@@ -62,7 +61,6 @@ class Origin:
 
     name: str
     shards: tuple[str, ...]
-    vocabulary: str
     classes: ClassMap
     choice: TagChoice | None
     features: Features | None = None
@@ -131,7 +129,7 @@ class Examples:
         if len(data) != size or len(features) != wanted:
             raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
         image_at, record_at = address.image - start, address.record - start
-        sample = _sample(data[record_at : record_at + address.record_size], origin)
+        sample = parse_sample(data[record_at : record_at + address.record_size])
         image = decode(data[image_at : image_at + address.image_size], self._max_pixels)
         view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
         captions = [caption for caption in sample.captions if caption.text.strip()]
@@ -149,16 +147,6 @@ def _span(address: Address) -> tuple[int, int]:
     start = min(address.image, address.record)
     stop = max(address.image + address.image_size, address.record + address.record_size)
     return start, stop - start
-
-
-def _sample(record: bytes, origin: Origin) -> Sample:
-    try:
-        sample = Sample.model_validate_json(record)
-    except ValidationError as error:
-        raise DataError(Reason.RECORD_INVALID, error.errors()[0]["msg"]) from error
-    if sample.vocabulary != origin.vocabulary:
-        raise DataError(Reason.RECORD_INVALID, "its tags are of another vocabulary than the dataset's")
-    return sample
 
 
 def _chance(seed: int, dataset: str, key: str, turn: int) -> tuple[int, int]:

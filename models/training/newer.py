@@ -2,7 +2,7 @@
 
     FOLDER/keys.npy        uint64 [examples], rising: a hash of each key
     FOLDER/examples.npy    where each example's decisions lie, and of which image they speak
-    FOLDER/decisions.npy   the decisions, 43 bytes each
+    FOLDER/decisions.npy   the decisions, 44 bytes each
     FOLDER/decisions.json  whose they are, and the names behind the numbers; written last
 
 The arrays are mapped, not read: processes share them, and what a training has at hand is what it asked for
@@ -19,9 +19,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmill.tag_system.decisions import Evidence, Verdict
+from tagmill.models.training.targets import NewerTag
+from tagmill.tag_system.decisions import Basis, Evidence, Verdict
 from tagmill.tag_system.errors import ConfigError
-from tagmill.tag_system.shard_contract import Sample, SampleTag
+from tagmill.tag_system.shard_contract import Sample
 
 KEYS, EXAMPLES, DECISIONS, ABOUT = "keys.npy", "examples.npy", "decisions.npy", "decisions.json"
 
@@ -32,24 +33,25 @@ SCORES = tuple(field.name for field in fields(Evidence) if field.name not in (*C
 
 EXAMPLE = np.dtype([("image", "u8"), ("start", "i8"), ("count", "u4")])
 DECISION = np.dtype(
-    [("tag", "u4"), ("verdict", "u1"), ("rule", "u1")]
+    [("tag", "u4"), ("verdict", "u1"), ("rule", "u1"), ("basis", "u1")]
     + [(name, "u2") for name in COUNTS]
     + [(name, "?") for name in FLAGS]
     + [(name, "f4") for name in SCORES]
 )
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
+BASES: tuple[str, ...] = get_args(Basis)
 
 Columns = dict[str, NDArray[Any]]
 
 
 class DecisionWriter:
-    """Writes the decisions of a run, some examples at a time; `tags` are names and kinds.
+    """Writes the decisions of a run, some examples at a time; `tags` are the names behind the numbers.
 
     The folder is made, and what it held before is replaced.
     """
 
-    def __init__(self, folder: Path, tags: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, folder: Path, tags: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ABOUT).unlink(missing_ok=True)
         self._folder, self._tags = folder, list(tags)
@@ -64,12 +66,14 @@ class DecisionWriter:
     ) -> None:
         """Add examples by their keys and their images' sha256, with `counts` decisions each, in order.
 
-        `some` are the columns of the decisions: `tag` by number, `verdict` and `rule` by name, evidence.
+        `some` are the columns of the decisions: `tag` by number, `verdict`, `rule` and `basis` by name,
+        evidence.
         """
         rows = np.zeros(int(counts.sum()), DECISION)
         for name in ("tag", *COUNTS, *FLAGS, *SCORES):
             rows[name] = some[name]
         rows["verdict"] = [VERDICTS.index(verdict) for verdict in some["verdict"]]
+        rows["basis"] = [BASES.index(basis) for basis in some["basis"]]
         rows["rule"] = [self._rules.setdefault(rule, len(self._rules)) for rule in some["rule"]]
         self._stream.write(rows.tobytes())
         examples = np.zeros(len(keys), EXAMPLE)
@@ -132,7 +136,7 @@ class StoredDecisions:
                 "over the same inputs, under the same names"
             )
 
-    def tags_of(self, sample: Sample) -> list[SampleTag] | None:
+    def tags_of(self, sample: Sample) -> list[NewerTag] | None:
         """Give all decisions on an example; None if the run has none on this very image under its key."""
         place = self._find(sample.key)
         if place is None:
@@ -149,13 +153,17 @@ class StoredDecisions:
         place = int(np.searchsorted(self._keys, wanted))
         return place if place < len(self._keys) and self._keys[place] == wanted else None
 
-    def _tag(self, row: dict[str, Any]) -> SampleTag:
-        name, kind = self.about["tags"][row["tag"]]
+    def _tag(self, row: dict[str, Any]) -> NewerTag:
         evidence = {field: row[field] for field in (*COUNTS, *FLAGS)}
         # Not a number is what is not known: it alone differs from itself.
         evidence |= {field: row[field] for field in SCORES if row[field] == row[field]}
-        rule = self.about["rules"][row["rule"]]
-        return SampleTag(tag=name, kind=kind, verdict=VERDICTS[row["verdict"]], rule=rule, evidence=evidence)
+        return NewerTag(
+            tag=self.about["tags"][row["tag"]],
+            verdict=VERDICTS[row["verdict"]],
+            rule=self.about["rules"][row["rule"]],
+            basis=BASES[row["basis"]],
+            evidence=Evidence(**evidence),
+        )
 
 
 def _hash(key: str) -> int:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tagmill.tag_system.decisions import Policy, decide
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
-from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag, evidence_of
+from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.sample_tags import evidence_of
+from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag
 from tagmill.tag_system.vocabulary import Vocabulary
 
 Evidential = Literal["given", "parsed", "generated", "tagger"]
@@ -20,6 +21,17 @@ Preset = Literal["stored", "parsed", "proposed", "paper", "adaptive"]
 """`stored`: the verdicts as the shards have them. `parsed`: tags of labels and captions alone. `proposed`:
 these, and those of generated captions and the tagger, nothing cleaned. `paper`, `adaptive`: cleaned by that
 rule. All but the first take their constants from the policy that the dataset was made with."""
+
+
+@dataclass(frozen=True)
+class NewerTag:
+    """One decision that is newer than the sample, with its evidence."""
+
+    tag: str
+    verdict: str
+    rule: str
+    basis: str
+    evidence: Evidence
 
 
 class TagChoice(BaseModel):
@@ -35,12 +47,10 @@ class TagChoice(BaseModel):
     sources: tuple[Evidential, ...] = ("given", "parsed", "generated", "tagger")
     regions: bool = True
 
-    def verdict(self, tag: SampleTag) -> str:
-        """Decide on a tag. Raises DataError for evidence that is none."""
-        try:
-            return decide(replace(evidence_of(tag), **self._hidden), self._judge).verdict
-        except (TypeError, ValueError) as error:
-            raise DataError(Reason.RECORD_INVALID, f"evidence on {tag.tag!r}: {error}") from error
+    def verdict(self, tag: SampleTag | NewerTag) -> str:
+        """Decide on a tag anew."""
+        evidence = tag.evidence if isinstance(tag, NewerTag) else evidence_of(tag)
+        return decide(replace(evidence, **self._hidden), self._judge).verdict
 
     @cached_property
     def _judge(self) -> Policy:
@@ -61,7 +71,7 @@ class Decisions(Protocol):
     def check(self, dataset: str, vocabulary: str, keys: Sequence[str]) -> None:
         """Compare with a dataset, by its vocabulary's digest and some keys. Raises ConfigError."""
 
-    def tags_of(self, sample: Sample) -> Sequence[SampleTag] | None:
+    def tags_of(self, sample: Sample) -> Sequence[NewerTag] | None:
         """Give all decisions on an example; None leaves it those of its shard."""
 
 
@@ -121,7 +131,9 @@ class ClassMap:
                 self._known[place] = 1
         self.unmapped = [tag.name for tag in vocabulary if tag.name not in self._places]
 
-    def target(self, tags: Sequence[SampleTag], mentions: Sequence[str], choice: TagChoice | None) -> Target:
+    def target(
+        self, tags: Sequence[SampleTag | NewerTag], mentions: Sequence[str], choice: TagChoice | None
+    ) -> Target:
         """Turn decisions into a target: kept is 1, dropped or never thought of is 0, uncertain is masked."""
         values = np.zeros(len(self._known), dtype=np.float32)
         known = self._known.copy()

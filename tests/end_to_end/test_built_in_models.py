@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,7 @@ def test_every_box_of_a_shard_belongs_to_a_candidate_and_lies_in_its_image(first
             found = text if isinstance(text, dict) else json.loads(text)
             assert image.size == (found["width"], found["height"])
             for tag in found["tags"]:
-                assert len(tag["boxes"]) == tag["evidence"]["boxes"]
-                for x1, y1, x2, y2, score in tag["boxes"]:
+                for x1, y1, x2, y2, score in chain(*(entry.get("boxes", []) for entry in tag["evidence"])):
                     boxes += 1
                     assert 0 <= x1 < x2 <= found["width"]
                     assert 0 <= y1 < y2 <= found["height"]
@@ -85,6 +85,6 @@ def test_tags_of_generated_captions_are_evidence(first: Path):
     evidence = Counter[str]()
     for sample in samples(folder):
         for tag in sample["tags"]:
-            evidence[tag["tag"]] += tag["evidence"]["generated"]
+            evidence[tag["tag"]] += tag["sources"].get("generated", 0)
     images = Counter(tag for row in captions.values() for tag in {m["tag"] for m in row["mentions"]})
     assert +evidence == images

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sources import write_squares
 from stage_runs import SQUARES, Bench, example, ingest_part, part, shared
 from tagmill.tag_system.decisions import Evidence, Policy, decide
-from tagmill.tag_system.shard_contract import SampleTag, evidence_of
+from tagmill.tag_system.sample_tags import evidence_of
+from tagmill.tag_system.shard_contract import SampleTag
 from tagmill.transforms import cluster, embed, files, localize, parse, parts
 from tagmill.transforms.clean import SCHEMA, Clean, CleanConfig, Clusters
 from tagmill.transforms.cluster import Cluster, ClusterConfig, fit
@@ -237,14 +238,16 @@ def test_a_trainer_decides_the_stored_evidence_as_clean_did(data, rule):
     policy = Policy(rule=rule)
     decision = decide(evidence, policy)
     record = {"row": 0, "tag": "red", "kind": "object", "other_tag": None, **vars(evidence), **vars(decision)}
-    inputs = Inputs(
-        "p", {"ingest": ingest_part(example(0)), "clean": part("clean", SCHEMA, [record], examples=1)}, {}, ""
-    )
-    (tag,) = json.loads(json.dumps(make_sample(inputs, 0, "v")))["tags"]
+    read = {
+        "ingest": ingest_part(example(0)),
+        "localize": part("localize", localize.SCHEMA, [box(0, "red", 0, evidence.box_score)]),
+        "clean": part("clean", SCHEMA, [record], examples=1),
+    }
+    (tag,) = json.loads(json.dumps(make_sample(Inputs("p", read, {}, ""), 0)))["tags"]
     stored = SampleTag.model_validate(tag)
     assert evidence_of(stored) == evidence
-    again = decide(evidence_of(stored), policy)
-    assert (again.verdict, again.rule) == (stored.verdict, stored.rule) == (decision.verdict, decision.rule)
+    assert decide(evidence_of(stored), policy) == decision
+    assert (stored.verdict, stored.rule, stored.basis) == (decision.verdict, decision.rule, decision.basis)
 
 
 def test_the_whole_way_over_real_squares(tmp_path):

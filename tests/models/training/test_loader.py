@@ -145,11 +145,12 @@ class Newer:
         assert all(key.startswith("squares/") for key in keys)
 
     def tags_of(self, sample):
-        from tagmill.tag_system.shard_contract import SampleTag
+        from tagmill.models.training.targets import NewerTag
+        from tagmill.tag_system.decisions import Evidence
 
         if not self.has(sample.key):
             return None
-        return [SampleTag(tag="tidy", kind="attribute", verdict="kept", rule="given", evidence={"given": 1})]
+        return [NewerTag("tidy", "kept", "given", "given", Evidence(given=1))]
 
 
 @pytest.mark.parametrize(("tags", "workers"), [("stored", 1), ("adaptive", 0)])

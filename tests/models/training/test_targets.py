@@ -5,10 +5,10 @@ from pydantic import ValidationError
 from runs import samples
 from sources import VOCABULARY
 from tagmill.models.training.datasets import read_manifest
-from tagmill.models.training.targets import ClassMap, TagChoice, choose
-from tagmill.tag_system.decisions import Policy
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
-from tagmill.tag_system.shard_contract import Sample, SampleTag
+from tagmill.models.training.targets import ClassMap, NewerTag, TagChoice, choose
+from tagmill.tag_system.decisions import Evidence
+from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.shard_contract import Sample
 from tagmill.tag_system.vocabulary import Vocabulary
 
 CLASSES = ("violet", "red", "green square", "Blue", "yellow", "tidy")
@@ -27,7 +27,7 @@ def wrong(finished):
 
 
 def tag(name, verdict="kept", **evidence):
-    return SampleTag(tag=name, kind="object", verdict=verdict, rule="given", evidence=evidence)
+    return NewerTag(name, verdict, "given", "given", Evidence(**evidence))
 
 
 def test_classes_are_found_by_name_and_alias(classes):
@@ -109,12 +109,6 @@ def test_any_policy_and_any_sources(choice, verdict):
 def test_a_misspelt_choice_is_refused():
     with pytest.raises(ValidationError, match="sources"):
         TagChoice.model_validate({"policy": {}, "sources": ["tager"]})
-
-
-def test_evidence_that_is_none_is_bad_data():
-    with pytest.raises(DataError) as caught:
-        TagChoice(policy=Policy()).verdict(tag("red", tagger="high"))
-    assert caught.value.reason == Reason.RECORD_INVALID
 
 
 def test_a_preset_without_the_datasets_policy_is_refused_unless_it_is_stored(shards):
