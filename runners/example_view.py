@@ -17,10 +17,23 @@ TABLE_WIDTH = 200
 
 STYLES = {"kept": "green", "uncertain": "yellow", "dropped": "red"}
 
-COLUMNS = ("tag", "kind", "verdict", "rule", "sources", "tagger", "box", "own tag", "other tag", "rank")
+COLUMNS = (
+    "tag",
+    "kind",
+    "verdict",
+    "rule",
+    "basis",
+    "sources",
+    "tagger",
+    "box",
+    "own tag",
+    "other tag",
+    "rank",
+)
 EXPLAINED = (
-    "tagger: score on the whole image; box: score of the best box; own tag, other tag: how alike the box and "
-    "the name are (cosine); rank: share of the tag's boxes that look more typical"
+    "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own tag, "
+    "other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look more "
+    "typical"
 )
 
 
@@ -115,6 +128,7 @@ def _cells(decision: dict[str, Any]) -> list[str]:
         decision["kind"],
         decision["verdict"],
         decision["rule"],
+        decision["basis"],
         ", ".join(sources) or "tagger",
         _number(decision["tagger"]),
         _number(decision["box_score"]) or ("none" if decision["asked"] else ""),

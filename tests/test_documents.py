@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.report import STAGES_SCHEMA, TAGS_SCHEMA
-from tagmill.tag_system.shard_contract import INDEX_SCHEMA
+from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Manifest, Sample, SampleEvidence, SampleTag
 from tagmill.transforms import (
     caption,
     clean,
@@ -68,6 +68,18 @@ def test_every_column_is_documented_with_its_type(table: str):
 
 def test_no_table_is_documented_that_is_not_there():
     assert set(documented()) == set(SCHEMAS)
+
+
+def test_every_field_of_a_sample_and_of_the_manifest_is_documented():
+    parts = DOCUMENT.with_name("shards.md").read_text().split("\n## ")
+    found = {part.split("\n")[0]: re.findall(r"^\| ([a-z_0-9, ]+) \| ", part, re.MULTILINE) for part in parts}
+    for title, models in {
+        "The sample": (Sample,),
+        "A decision": (SampleTag, SampleEvidence),
+        "The manifest": (Manifest,),
+    }.items():
+        names = {name for row in found[title] for name in row.split(", ")} - {"field"}
+        assert names == {name for model in models for name in model.model_fields} - {"model"}
 
 
 CONFIG = DOCUMENT.with_name("config.md")

@@ -27,12 +27,16 @@ from tagmill.runners.local import LocalEngine
 from tagmill.tag_system.errors import ConfigError, TooManyDeadError
 
 
+def kept_tags(sample):
+    return {tag["tag"] for tag in sample["tags"] if tag["verdict"] == "kept"}
+
+
 def test_every_example_comes_out_with_its_true_tags(made):
     found = samples(made / "run")
     assert [sample["key"] for sample in found] == [f"squares/{i:06d}" for i in range(24)]
     for sample in found:
-        kept = {tag["tag"] for tag in sample["tags"] if tag["verdict"] == "kept"}
-        assert kept == set(meta["truth"]) if "truth" in (meta := json.loads(sample["meta"])) else kept
+        kept, meta = kept_tags(sample), json.loads(sample["meta"])
+        assert kept == set(meta["truth"]) if "truth" in meta else kept
         assert kept == {label["name"] for label in sample["labels"]}
 
 
@@ -118,9 +122,7 @@ def test_a_bad_caption_drops_itself_alone(finished):
 
 def test_an_example_without_captions_goes_on(finished):
     (sample,) = [s for s in samples(finished / "run") if s["key"] == "squares/no-caption"]
-    assert {tag["tag"] for tag in sample["tags"] if tag["verdict"] == "kept"} == set(
-        json.loads(sample["meta"])["truth"]
-    )
+    assert kept_tags(sample) == set(json.loads(sample["meta"])["truth"])
 
 
 def test_the_first_parts_of_a_model_stage_are_tried_alone(tmp_path):

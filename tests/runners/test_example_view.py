@@ -27,9 +27,19 @@ def shown(finished: Path):
 def test_every_tag_has_a_line_with_its_evidence_however_narrow_the_console(shown):
     text = shown("squares/wrong")
     (kept,) = [line for line in text.splitlines() if line.startswith("blue")]
-    assert kept.split()[:6] == ["blue", "object", "kept", "regions_agree", "generated", "1"]
+    assert kept.split()[:7] == ["blue", "object", "kept", "regions_agree", "region", "generated", "1"]
     (doubted,) = [line for line in text.splitlines() if line.startswith("yellow")]
-    assert doubted.split() == ["yellow", "object", "uncertain", "no_box", "parsed", "1", "0.00", "none"]
+    assert doubted.split() == [
+        "yellow",
+        "object",
+        "uncertain",
+        "no_box",
+        "caption",
+        "parsed",
+        "1",
+        "0.00",
+        "none",
+    ]
     assert "caption 0: a yellow square" in text
     assert "generated: a blue square" in text
 
