@@ -31,9 +31,9 @@ COLUMNS = (
     "rank",
 )
 EXPLAINED = (
-    "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own tag, "
-    "other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look more "
-    "typical"
+    "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own "
+    "tag, other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look "
+    "more typical"
 )
 
 
