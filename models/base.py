@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tagmill.tag_system.errors import ConfigError
 
 Image: TypeAlias = NDArray[np.uint8]
-"""Pixels of one image as stored, RGB, shape (height, width, 3); an EXIF orientation is not applied."""
+"""Pixels of one image, RGB, shape (height, width, 3), upright: an EXIF orientation has been applied."""
 
 Floats: TypeAlias = NDArray[np.float32]
 

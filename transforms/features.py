@@ -56,7 +56,7 @@ class Features(ModelStage[FeaturesConfig]):
     """Features of every image of a shard."""
 
     name = "features"
-    version = 1
+    version = 2
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:

@@ -1,24 +1,24 @@
 """Image bytes: references to them, what their headers say, and pixels decoded ahead of a model."""
 
 import hashlib
-import io
-import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image as pillow
-from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  imported, they are in OPEN
 
+from tagmill.models import pixels
 from tagmill.models.base import Image
+from tagmill.models.pixels import FORMATS
 from tagmill.tag_system.errors import DataError, InputChangedError, Reason
 from tagmill.transforms import files
+from tagmill.transforms.phash import phash
 
 IMAGE_REFERENCE = pa.struct(
     [
@@ -30,12 +30,12 @@ IMAGE_REFERENCE = pa.struct(
 )
 """Where an image's bytes are: `kind` is `file` or `range`, `uri` is relative to the input's root."""
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""Formats that are opened at all; every further decoder is a way in for hostile bytes."""
-
 AHEAD_IMAGES = 32
 AHEAD_PIXELS = 64_000_000
 """How many images and pixels may be decoded but not yet taken: memory stays bounded for huge photographs."""
+
+HASHED_SIDE = 64
+"""JPEGs are decoded at an eighth of their size for a hash, or larger, so that no side has fewer pixels."""
 
 REMEDY = (
     "put the old one back, or remove its part (`tagmill inspect` names it) from the run's folder `ingest` "
@@ -46,12 +46,18 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What one look at an image's bytes says."""
+    """What one look at an image's bytes says.
+
+    `width` and `height` are of the upright image; `orientation` is EXIF's, 1 to 8, 1 for an image that is
+    stored upright; `phash` is of the upright image, see `phash`.
+    """
 
     width: int
     height: int
+    orientation: int
     format: str
     sha256: str
+    phash: int
 
 
 def open_image(data: bytes, max_pixels: int) -> pillow.Image:
@@ -60,7 +66,7 @@ def open_image(data: bytes, max_pixels: int) -> pillow.Image:
     Raises DataError: unreadable, a format that is not allowed, or more than `max_pixels` pixels.
     """
     try:
-        image = _identify(data)
+        image = pixels.identify(data)
     except (OSError, ValueError) as error:
         raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
     if image is None:
@@ -73,20 +79,6 @@ def open_image(data: bytes, max_pixels: int) -> pillow.Image:
     return image
 
 
-def _identify(data: bytes) -> pillow.Image | None:
-    """Find the format that can read the header; None if none can.
-
-    Not by Pillow's `open`, which refuses images over a limit of its own, a global of the module: `max_pixels`
-    could not go beyond it without lifting it for everybody in the process.
-    """
-    for name in FORMATS:
-        make, accepts = pillow.OPEN[name]
-        if accepts is None or accepts(data[:16]) is True:
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow passes over them
-                return make(io.BytesIO(data), "")
-    return None
-
-
 def _known_format(data: bytes) -> bool:
     """Tell whether the bytes begin like a common image format that is not allowed."""
     return data.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"%!PS")) or data[4:12] in (
@@ -97,34 +89,30 @@ def _known_format(data: bytes) -> bool:
 
 
 def inspect(data: bytes, max_pixels: int) -> ImageInfo:
-    """Check that an image can be decoded to its end and tell its size, format and sha256.
+    """Check that an image can be decoded to its end and tell what there is to tell of it.
 
-    JPEGs are decoded at an eighth of their size: all of the compressed data is still read, at a quarter of
-    the time. Raises DataError.
+    JPEGs are decoded in grey at an eighth of their size or little more: all of the compressed data is still
+    read, at a fraction of the time. Raises DataError.
     """
     image = open_image(data, max_pixels)
-    size, format_ = image.size, str(image.format)
-    if format_ == "MPO":  # a JPEG that further pictures follow; the first is the image
-        format_ = "JPEG"
-    if format_ == "JPEG":
-        image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
+    size = image.size
+    if image.format == "JPEG":
+        image.draft("L", (HASHED_SIDE, HASHED_SIDE))
     _load(image)
-    return ImageInfo(size[0], size[1], format_, hashlib.sha256(data).hexdigest())
+    orientation = pixels.orientation(image)
+    width, height = pixels.turned_size(*size, orientation)
+    digest = hashlib.sha256(data).hexdigest()
+    return ImageInfo(width, height, orientation, str(image.format), digest, phash(pixels.grey(image)))
 
 
 def decode(data: bytes, max_pixels: int) -> Image:
-    """Decode an image to RGB pixels, uint8 (height, width, 3); transparency is laid on white.
+    """Decode an image to upright RGB pixels, uint8 (height, width, 3); transparency is laid on white.
 
     Raises DataError.
     """
     image = open_image(data, max_pixels)
     _load(image)
-    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip and not scale
-        image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
-    return np.array(image.convert("RGB"))
+    return np.array(pixels.rgb(image))
 
 
 def _load(image: pillow.Image) -> None:

@@ -18,6 +18,7 @@ from tagmill.tag_system.errors import ConfigError, DataError, InputChangedError,
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import files, images, parts
 from tagmill.transforms.digests import value_digest
+from tagmill.transforms.given import check_captions, given_labels
 from tagmill.transforms.readers import access, folder, jsonl, webdataset
 from tagmill.transforms.readers.base import (
     HashingStream,
@@ -39,8 +40,10 @@ SCHEMA = pa.schema(
         pa.field("image", images.IMAGE_REFERENCE, nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
+        pa.field("orientation", pa.int32(), nullable=False),
         pa.field("format", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("phash", pa.uint64(), nullable=False),
         pa.field("captions", pa.list_(pa.string()), nullable=False),
         pa.field(
             "labels",
@@ -93,7 +96,7 @@ class Ingest(Stage[IngestConfig]):
     """Reads sources; the only stage whose unit of work is a source file, which gives one part or more."""
 
     name = "ingest"
-    version = 3
+    version = 4
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -207,31 +210,29 @@ def _make_part(
     """Make one part of a source and commit it; returns the number of its examples, live and dead."""
     start = time.perf_counter()
     rows, dead = [], []
-    count = captions = 0
+    count = captions = undecided = 0
     for row, example, loaded in _loaded(examples, stage):
         count += 1
         key = f"{config.name}/{_printable(example.key)}"
         try:
             record, info = _checked(example, loaded)
             texts, lost = check_captions(record.captions, stage.config.max_caption_characters)
-            rows.append({"row": row, "key": key} | _row(record, info, texts, config, stage))
+            labels, on_trust = given_labels(record.fields, info, config)
+            given = {"captions": texts, "labels": labels}
+            rows.append({"row": row, "key": key} | given | _row(record, info, config, stage))
             captions += len(texts)
+            undecided += on_trust
             dead += [parts.Dead.of(row, key, error, index) for index, error in lost.items()]
         except DataError as error:
             dead.append(parts.Dead.of(row, key, error))
     table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
-    output = parts.Output(table, count, captions, dead, notes={"source": task.name, "input": config.name})
+    notes = {"source": task.name, "input": config.name, "boxes_undecided": undecided}
+    output = parts.Output(table, count, captions, dead, notes=notes)
     output.seconds["total"] = time.perf_counter() - start
     gone = sorted(d.row for d in dead if d.unit == "example")
+    fingerprint = part_fingerprint(task, name)
     header = parts.make_header(
-        stage.name,
-        stage.version,
-        name,
-        part_fingerprint(task, name),
-        stage.meaning,
-        output,
-        gone,
-        libraries(),
+        stage.name, stage.version, name, fingerprint, stage.meaning, output, gone, libraries()
     )
     parts.commit(folder, header, output)
     return count
@@ -296,52 +297,7 @@ def _printable(key: str) -> str:
     return shown[:MAX_KEY_CHARACTERS]
 
 
-def check_captions(
-    captions: Iterable[Any], max_characters: int
-) -> tuple[list[str | None], dict[int, DataError]]:
-    """Clean an example's captions: surrounding space and repetitions go, a bad one leaves a hole.
-
-    Returns the captions, None for a bad one, so that an index means the same everywhere; and the errors by
-    index.
-    """
-    kept: list[str | None] = []
-    seen: set[str] = set()
-    lost: dict[int, DataError] = {}
-    for caption in captions:
-        try:
-            text = _caption(caption, max_characters)
-        except DataError as error:
-            lost[len(kept)] = error
-            kept.append(None)
-        else:
-            if text not in seen:
-                seen.add(text)
-                kept.append(text)
-    return kept, lost
-
-
-def _caption(caption: Any, max_characters: int) -> str:
-    if not isinstance(caption, str):
-        raise DataError(Reason.CAPTION_NOT_TEXT, f"{type(caption).__name__} {str(caption)[:80]!a}")
-    text = caption.strip()
-    if not text:
-        raise DataError(Reason.CAPTION_EMPTY, "the caption is empty")
-    if len(text) > max_characters:
-        detail = f"{len(text)} characters; the limit is {max_characters} (ingest.max_caption_characters)"
-        raise DataError(Reason.CAPTION_TOO_LONG, f"{detail}: {text[:80]!a}")
-    if not _is_whole(text):
-        raise DataError(Reason.CAPTION_NOT_TEXT, f"half a character: {text[:80]!a}")
-    return text
-
-
-def _is_whole(text: str) -> bool:
-    """Tell whether a text has no half characters (lone surrogates), which no file can hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _row(
-    record: Record, info: images.ImageInfo, captions: list[str | None], config: InputConfig, stage: Ingest
-) -> dict[str, Any]:
+def _row(record: Record, info: images.ImageInfo, config: InputConfig, stage: Ingest) -> dict[str, Any]:
     used = {*config.captions, config.labels}
     meta = {name: value for name, value in record.fields.items() if name not in used}
     try:
@@ -349,53 +305,7 @@ def _row(
     except ValueError as error:
         raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is no JSON: {error}") from error
     split = config.split or _split(meta.get("split")) or _hashed_split(info.sha256, stage.config)
-    return {
-        "image": record.image,
-        **asdict(info),
-        "captions": captions,
-        "labels": parse_labels(record.fields.get(config.labels) if config.labels else None),
-        "meta": meta_text,
-        "split": split,
-    }
-
-
-def parse_labels(value: Any) -> list[dict[str, Any]]:
-    """Read given labels: names, or objects with a name and perhaps a box.
-
-    An object's name is its `name`, `category`, `label` or `tag`; its box is `box` (x1, y1, x2, y2) or
-    COCO's `bbox` (x, y, width, height), in pixels. Raises DataError.
-    """
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise DataError(Reason.RECORD_INVALID, f"labels must be a list, got {str(value)[:80]!a}")
-    return [_label(item) for item in value]
-
-
-def _label(item: Any) -> dict[str, Any]:
-    if isinstance(item, str) and _is_whole(item):
-        return {"name": item, "box": None}
-    if isinstance(item, dict):
-        values = [item.get(name) for name in ("name", "category", "label", "tag")]
-        names = [value for value in values if isinstance(value, str) and _is_whole(value)]
-        if names:
-            return {"name": names[0], "box": _box(item)}
-    raise DataError(Reason.RECORD_INVALID, f"no label: {str(item)[:80]!a}")
-
-
-def _box(label: dict[str, Any]) -> list[float] | None:
-    corners, sized = label.get("box"), label.get("bbox")
-    box = corners or sized
-    if not box:
-        return None
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))):
-        raise DataError(Reason.RECORD_INVALID, f"no box: {str(box)[:80]!a}")
-    x, y, a, b = map(float, box)
-    return [x, y, a, b] if corners else [x, y, x + a, y + b]
-
-
-def _is_coordinate(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
+    return {"image": record.image, **asdict(info), "meta": meta_text, "split": split}
 
 
 def _split(value: Any) -> Split | None:

@@ -4,23 +4,19 @@ The training view is the recipe of RAM and Tag2Text, which is BLIP's: a random c
 area, bicubic; a flip; two operations of RandAugment at level 5 of 10, each with probability 0.5.
 """
 
-import io
-import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image as pillow
-from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  imported, they are in OPEN
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from tagmill.models import pixels
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.preprocess import prepare
 from tagmill.tag_system.errors import DataError, Reason
-from tagmill.tag_system.shard_contract import EXTENSIONS
 
 View: TypeAlias = Callable[[pillow.Image, int], Tensor]
 """RGB image and seed -> float32 [3, height, width], the same size for all; the seed decides all chance."""
@@ -95,43 +91,21 @@ class PlainView:
 
 
 def decode(data: bytes, max_pixels: int) -> pillow.Image:
-    """Decode the image of a shard to RGB, as stored; transparency is laid on white.
+    """Decode the image of a shard to RGB, upright; transparency is laid on white.
 
     No format but those of the shard contract is tried, and no pixel is decoded before the header has told
     the size. Raises DataError.
     """
     try:
-        image = _identify(data)
+        image = pixels.identify(data)
     except (OSError, ValueError) as error:
         raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
     if image is None:
-        raise DataError(Reason.IMAGE_UNREADABLE, f"not a readable {'/'.join(EXTENSIONS)}")
+        raise DataError(Reason.IMAGE_UNREADABLE, f"not a readable {'/'.join(pixels.FORMATS)}")
     if image.width * image.height > max_pixels:
         raise DataError(Reason.IMAGE_TOO_LARGE, f"{image.width} x {image.height}, max_pixels is {max_pixels}")
     try:
         image.load()
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise DataError(Reason.IMAGE_TRUNCATED, str(error)) from error
-    return _rgb(image)
-
-
-def _identify(data: bytes) -> pillow.Image | None:
-    """Find the format that can read the header.
-
-    Not by Pillow's `open`, which warns of or refuses sizes by a limit that is global to the process.
-    """
-    for name in EXTENSIONS:
-        make, accepts = pillow.OPEN[name]
-        if accepts is None or accepts(data[:16]) is True:
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow passes over them
-                return make(io.BytesIO(data), "")
-    return None
-
-
-def _rgb(image: pillow.Image) -> pillow.Image:
-    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip and not scale
-        image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+    return pixels.rgb(image)

@@ -12,7 +12,8 @@ from ingested import check_counts, letters, rows
 from sources import encode, write_tar
 from stage_runs import Bench
 from tagmill.tag_system.errors import DataError, Reason
-from tagmill.transforms.ingest import IngestConfig, check_captions, parse_labels
+from tagmill.transforms.given import check_captions, parse_labels
+from tagmill.transforms.ingest import IngestConfig
 
 
 def test_as_many_captions_as_a_line_can_hold_are_gone_through_once():

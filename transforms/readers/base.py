@@ -30,7 +30,8 @@ class InputConfig(StageConfig):
     `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` the folder that a
     `jsonl` input's image paths are relative to (default: the folder of the file). `captions` and `labels`
     name JSON fields; a `.txt` member of a webdataset is a caption too, and so is each line of a `.txt` file
-    beside an image in a folder. `split` overrides what the source says.
+    beside an image in a folder. `boxes` says whether given boxes are of the stored or of the upright pixels;
+    `auto` goes by the size that an example notes. `split` overrides what the source says.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -39,6 +40,7 @@ class InputConfig(StageConfig):
     images: str | None = None
     captions: list[str] = ["captions", "caption"]
     labels: str | None = "labels"
+    boxes: Literal["stored", "upright", "auto"] = "auto"
     split: Split | None = None
 
 

@@ -1,0 +1,120 @@
+"""What a source gives beside an image, checked: captions, and labels with boxes that stand upright."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from tagmill.models.pixels import turned_box, turned_size
+from tagmill.tag_system.errors import DataError, Reason
+from tagmill.transforms.images import ImageInfo
+from tagmill.transforms.readers.base import InputConfig
+
+
+def check_captions(
+    captions: Iterable[Any], max_characters: int
+) -> tuple[list[str | None], dict[int, DataError]]:
+    """Clean an example's captions: surrounding space and repetitions go, a bad one leaves a hole.
+
+    Returns the captions, None for a bad one, so that an index means the same everywhere; and the errors by
+    index.
+    """
+    kept: list[str | None] = []
+    seen: set[str] = set()
+    lost: dict[int, DataError] = {}
+    for caption in captions:
+        try:
+            text = _caption(caption, max_characters)
+        except DataError as error:
+            lost[len(kept)] = error
+            kept.append(None)
+        else:
+            if text not in seen:
+                seen.add(text)
+                kept.append(text)
+    return kept, lost
+
+
+def _caption(caption: Any, max_characters: int) -> str:
+    if not isinstance(caption, str):
+        raise DataError(Reason.CAPTION_NOT_TEXT, f"{type(caption).__name__} {str(caption)[:80]!a}")
+    text = caption.strip()
+    if not text:
+        raise DataError(Reason.CAPTION_EMPTY, "the caption is empty")
+    if len(text) > max_characters:
+        detail = f"{len(text)} characters; the limit is {max_characters} (ingest.max_caption_characters)"
+        raise DataError(Reason.CAPTION_TOO_LONG, f"{detail}: {text[:80]!a}")
+    if not _is_whole(text):
+        raise DataError(Reason.CAPTION_NOT_TEXT, f"half a character: {text[:80]!a}")
+    return text
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether a text has no half characters (lone surrogates), which no file can hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def given_labels(
+    fields: Mapping[str, Any], info: ImageInfo, config: InputConfig
+) -> tuple[list[dict[str, Any]], bool]:
+    """Read an example's given labels, with their boxes in upright pixels.
+
+    Also tells whether it had to be taken on trust that the boxes are of stored pixels. Raises DataError.
+    """
+    labels = parse_labels(fields.get(config.labels) if config.labels else None)
+    boxed = [label for label in labels if label["box"]]
+    if not boxed or info.orientation == 1:
+        return labels, False
+    stored = turned_size(info.width, info.height, info.orientation)
+    pixels = config.boxes if config.boxes != "auto" else _pixels_of(fields, (info.width, info.height), stored)
+    if pixels != "upright":
+        for label in boxed:
+            label["box"] = list(turned_box(label["box"], info.orientation, *stored))
+    return labels, pixels is None
+
+
+def _pixels_of(
+    fields: Mapping[str, Any], upright: tuple[int, int], stored: tuple[int, int]
+) -> Literal["stored", "upright"] | None:
+    """Tell by the size that a source noted which pixels it saw; None where that fits both or neither."""
+    noted = fields.get("width"), fields.get("height")
+    if upright == stored or noted not in (upright, stored):
+        return None
+    return "upright" if noted == upright else "stored"
+
+
+def parse_labels(value: Any) -> list[dict[str, Any]]:
+    """Read given labels: names, or objects with a name and perhaps a box.
+
+    An object's name is its `name`, `category`, `label` or `tag`; its box is `box` (x1, y1, x2, y2) or
+    COCO's `bbox` (x, y, width, height), in pixels. Raises DataError.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(Reason.RECORD_INVALID, f"labels must be a list, got {str(value)[:80]!a}")
+    return [_label(item) for item in value]
+
+
+def _label(item: Any) -> dict[str, Any]:
+    if isinstance(item, str) and _is_whole(item):
+        return {"name": item, "box": None}
+    if isinstance(item, dict):
+        values = [item.get(name) for name in ("name", "category", "label", "tag")]
+        names = [value for value in values if isinstance(value, str) and _is_whole(value)]
+        if names:
+            return {"name": names[0], "box": _box(item)}
+    raise DataError(Reason.RECORD_INVALID, f"no label: {str(item)[:80]!a}")
+
+
+def _box(label: dict[str, Any]) -> list[float] | None:
+    corners, sized = label.get("box"), label.get("bbox")
+    box = corners or sized
+    if not box:
+        return None
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))):
+        raise DataError(Reason.RECORD_INVALID, f"no box: {str(box)[:80]!a}")
+    x, y, a, b = map(float, box)
+    return [x, y, a, b] if corners else [x, y, x + a, y + b]
+
+
+def _is_coordinate(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
