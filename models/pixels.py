@@ -47,7 +47,7 @@ FORMATS = tuple(_OPENERS)
 
 
 def identify(data: bytes) -> pillow.Image | None:
-    """Find the format that can read the header; None if none can. Raises OSError or ValueError, as Pillow does.
+    """Find the format that can read the header; None if none can. Raises OSError, ValueError.
 
     Not by Pillow's `open`, which refuses images over a limit of its own, a global of the module: a larger cap
     would not hold without lifting it for everybody in the process.

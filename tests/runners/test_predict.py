@@ -16,6 +16,7 @@ from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.pipeline.prediction import Batch
 from tagmill.runners.predict import predict
 from tagmill.tag_system.errors import ConfigError
+from turned import turned
 
 CLASSES = ("dog", "cat", "red", "unheard-of")
 
@@ -76,6 +77,17 @@ def test_tags_have_scores_names_and_boxes(model, photo, vocabulary, tmp_path):
         assert all(0 <= box["x1"] < box["x2"] <= 90 for box in tags[name]["boxes"])
     with PIL.Image.open(tmp_path / "drawn" / "photo.tags.png") as picture:
         assert picture.width > 800
+
+
+def test_a_photo_taken_on_its_side_is_predicted_upright(model, photo, tmp_path):
+    with PIL.Image.open(photo) as image:
+        (tmp_path / "side.png").write_bytes(turned(image, 6))
+    boxes = ["--boxes", "--localizer", model / "localizer", "--box-threshold", 0, "--json"]
+    out, _ = call("predict", photo, tmp_path / "side.png", "--model", model / "tagger", *boxes)
+    upright, side = map(json.loads, out.splitlines())
+    assert upright.pop("image") != side.pop("image")
+    assert side == upright
+    assert (side["width"], side["height"]) == (90, 60)
 
 
 def test_without_boxes_and_with_one_threshold(model, photo, vocabulary, capsys):

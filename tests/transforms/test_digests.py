@@ -14,6 +14,7 @@ from tagmill.transforms.digests import table_digest, value_digest
 SCHEMA = pa.schema(
     [
         pa.field("row", pa.int32()),
+        pa.field("hash", pa.uint64()),
         pa.field("name", pa.string()),
         pa.field("bytes", pa.binary()),
         pa.field("flag", pa.bool_()),
@@ -32,6 +33,7 @@ mention = st.fixed_dictionaries({"tag": st.none() | text, "start": st.none() | s
 record = st.fixed_dictionaries(
     {
         "row": st.none() | st.integers(0, 9),
+        "hash": st.none() | st.integers(0, 2**64 - 1),
         "name": st.none() | text,
         "bytes": st.none() | st.binary(max_size=4),
         "flag": st.none() | st.booleans(),
