@@ -28,6 +28,7 @@ TURNS = {
 }
 """What brings a stored picture upright, by its EXIF orientation; 1 stands upright already."""
 
+_PREFIX = b"Exif\0\0"
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _INTEGERS = {3: "H", 4: "I"}
 """Types that an orientation is written in, as `struct` calls them: SHORT, and LONG against the rule."""
@@ -99,10 +100,8 @@ def orientation(image: pillow.Image) -> int:
     if not isinstance(exif, bytes):
         return 1
     start = 0
-    for _ in range(
-        2
-    ):  # the prefix is JPEG's; some writers put it into other formats, where Pillow adds its own
-        start += 6 * exif.startswith(b"Exif\0\0", start)
+    for _ in range(2):  # one is of JPEG; some writers put it into a PNG, before which Pillow puts its own
+        start += len(_PREFIX) * exif.startswith(_PREFIX, start)
     order = _BYTE_ORDERS.get(exif[start : start + 4])
     try:
         found = _orientation(exif, start, order) if order else 1
