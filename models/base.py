@@ -2,6 +2,7 @@
 
 A model is constructed from the options in the config, cheaply: the constructor checks the options and
 names a missing file, and reads no weights. `load()` reads them, once, in the process that predicts.
+`prepare(image)` then runs in the threads that decode, and `predict` on batches of what it gave.
 A user's own model needs no base class: any class of this shape, named in the config as
 `package.module:Class`, is used in the same way as the built-in ones.
 """
@@ -22,6 +23,9 @@ Image: TypeAlias = NDArray[np.uint8]
 """Pixels of one image, RGB, shape (height, width, 3), upright: an EXIF orientation has been applied."""
 
 Floats: TypeAlias = NDArray[np.float32]
+
+Prepared: TypeAlias = Any
+"""What a model's `prepare` made of one image, for its own `predict`; nobody else looks inside."""
 
 
 @dataclass(frozen=True)
@@ -47,50 +51,82 @@ class Model(Protocol):
         """Read the weights into memory or onto the device."""
 
 
-class Tagger(Model, Protocol):
+class PixelModel(Model, Protocol):
+    """A model that looks at images: each is prepared ahead, in a thread, and predicted in a batch."""
+
+    def prepare(self, image: Image) -> Prepared:
+        """Resize and normalise one image; called after `load`, from several threads at a time."""
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say how wide and high, in pixels, an image of this size is once prepared; works before `load`."""
+
+
+class Tagger(PixelModel, Protocol):
     """Scores every class of a fixed list on whole images."""
 
     @property
     def classes(self) -> Sequence[str]:
-        """Class names in the order of the scores; known after `load`."""
+        """Class names in the order of the scores; known before `load`, without weights."""
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
+    def predict(self, batch: Sequence[Prepared]) -> list[Floats]:
         """Score every class of each image: float32 (len(classes),) in 0..1."""
 
 
-class Localizer(Model, Protocol):
+class Localizer(PixelModel, Protocol):
     """Finds boxes for the tags that it is asked about."""
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """Names that can be asked, or None for any text; known after `load`."""
+        """Names that can be asked, or None for any text; known before `load`, without weights."""
 
-    def predict(self, images: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
-        """Look in each image for the names of its own prompt; an empty prompt finds nothing."""
+    def predict(self, batch: Sequence[Prepared], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
+        """Look in each image for the names of its own prompt; an empty prompt finds nothing.
+
+        Boxes are in pixels of the image as it was before `prepare`.
+        """
 
 
-class Embedder(Model, Protocol):
+class Embedder(PixelModel, Protocol):
     """Embeds images, and names where it can, into one space of unit vectors."""
 
-    def predict(self, images: Sequence[Image]) -> Floats:
-        """Embed each image: float32 (len(images), dimension), rows of length 1."""
+    def predict(self, batch: Sequence[Prepared]) -> Floats:
+        """Embed each image: float32 (len(batch), dimension), rows of length 1."""
 
     def text(self, names: Sequence[str]) -> list[Floats | None]:
         """Embed each name: float32 (dimension,) of length 1, None for a name it cannot embed."""
 
 
-class FeatureModel(Model, Protocol):
+class FeatureModel(PixelModel, Protocol):
     """Gives features of images for a tagger to be distilled from."""
 
-    def image_features(self, images: Sequence[Image]) -> Floats:
-        """Give the features of each image, of any length: float32 (len(images), dimension)."""
+    def image_features(self, batch: Sequence[Prepared]) -> Floats:
+        """Give the features of each image, of any length: float32 (len(batch), dimension)."""
 
 
-class Captioner(Model, Protocol):
+class Captioner(PixelModel, Protocol):
     """Writes one caption for each image."""
 
-    def predict(self, images: Sequence[Image]) -> list[str]:
+    def predict(self, batch: Sequence[Prepared]) -> list[str]:
         """Caption each image."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Is `tag` there? In `box`: x1, y1, x2, y2 in upright pixels of the image; None is the whole image."""
+
+    tag: str
+    box: tuple[float, float, float, float] | None = None
+
+
+class Verifier(PixelModel, Protocol):
+    """Says how likely it is that a tag is there, in an image or in a box of it."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """Tags that can be asked, or None for any text; known before `load`, without weights."""
+
+    def predict(self, batch: Sequence[Prepared], questions: Sequence[Sequence[Question]]) -> list[Floats]:
+        """Answer each image's own questions: float32 (len(its questions),) in 0..1, NaN for no answer."""
 
 
 BUILT_IN = {
@@ -128,6 +164,19 @@ def create(name: str, options: Mapping[str, Any]) -> Any:
         return factory(**options)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise ConfigError(f"model {name!r} with options {dict(options)}: {error}") from error
+
+
+def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:
+    """Construct a `PixelModel`, see `create`. Raises ConfigError also for a class that lacks its methods."""
+    model = create(name, options)
+    missing = [method for method in ("prepare", "size_of") if not callable(getattr(model, method, None))]
+    if missing:
+        raise ConfigError(
+            f"model {name!r} has no method {' and no '.join(missing)}: a model prepares each image in the "
+            'decode threads and predict takes what it gave; add "def prepare(self, image): return image" and '
+            '"def size_of(self, width, height): return width, height" to keep predict as it is'
+        )
+    return model
 
 
 def file_digest(path: str | Path) -> str:

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tagmill.models import pretrained
-from tagmill.models.base import Boxes, Image
+from tagmill.models.base import Boxes, Image, Prepared
+from tagmill.models.grounding_dino_images import Picture, Preparation
 from tagmill.tag_system.errors import ConfigError, DataError, Reason
 from tagmill.tag_system.prompts import Text, build
 
@@ -94,6 +95,7 @@ class GroundingDino:
             needs=NEEDS,
             fetch=("*.json", "*.txt", "*.safetensors"),
         )
+        self._images = Preparation(self._source.folder, shortest, longest, pad_to)
         if not on_hub:
             _check_family(Path(path))
         self._fingerprint: str | None = None
@@ -123,6 +125,7 @@ class GroundingDino:
         self._dtype = getattr(torch, self._options["dtype"])
         try:
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            _ = self._images.edges  # read here, in one thread
             model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
                 folder,
                 dtype=self._dtype,
@@ -135,18 +138,26 @@ class GroundingDino:
         if report["missing_keys"]:
             # transformers fills what a file lacks with random numbers and goes on.
             raise ConfigError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
-        self._tokenizer, self._processor = processor.tokenizer, processor.image_processor
+        self._tokenizer = processor.tokenizer
         _check_vocabulary(self._tokenizer, folder)
         self._place = pretrained.resolve_device(self._device)
         self._tokens: dict[str, list[int]] = {}
         self._model = model.to(self._place).eval()
 
-    def predict(self, images: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
+    def prepare(self, image: Image) -> Prepared:
+        """Resize, normalise and pad one image, on the CPU."""
+        return self._images.prepare(image)
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of such an image resized and padded; read from the checkpoint's small files."""
+        return self._images.size_of(width, height)
+
+    def predict(self, batch: Sequence[Prepared], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
         """Find the tags of each image's own prompt in it; see `Localizer`.
 
         Boxes lie inside the image, have sides of at least one pixel, and are sorted by tag, falling
         score and corners. A prompt over the model's text length is asked in several texts; at most
-        len(images) texts run at a time. An empty prompt costs nothing.
+        len(batch) texts run at a time. An empty prompt costs nothing.
 
         Raises ValueError for a tag without any token or with more than one text can hold,
         FloatingPointError if the model answers with NaN (float16 can overflow), and DataError if
@@ -155,16 +166,15 @@ class GroundingDino:
         """
         import torch
 
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
+        if len(batch) != len(prompts):
+            raise ValueError(f"{len(batch)} images but {len(prompts)} prompts")
         jobs = [(i, text) for i, prompt in enumerate(prompts) for text in self._texts(prompt)]
-        found: list[list[Boxes]] = [[] for _ in images]
+        found: list[list[Boxes]] = [[] for _ in batch]
         with torch.inference_mode():
-            inputs = {i: self._pixels(images[i]) for i in dict.fromkeys(i for i, _ in jobs)}
-            for batch in _batches(jobs, inputs, len(images)):
-                scores, boxes = self._run(batch, inputs)
-                for (i, text), score, box in zip(batch, scores, boxes, strict=True):
-                    found[i].append(self._boxes(text, score, box, images[i].shape))
+            for some in _batches(jobs, batch, len(batch)):
+                scores, boxes = self._run([text for _, text in some], [batch[i] for i, _ in some])
+                for (i, text), score, box in zip(some, scores, boxes, strict=True):
+                    found[i].append(self._boxes(text, score, box, batch[i].shape))
         return [_join(parts) for parts in found]
 
     def _texts(self, prompt: Sequence[str]) -> list[Text]:
@@ -186,46 +196,25 @@ class GroundingDino:
             self._tokens[tag] = [i for i in ids if i not in (CLS, SEP, DOT, QUESTION)]
         return self._tokens[tag]
 
-    def _pixels(self, image: Image) -> Any:
-        """Resize and normalise one image; return it padded, and the mask of its own pixels."""
-        import torch
-
-        size = dict(self._processor.size)
-        size["shortest_edge"] = self._options["shortest"] or size["shortest_edge"]
-        size["longest_edge"] = self._options["longest"] or size["longest_edge"]
-        # Of a side so short nothing would be left.
-        least = -(-max(image.shape[:2]) // size["longest_edge"])
-        image = np.repeat(image, -(-least // image.shape[0]), 0) if image.shape[0] < least else image
-        image = np.repeat(image, -(-least // image.shape[1]), 1) if image.shape[1] < least else image
-        pixels = self._processor(
-            images=[image],
-            size=size,
-            do_pad=False,
-            return_tensors="pt",
-            input_data_format="channels_last",
-            device=self._place,
-        )["pixel_values"][0]
-        _, height, width = pixels.shape
-        below, right = -height % self._options["pad_to"], -width % self._options["pad_to"]
-        mask = torch.ones(height, width, dtype=torch.long, device=self._place)
-        pad = torch.nn.functional.pad
-        return pad(pixels, (0, right, 0, below)).to(self._dtype), pad(mask, (0, right, 0, below))
-
-    def _run(self, batch: Sequence[Job], inputs: dict[int, Any]) -> tuple[Any, Any]:
+    def _run(self, texts: Sequence[Text], images: Sequence[Picture]) -> tuple[Any, Any]:
         """Run texts on images of one size: scores (n, queries, tokens), boxes (n, queries, 4)."""
         import torch
 
-        length = max(len(text.ids) for _, text in batch)
-        ids = torch.zeros(len(batch), length, dtype=torch.long)
+        length = max(len(text.ids) for text in texts)
+        ids = torch.zeros(len(texts), length, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, (_, text) in enumerate(batch):
+        for row, text in enumerate(texts):
             ids[row, : len(text.ids)] = torch.tensor(text.ids)
             mask[row, : len(text.ids)] = 1
-        pixels = torch.stack([inputs[i][0] for i, _ in batch])
+        pixels = torch.stack([image.pixels for image in images]).to(self._place, self._dtype)
+        inside = torch.zeros(len(images), *pixels.shape[2:], dtype=torch.long)
+        for row, image in enumerate(images):
+            high, wide = image.inside
+            inside[row, :high, :wide] = 1
         try:
             output = self._model(
                 pixel_values=pixels,
-                pixel_mask=torch.stack([inputs[i][1] for i, _ in batch]),
+                pixel_mask=inside.to(self._place),
                 input_ids=ids.to(self._place),
                 attention_mask=mask.to(self._place),
                 token_type_ids=torch.zeros_like(ids).to(self._place),
@@ -241,7 +230,7 @@ class GroundingDino:
             raise FloatingPointError(f"Grounding DINO gave NaN in {self._options['dtype']}")
         return scores, boxes
 
-    def _boxes(self, text: Text, scores: Any, boxes: Any, shape: tuple[int, ...]) -> Boxes:
+    def _boxes(self, text: Text, scores: Any, boxes: Any, shape: tuple[int, int]) -> Boxes:
         """Reduce the scores (queries, tokens) of one text to its tags; keep the good boxes."""
         import torch
         from torchvision.ops import (
@@ -249,7 +238,7 @@ class GroundingDino:
             box_convert,
         )
 
-        height, width, _ = shape
+        height, width = shape
         by_tag = torch.zeros(len(scores), len(text.tags)).scatter_reduce_(
             1,
             torch.tensor(text.owners).expand(len(scores), -1),
@@ -287,11 +276,11 @@ def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
         )
 
 
-def _batches(jobs: Sequence[Job], inputs: dict[int, Any], limit: int) -> Iterator[list[Job]]:
+def _batches(jobs: Sequence[Job], images: Sequence[Picture], limit: int) -> Iterator[list[Job]]:
     """Group jobs by the processed size of their image, at most `limit` in a batch."""
     by_size: dict[tuple[int, ...], list[Job]] = {}
     for job in jobs:
-        by_size.setdefault(tuple(inputs[job[0]][0].shape), []).append(job)
+        by_size.setdefault(tuple(images[job[0]].pixels.shape), []).append(job)
     for group in by_size.values():
         for start in range(0, len(group), limit):
             yield group[start : start + limit]

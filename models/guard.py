@@ -1,18 +1,21 @@
 """Calls a model in batches, so that a full memory or a bad image does not end the run.
 
 This is the one place of the engine that catches whatever a model raises. A stage calls every model,
-built-in or plug-in, through `predict`; the models themselves run the batch that they are given.
+built-in or plug-in, through `prepare` and `predict`; the models themselves run what they are given.
 """
 
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
 from tagmill.tag_system.errors import ConfigError, DataError, Reason
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MAX_FAILURES = 3
+"""Images that a model may fail on, in one part or one call, before that counts as a bug."""
 
 MEMORY_PHRASES = (
     "out of memory",
@@ -23,12 +26,50 @@ MEMORY_PHRASES = (
 """What libraries say, in lower case, in a RuntimeError that means: not enough memory."""
 
 
+class Failures:
+    """Counts the images that a model failed on: more than `most` are a bug and not bad images."""
+
+    def __init__(self, most: int = MAX_FAILURES) -> None:
+        self._most, self._count = most, 0
+
+    @property
+    def left(self) -> int:
+        """How many more may fail."""
+        return self._most - self._count
+
+    def add(self, results: Iterable[object]) -> None:
+        """Count what failed of some images. Raises what the model raised on the one too many."""
+        for result in results:
+            if isinstance(result, DataError) and result.reason is Reason.MODEL_FAILED:
+                self._count += 1
+                if self._count > self._most:
+                    raise result.__cause__ or result
+
+
+def prepare(call: Callable[[], Result]) -> Result | DataError:
+    """Prepare one image; whatever the model raises is that image's `DataError`, for `Failures` to count.
+
+    A DataError is handed back as it is: the model has judged the image. Any other exception becomes the
+    cause of a `DataError(MODEL_FAILED)`. ConfigError passes through.
+    """
+    try:
+        return call()
+    except ConfigError:
+        raise
+    except DataError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  a model may raise anything; see `Failures`
+        failure = _failure(error)
+        failure.__cause__ = error
+        return failure
+
+
 def predict(
     call: Callable[[list[Item]], Collection[Result]],
     items: Sequence[Item],
     batch_size: int,
     *,
-    max_failures: int = 3,
+    max_failures: int = MAX_FAILURES,
 ) -> list[Result | DataError]:
     """Run `call` over the items in batches; return one result for each item, in order.
 
@@ -67,7 +108,7 @@ def predict(
             failures += 1
             if failures > max_failures:
                 raise error
-            results.append(DataError(Reason.MODEL_FAILED, f"{type(error).__name__}: {error}"))
+            results.append(_failure(error))
     return results
 
 
@@ -82,6 +123,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in MEMORY_PHRASES)
+
+
+def _failure(error: Exception) -> DataError:
+    return DataError(Reason.MODEL_FAILED, f"{type(error).__name__}: {error}")
 
 
 def _split(batch: list[Item], size: int) -> list[list[Item]]:

@@ -1,12 +1,13 @@
 """CLIP (arXiv 2103.00020) through open_clip as an embedder of images and names."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tagmill.models.base import Floats, Image
+from tagmill.models.base import Floats, Image, Prepared
 from tagmill.models.pretrained import Source, check_dtype, digest, resolve_device
 from tagmill.tag_system.errors import ConfigError
 
@@ -17,6 +18,9 @@ HUB_WEIGHTS = ("open_clip*.safetensors",)
 PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 RESIZE = {"pad": "longest", "squash": "squash", "crop": "shortest"}
 """What open_clip calls each value of `fit`."""
+
+IMAGE_SIZE = 224
+"""Height and width of a model whose config does not say."""
 
 TEXTS_AT_ONCE = 256
 
@@ -60,6 +64,7 @@ class OpenClip:
         elif pretrained is not None:
             raise ConfigError(f"model {model!r} brings its own weights: leave pretrained out")
         self._fingerprint: str | None = None
+        self._side: tuple[int, int] | None = None
         self._vectors: dict[str, Floats] = {}
         self._model: Any = None
 
@@ -103,30 +108,40 @@ class OpenClip:
         self._input_dtype = open_clip.get_input_dtype(precision)
         self._preprocess = self._transform()
 
-    def predict(self, images: Sequence[Image]) -> Floats:
-        """Embed the images as one batch: float32 (len(images), dimension), rows of length 1."""
-        import torch
-
-        if not images:
-            return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
-        with torch.inference_mode():
-            return _unit(self._model.encode_image(self._pixels(images)))
-
-    def image_features(self, images: Sequence[Image]) -> Floats:
-        """Give the images' features as CLIP makes them, of any length: float32 (len(images), dimension)."""
-        import torch
-
-        if not images:
-            return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
-        with torch.inference_mode():
-            return _finite(self._model.encode_image(self._pixels(images)))
-
-    def _pixels(self, images: Sequence[Image]) -> Any:
+    def prepare(self, image: Image) -> Prepared:
+        """Resize and normalise one image: a tensor, float32 (3, height, width)."""
         import PIL.Image
+
+        return self._preprocess(self._thick(PIL.Image.fromarray(image)))
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of a prepared image, the same for all; read from the model's config."""
+        if self._side is None:
+            self._side = self._image_size()
+        return self._side
+
+    def predict(self, batch: Sequence[Prepared]) -> Floats:
+        """Embed the images as one batch: float32 (len(batch), dimension), rows of length 1."""
         import torch
 
-        batch = torch.stack([self._preprocess(self._thick(PIL.Image.fromarray(image))) for image in images])
-        return batch.to(self._place, self._input_dtype)
+        if not batch:
+            return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
+        with torch.inference_mode():
+            return _unit(self._model.encode_image(self._pixels(batch)))
+
+    def image_features(self, batch: Sequence[Prepared]) -> Floats:
+        """Give the images' features as CLIP makes them, of any length: float32 (len(batch), dimension)."""
+        import torch
+
+        if not batch:
+            return np.zeros((0, self.text(["image"])[0].shape[0]), np.float32)
+        with torch.inference_mode():
+            return _finite(self._model.encode_image(self._pixels(batch)))
+
+    def _pixels(self, batch: Sequence[Prepared]) -> Any:
+        import torch
+
+        return torch.stack(list(batch)).to(self._place, self._input_dtype)
 
     def text(self, names: Sequence[str]) -> list[Floats]:
         """Embed each name in the template: float32 (dimension,) of length 1; computed once a name.
@@ -157,6 +172,23 @@ class OpenClip:
         if min(image.size) >= least:
             return image
         return image.resize((max(image.width, least), max(image.height, least)))
+
+    def _image_size(self) -> tuple[int, int]:
+        """Read the width and height of the model's input. Raises ConfigError if no config says it."""
+        if self._source is not None:
+            file = self._source.folder() / CONFIG
+            try:
+                config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"{file} is no config of open_clip ({error!r})") from error
+        else:
+            import open_clip
+
+            config = open_clip.get_model_config(self._name.replace("/", "-"))
+            if config is None:
+                raise ConfigError(f"open_clip knows no model {self._name!r}")
+        size = config["vision_cfg"].get("image_size", IMAGE_SIZE)
+        return (size, size) if isinstance(size, int) else (size[1], size[0])
 
     def _transform(self) -> Any:
         from open_clip.transform import PreprocessCfg, image_transform_v2

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from PIL.Image import Image as Picture
 
 from tagmill.models import guard
-from tagmill.models.base import Boxes, Captioner, Image, Localizer
+from tagmill.models.base import Boxes, Captioner, Image, Localizer, PixelModel, Prepared
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.pipeline.example import Example
 from tagmill.pipeline.picture import draw_example
@@ -55,11 +56,20 @@ class Batch:
             else:
                 self.images.append(Prediction(path, pixels))
 
+    def prepared(self, model: PixelModel) -> list[Prepared]:
+        """Prepare the images that are left for a model; those that it fails on leave too."""
+        found = [guard.prepare(partial(model.prepare, one.pixels)) for one in self.images]
+        guard.Failures().add(found)
+        return [made for _, made in self._keep(found)]
+
     def ask(
         self, call: Callable[[list[Item]], Collection[Answer]], items: Sequence[Item]
     ) -> list[tuple[Prediction, Answer]]:
         """Call a model on an item for each image; give the images that are left with its answers."""
-        answers = guard.predict(call, items, max(1, len(items)))
+        return self._keep(guard.predict(call, items, max(1, len(items))))
+
+    def _keep(self, answers: Sequence[Answer | DataError]) -> list[tuple[Prediction, Answer]]:
+        """Let the images go whose answer is an error; give the others with theirs."""
         given = []
         for one, answer in zip(self.images, answers, strict=True):
             if isinstance(answer, DataError):
@@ -69,17 +79,12 @@ class Batch:
         self.images = [one for one, _ in given]
         return given
 
-    @property
-    def pixels(self) -> list[Image]:
-        """What the images show."""
-        return [one.pixels for one in self.images]
-
 
 def tag(batch: Batch, tagger: RamTagger, vocabulary: Vocabulary, threshold: float | None) -> None:
     """Add the tags above the threshold: one for all, or the model's own, or 0.5 if it has none."""
     own = WITHOUT_THRESHOLDS if tagger.thresholds is None else np.asarray(tagger.thresholds, np.float32)
     limits = np.broadcast_to(own if threshold is None else threshold, len(tagger.classes))
-    for one, scores in batch.ask(tagger.predict, batch.pixels):
+    for one, scores in batch.ask(tagger.predict, batch.prepared(tagger)):
         for index in sorted(np.flatnonzero(scores > limits).tolist(), key=lambda i: -scores[i]):
             name = tagger.classes[index]
             one.tags.append(_tag(name, float(scores[index]), "tagger", vocabulary.resolve(name)))
@@ -87,7 +92,7 @@ def tag(batch: Batch, tagger: RamTagger, vocabulary: Vocabulary, threshold: floa
 
 def caption(batch: Batch, captioner: Captioner, parser: CaptionParser, vocabulary: Vocabulary) -> None:
     """Write captions, and add their tags: a source more for those that are there, after them the others."""
-    written = batch.ask(captioner.predict, batch.pixels)
+    written = batch.ask(captioner.predict, batch.prepared(captioner))
     for (one, text), mentions in zip(written, parser.parse([text for _, text in written]), strict=True):
         one.caption = text
         there = {known.name: tag for tag in one.tags if (known := vocabulary.resolve(tag["tag"]))}
@@ -104,10 +109,12 @@ def find(batch: Batch, localizer: Localizer, vocabulary: Vocabulary) -> None:
     def asked(one: Prediction) -> list[dict[str, Any]]:
         return [tag for tag in one.tags if _has_boxes(tag["tag"], vocabulary)]
 
-    def predict(part: list[tuple[Image, list[str]]]) -> Sequence[Boxes]:
-        return localizer.predict([pixels for pixels, _ in part], [prompts for _, prompts in part])
+    def predict(part: list[tuple[Prepared, list[str]]]) -> Sequence[Boxes]:
+        return localizer.predict([one for one, _ in part], [prompts for _, prompts in part])
 
-    items = [(one.pixels, [tag["tag"] for tag in asked(one)]) for one in batch.images]
+    prepared = batch.prepared(localizer)
+    prompts = [[tag["tag"] for tag in asked(one)] for one in batch.images]
+    items = list(zip(prepared, prompts, strict=True))
     for one, found in batch.ask(predict, items):
         tags = asked(one)
         for tag in tags:

@@ -33,6 +33,14 @@ def check_boxes(found: Boxes, names: int) -> None:
         raise ValueError(f"the model gave a box to a name that is not among the {names} of the prompt")
 
 
+def check_presence(scores: Floats, questions: int) -> None:
+    """Check a verifier's answers to `questions` questions of one image: in 0..1, or NaN for no answer."""
+    if np.shape(scores) != (questions,):
+        raise ValueError(f"the model gave answers of shape {np.shape(scores)}, expected ({questions},)")
+    given = scores[~np.isnan(scores)]
+    check_scores(given, len(given))
+
+
 def check_vectors(vectors: Floats, count: int) -> None:
     """Check `count` vectors of finite numbers."""
     if len(vectors) != count or np.ndim(vectors) != 2:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tagmill.models.base import Image
+from tagmill.models.base import Prepared
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser
 from tagmill.transforms.answers import check_texts
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
@@ -53,8 +53,8 @@ class Caption(ModelStage[CaptionConfig]):
     def process(self, inputs: Inputs) -> Output:
         """Caption the images of one part and parse what was written."""
 
-        def call(batch: list[tuple[int, Image]]) -> list[str]:
-            written: list[str] = self.model.predict([image for _, image in batch])
+        def call(batch: list[tuple[int, Prepared]]) -> list[str]:
+            written: list[str] = self.model.predict([one for _, one in batch])
             check_texts(written)
             return written
 

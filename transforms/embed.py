@@ -1,5 +1,6 @@
 """Embed: pixels + regions -> an embedding of every region, and how it compares with the image's tags."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -7,10 +8,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.models import base
-from tagmill.models.base import Floats, Image
+from tagmill.models.base import Floats, Image, Prepared
 from tagmill.transforms.answers import check_scores, check_vectors
 from tagmill.transforms.class_names import ClassNames
-from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.on_pixels import ModelConfig, ModelStage, room, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import Shared
 from tagmill.transforms.tag import TagConfig
@@ -45,14 +46,28 @@ class EmbedConfig(ModelConfig):
 Region = dict[str, Any]
 
 
-def crop(image: Image, region: Region, padding: float) -> Image:
-    """Cut a region, widened by `padding` of its sides, to whole pixels; at least one pixel."""
-    height, width = image.shape[:2]
+@dataclass(frozen=True)
+class Cut:
+    """A region's pixels as the embedder takes them, and as they are if the tagger may be asked about them."""
+
+    prepared: Prepared
+    pixels: Image | None
+
+
+def window(size: tuple[int, int], region: Region, padding: float) -> tuple[int, int, int, int]:
+    """Widen a region by `padding` of its sides to whole pixels of an image: left, top, right, bottom."""
+    width, height = size
     x1, y1, x2, y2 = region["x1"], region["y1"], region["x2"], region["y2"]
     dx, dy = (x2 - x1) * padding, (y2 - y1) * padding
     left, top = min(int(max(0.0, x1 - dx)), width - 1), min(int(max(0.0, y1 - dy)), height - 1)
     right, bottom = int(np.ceil(min(width, x2 + dx))), int(np.ceil(min(height, y2 + dy)))
-    return image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def crop(image: Image, region: Region, padding: float) -> Image:
+    """Cut a region's `window`, at least one pixel, out of an image."""
+    left, top, right, bottom = window((image.shape[1], image.shape[0]), region, padding)
+    return image[top:bottom, left:right]
 
 
 class Embed(ModelStage[EmbedConfig]):
@@ -76,7 +91,7 @@ class Embed(ModelStage[EmbedConfig]):
     def _meaning(self) -> dict[str, Any]:
         meaning = super()._meaning()
         if self._tagger_config:
-            tagger = base.create(self._tagger_config.model, self._tagger_config.options)
+            tagger = base.create_for_pixels(self._tagger_config.model, self._tagger_config.options)
             meaning["tagger"] = tagger.fingerprint()
         return meaning
 
@@ -84,7 +99,7 @@ class Embed(ModelStage[EmbedConfig]):
         """Load the embedder, and the tagger if it is asked about regions."""
         super().setup()
         if self._tagger_config:
-            self._tagger = base.create(self._tagger_config.model, self._tagger_config.options)
+            self._tagger = base.create_for_pixels(self._tagger_config.model, self._tagger_config.options)
             self._tagger.load()
             self._tagger_classes = ClassNames(self._tagger.classes, self.shared.vocabulary)
 
@@ -93,27 +108,42 @@ class Embed(ModelStage[EmbedConfig]):
         asked = {row: inputs.of_row("localize", row) for row in inputs.rows}
         regions = {row: [r for r in found if r["region"] is not None] for row, found in asked.items()}
 
-        def call(batch: list[tuple[int, Image]]) -> list[list[dict[str, Any]]]:
-            crops = [
-                crop(image, region, self.config.padding) for row, image in batch for region in regions[row]
-            ]
-            vectors = iter(self._embed(crops))
+        def prepare(row: int, image: Image) -> list[Cut]:
+            return [self._cut(image, region) for region in regions[row]]
+
+        def call(batch: list[tuple[int, list[Cut]]]) -> list[list[dict[str, Any]]]:
+            vectors = iter(self._embed([cut.prepared for _, cuts in batch for cut in cuts]))
             answers = []
-            for row, image in batch:
+            for row, cuts in batch:
                 tags = sorted({region["tag"] for region in asked[row]})
                 records = [self._compare(region, next(vectors), tags) for region in regions[row]]
-                self._ask_tagger(image, regions[row], records)
+                self._ask_tagger(cuts, regions[row], records)
                 answers.append(records)
             return answers
 
+        def held(row: int) -> int:
+            example = inputs.examples[row]
+            return self._held((example["width"], example["height"]), regions[row])
+
         rows = [row for row in inputs.rows if regions[row]]
-        run = run_on_pixels(self, inputs, rows, call)
+        run = run_on_pixels(self, inputs, rows, call, prepare, held)
         records = [{"row": row, **record} for row, found in run.results.items() for record in found]
         table = pa.Table.from_pylist(records, SCHEMA)
         notes = {"tags": sorted({record["tag"] for record in records})}
         return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=notes)
 
-    def _embed(self, crops: list[Image]) -> Floats:
+    def _cut(self, image: Image, region: Region) -> Cut:
+        pixels = crop(image, region, self.config.padding)
+        known = self._tagger_classes is not None and self._tagger_classes.names_of(region["tag"])
+        return Cut(self.model.prepare(pixels), pixels if known else None)
+
+    def _held(self, size: tuple[int, int], regions: list[Region]) -> int:
+        """Count the room of an image's regions, see `room`, and its own if the tagger may be asked."""
+        windows = [window(size, region, self.config.padding) for region in regions]
+        prepared = sum(room(self.model, x2 - x1, y2 - y1) for x1, y1, x2, y2 in windows)
+        return prepared + (size[0] * size[1] if self._tagger_classes else 0)
+
+    def _embed(self, crops: list[Prepared]) -> Floats:
         size = self.config.batch_size
         batches = [self.model.predict(crops[i : i + size]) for i in range(0, len(crops), size)]
         vectors: Floats = np.concatenate(batches)
@@ -146,22 +176,22 @@ class Embed(ModelStage[EmbedConfig]):
             if tag not in self._text:
                 (self._text[tag],) = self.model.text([tag])
 
-    def _ask_tagger(self, image: Image, regions: list[Region], records: list[dict[str, Any]]) -> None:
+    def _ask_tagger(self, cuts: list[Cut], regions: list[Region], records: list[dict[str, Any]]) -> None:
         """Fill in the tagger's score of each region's own tag, where it is asked and knows the tag."""
         classes = self._tagger_classes
         if classes is None:
             return
         known = {tag: index for index, tag in enumerate(classes.tags)}
         chosen = [
-            (region, record)
-            for region, record in zip(regions, records, strict=True)
-            if region["tag"] in known and self._is_asked(region, record)
+            (region, record, cut.pixels)
+            for region, record, cut in zip(regions, records, cuts, strict=True)
+            if cut.pixels is not None and self._is_asked(region, record)
         ]
         size = self.config.batch_size
         for start in range(0, len(chosen), size):
             batch = chosen[start : start + size]
-            crops = [crop(image, region, self.config.padding) for region, _ in batch]
-            for (region, record), scores in zip(batch, self._tagger.predict(crops), strict=True):
+            crops = [self._tagger.prepare(pixels) for _, _, pixels in batch]
+            for (region, record, _), scores in zip(batch, self._tagger.predict(crops), strict=True):
                 check_scores(scores, len(self._tagger.classes))
                 record["region_score"] = float(classes.tag_scores(scores)[known[region["tag"]]])
 

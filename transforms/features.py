@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.models import base
-from tagmill.models.base import Floats, Image
+from tagmill.models.base import Floats, Prepared
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError, DataError
 from tagmill.transforms import parts
@@ -64,7 +64,7 @@ class Features(ModelStage[FeaturesConfig]):
         return ("shards",)
 
     def _meaning(self) -> dict[str, Any]:
-        model = base.create(self.config.model, self.config.options)
+        model = base.create_for_pixels(self.config.model, self.config.options)
         if not hasattr(model, "image_features"):
             raise ConfigError(
                 f"features.model: {self.config.model} has no method image_features: name an open-clip, or "
@@ -96,8 +96,8 @@ class Features(ModelStage[FeaturesConfig]):
     def process(self, inputs: Inputs) -> Output:
         """Make the features of one shard."""
 
-        def call(batch: list[tuple[int, Image]]) -> Floats:
-            found: Floats = self.model.image_features([image for _, image in batch])
+        def call(batch: list[tuple[int, Prepared]]) -> Floats:
+            found: Floats = self.model.image_features([one for _, one in batch])
             return found
 
         run = run_on_pixels(self, inputs, inputs.rows, call)

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -152,16 +152,22 @@ def check_unchanged(data: bytes, example: dict[str, Any]) -> None:
         raise InputChangedError(f"the image of {example['key']} changed since it was ingested; {REMEDY}")
 
 
+Prepare = Callable[[dict[str, Any], Image], Any]
+"""Makes of one of ingest's rows and its pixels what is wanted of them; it runs in the threads."""
+
+
 class Decoder:
     """Reads and decodes images in threads, ahead of whoever takes them.
 
-    `seconds` is the time that the threads spent decoding, `waited` the time that the taker stood waiting.
+    `seconds` is the time that the threads spent decoding, `preparing` what they spent on the pixels then, and
+    `waited` the time that the taker stood waiting.
     """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
         self._max_pixels = max_pixels
         self.seconds = 0.0
+        self.preparing = 0.0
         self.waited = 0.0
 
     def __enter__(self) -> "Decoder":
@@ -170,14 +176,24 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def pixels(self, examples: Sequence[dict[str, Any]], root: str) -> Iterator[Image | DataError]:
-        """Decode the images of ingest's rows, in order; one that cannot be decoded gives its error."""
-        waiting: deque[tuple[int, Future[tuple[Image | DataError, float]]]] = deque()
+    def pixels(
+        self,
+        examples: Sequence[dict[str, Any]],
+        root: str,
+        prepare: Prepare | None = None,
+        held: Callable[[dict[str, Any]], int] | None = None,
+    ) -> Iterator[Any]:
+        """Decode the images of ingest's rows, in order; one that cannot be decoded gives its DataError.
+
+        With `prepare`, gives what that makes of an image's pixels; `held` says how many pixels' room that
+        takes, if it is not the image's own.
+        """
+        waiting: deque[tuple[int, Future[_Made]]] = deque()
         ahead = 0
         references = read_references([example["image"] for example in examples], root)
         for example, data in zip(examples, references, strict=True):
-            area = example["width"] * example["height"]
-            waiting.append((area, self._pool.submit(self._timed, data, example)))
+            area = max(example["width"] * example["height"], held(example) if held else 0)
+            waiting.append((area, self._pool.submit(self._make, data, example, prepare)))
             ahead += area
             while len(waiting) > AHEAD_IMAGES or (ahead > AHEAD_PIXELS and len(waiting) > 1):
                 area, future = waiting.popleft()
@@ -186,18 +202,30 @@ class Decoder:
         for _, future in waiting:
             yield self._take(future)
 
-    def _timed(self, data: bytes, example: dict[str, Any]) -> tuple[Image | DataError, float]:
+    def _make(self, data: bytes, example: dict[str, Any], prepare: Prepare | None) -> "_Made":
         start = time.perf_counter()
         check_unchanged(data, example)
         try:
-            result: Image | DataError = decode(data, self._max_pixels)
+            result = decode(data, self._max_pixels)
         except DataError as error:
-            result = error
-        return result, time.perf_counter() - start
+            return _Made(error, time.perf_counter() - start, 0.0)
+        decoded = time.perf_counter()
+        made = prepare(example, result) if prepare else result
+        return _Made(made, decoded - start, time.perf_counter() - decoded)
 
-    def _take(self, future: Future[tuple[Image | DataError, float]]) -> Image | DataError:
+    def _take(self, future: "Future[_Made]") -> Any:
         start = time.perf_counter()
-        result, seconds = future.result()
+        made = future.result()
         self.waited += time.perf_counter() - start
-        self.seconds += seconds
-        return result
+        self.seconds += made.decoding
+        self.preparing += made.preparing
+        return made.result
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What became of an image, or its DataError, and how long that took."""
+
+    result: Any
+    decoding: float
+    preparing: float

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from tagmill.models.base import Boxes, Image
+from tagmill.models.base import Boxes, Prepared
 from tagmill.tag_system.kinds import Kind
 from tagmill.transforms.answers import check_boxes
 from tagmill.transforms.candidates import gather
@@ -68,9 +68,9 @@ class Localize(ModelStage[LocalizeConfig]):
             for row, candidates in gather(inputs, self.shared.vocabulary, self.shared.candidate_floor).items()
         }
 
-        def call(batch: list[tuple[int, Image]]) -> list[Boxes]:
+        def call(batch: list[tuple[int, Prepared]]) -> list[Boxes]:
             names = [[name for name, _ in prompts[row]] for row, _ in batch]
-            found: list[Boxes] = self.model.predict([image for _, image in batch], names)
+            found: list[Boxes] = self.model.predict([one for _, one in batch], names)
             for boxes, asked in zip(found, names, strict=False):
                 check_boxes(boxes, len(asked))
             return found

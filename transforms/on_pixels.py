@@ -3,20 +3,27 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import Field
 
 from tagmill.models import base, guard
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.models.base import Prepared
+from tagmill.tag_system.errors import DataError
 from tagmill.transforms.images import AHEAD_PIXELS, Decoder
 from tagmill.transforms.parts import Dead, Inputs
 from tagmill.transforms.stage import PartStage, Shared, StageConfig
 
-MAX_FAILURES = 3
-"""Images of one part that a model may fail on before that counts as a bug."""
+FLOAT = 4
+"""A prepared pixel, three numbers of four bytes, takes the room of this many decoded ones."""
 
 Result = TypeVar("Result")
+
+Prepare: TypeAlias = Callable[[int, base.Image], Prepared]
+"""Makes of a row and its image what a model is called with."""
+
+Ahead: TypeAlias = tuple[int, Prepared | DataError, int]
+"""A row, its prepared image or what is wrong with it, and how many decoded pixels' room that takes."""
 
 
 class ModelConfig(StageConfig):
@@ -40,7 +47,7 @@ class ModelStage(PartStage[ModelConfigT]):
         self.model: Any = None
 
     def _meaning(self) -> dict[str, Any]:
-        model = base.create(self.config.model, self.config.options)
+        model = base.create_for_pixels(self.config.model, self.config.options)
         # Batches change sums in the last bits, and paths say nothing of what lies there.
         config = self.config.model_dump(mode="json", exclude={"options", "batch_size"})
         return {
@@ -51,7 +58,7 @@ class ModelStage(PartStage[ModelConfigT]):
 
     def setup(self) -> None:
         """Construct and load the model."""
-        self.model = base.create(self.config.model, self.config.options)
+        self.model = base.create_for_pixels(self.config.model, self.config.options)
         self.model.load()
 
 
@@ -63,51 +70,98 @@ class OnPixels(Generic[Result]):
     dead: list[Dead] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def add(self, row: int, key: str, result: Result | DataError) -> None:
+        """Take in what became of one image."""
+        if isinstance(result, DataError):
+            self.dead.append(Dead.of(row, key, result))
+        else:
+            self.results[row] = result
+
 
 def run_on_pixels(
     stage: ModelStage[Any],
     inputs: Inputs,
     rows: Sequence[int],
-    call: Callable[[list[tuple[int, base.Image]]], Collection[Result]],
+    call: Callable[[list[tuple[int, Prepared]]], Collection[Result]],
+    prepare: Prepare | None = None,
+    held: Callable[[int], int] | None = None,
 ) -> OnPixels[Result]:
-    """Call a model with batches of (row, image) of the given rows; images are decoded ahead of it.
+    """Call a model with batches of (row, prepared image); images are decoded and prepared ahead of it.
+
+    `prepare` gets a row and its image, in a thread of the decoder; without it the stage's model prepares the
+    whole image. `held` says of a row how many decoded pixels' room its prepared form takes, see `room`.
 
     An image that cannot be decoded, or that the model fails on, is dead; results keep the order of rows.
     """
     run: OnPixels[Result] = OnPixels()
     model_seconds = 0.0
-    failures = 0
+    failures = guard.Failures()
     with Decoder(stage.shared.threads, stage.shared.max_pixels) as decoder:
-        pixels = decoder.pixels([inputs.examples[row] for row in rows], inputs.root)
-        for batch in _batches(zip(rows, pixels, strict=True), stage.config.batch_size):
-            good = [(row, image) for row, image in batch if not isinstance(image, DataError)]
+        ahead = _ahead(stage, inputs, rows, decoder, prepare, held)
+        for batch in _batches(ahead, stage.config.batch_size):
+            failures.add(one for _, one in batch)
+            good = [(row, one) for row, one in batch if not isinstance(one, DataError)]
             start = time.perf_counter()
-            answers = guard.predict(call, good, stage.config.batch_size, max_failures=MAX_FAILURES - failures)
+            answers = guard.predict(call, good, stage.config.batch_size, max_failures=failures.left)
             model_seconds += time.perf_counter() - start
+            failures.add(answers)
             outcome = dict(zip((row for row, _ in good), answers, strict=True))
-            for row, image in batch:
-                result = image if isinstance(image, DataError) else outcome[row]
-                if isinstance(result, DataError):
-                    run.dead.append(Dead.of(row, inputs.key(row), result))
-                    failures += result.reason is Reason.MODEL_FAILED
-                else:
-                    run.results[row] = result
-    run.seconds = {"model": model_seconds, "decode": decoder.seconds, "wait": decoder.waited}
+            for row, one in batch:
+                run.add(row, inputs.key(row), one if isinstance(one, DataError) else outcome[row])
+    run.seconds = {
+        "model": model_seconds,
+        "decode": decoder.seconds,
+        "prepare": decoder.preparing,
+        "wait": decoder.waited,
+    }
     return run
 
 
-Decoded = tuple[int, base.Image | DataError]
+def _ahead(
+    stage: ModelStage[Any],
+    inputs: Inputs,
+    rows: Sequence[int],
+    decoder: Decoder,
+    prepare: Prepare | None,
+    held: Callable[[int], int] | None,
+) -> Iterator[Ahead]:
+    """Decode and prepare the images of the rows ahead: (row, what was made, the room it takes)."""
+    make = prepare or (lambda _, image: stage.model.prepare(image))
+
+    def room_of(example: dict[str, Any]) -> int:
+        if held is not None:
+            return held(example["row"])
+        return room(stage.model, example["width"], example["height"])
+
+    examples = [inputs.examples[row] for row in rows]
+    made = decoder.pixels(
+        examples,
+        inputs.root,
+        lambda example, image: guard.prepare(lambda: make(example["row"], image)),
+        room_of,
+    )
+    for example, one in zip(examples, made, strict=True):
+        yield example["row"], one, room_of(example)
 
 
-def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
-    """Group images into batches of at most `size`, and of bounded pixels where they are huge."""
-    batch: list[Decoded] = []
-    pixels = 0
-    for row, image in decoded:
-        batch.append((row, image))
-        pixels += 0 if isinstance(image, DataError) else image.shape[0] * image.shape[1]
-        if len(batch) == size or pixels > AHEAD_PIXELS:
+def room(model: base.PixelModel, width: int, height: int) -> int:
+    """Count the decoded pixels that take as much room as an image of this size once prepared.
+
+    A model that leaves the size as it is most likely hands the decoded image on.
+    """
+    wide, high = model.size_of(width, height)
+    return width * height if (wide, high) == (width, height) else FLOAT * wide * high
+
+
+def _batches(ahead: Iterable[Ahead], size: int) -> Iterator[list[tuple[int, Any]]]:
+    """Group images into batches of at most `size`, and of bounded room where they are huge."""
+    batch: list[tuple[int, Any]] = []
+    taken = 0
+    for row, one, pixels in ahead:
+        batch.append((row, one))
+        taken += 0 if isinstance(one, DataError) else pixels
+        if len(batch) == size or taken > AHEAD_PIXELS:
             yield batch
-            batch, pixels = [], 0
+            batch, taken = [], 0
     if batch:
         yield batch

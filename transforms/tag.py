@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from tagmill.models.base import Floats, Image
+from tagmill.models.base import Floats, Prepared
 from tagmill.transforms.answers import check_scores
 from tagmill.transforms.class_names import ClassNames, summary
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
@@ -54,8 +54,8 @@ class Tag(ModelStage[TagConfig]):
         if classes is None:
             raise RuntimeError("process() before setup()")
 
-        def call(batch: list[tuple[int, Image]]) -> list[Floats]:
-            found: list[Floats] = self.model.predict([image for _, image in batch])
+        def call(batch: list[tuple[int, Prepared]]) -> list[Floats]:
+            found: list[Floats] = self.model.predict([one for _, one in batch])
             for scores in found:
                 check_scores(scores, len(self.model.classes))
             return found

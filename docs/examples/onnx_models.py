@@ -5,8 +5,11 @@ nothing to register. A config names it as `module:Class`, and the engine calls i
 
     constructor     with the options from the config, on every machine; cheap, names what is wrong
     fingerprint()   before anything runs: a change of it makes the model's results again
+    classes         a tagger's or localizer's names; before `load`, without the weights
+    size_of(w, h)   how large an image will be once prepared; before `load`
     load()          once in each process that predicts
-    predict(...)    with batches of images: uint8, RGB, (height, width, 3), any size
+    prepare(image)  with one image: uint8, RGB, (height, width, 3), any size; in threads
+    predict(...)    with batches of what `prepare` gave
 
 The networks are YOLOX-Nano (80 COCO classes) and MobileNetV2 (1000 ImageNet classes).
 """
@@ -14,6 +17,7 @@ The networks are YOLOX-Nano (80 COCO classes) and MobileNetV2 (1000 ImageNet cla
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +48,31 @@ GREY = 114
 VERSION = 1
 """Raised when this code finds something else in the same files: the engine cannot see that by itself."""
 
+SQUARE = 416
+"""Height and width, in pixels, of what the detector takes."""
+
 SIDE = 224
 """Height and width, in pixels, at which the classifier was trained."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """An image for the detector: float32 (1, 3, SQUARE, SQUARE), and the width and height that it had."""
+
+    pixels: Floats
+    width: int
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """The detector's pixels in one of the image."""
+        return SQUARE / max(self.width, self.height)
 
 
 class YoloxLocalizer:
     """YOLOX-Nano (arXiv 2107.08430); fits `Localizer` with a closed list of classes.
 
-    `weights`: ONNX file, input (1, 3, side, side), output (1, cells, 5 + classes) not decoded.
+    `weights`: ONNX file, input (1, 3, 416, 416), output (1, cells, 5 + classes) not decoded.
     `score_floor`: boxes under this score, 0..1, are not returned. `nms_iou`: of two boxes of one class that
     overlap by more than this, the better one stays.
 
@@ -75,32 +96,37 @@ class YoloxLocalizer:
     def load(self) -> None:
         """Read the weights."""
         self._session = _session(self._weights)
-        self._side: int = self._session.get_inputs()[0].shape[2]
-        self._cells, self._strides = _grid(self._side)
+        if self._session.get_inputs()[0].shape[2:] != [SQUARE, SQUARE]:
+            raise ConfigError(f"{self._weights} takes no images of {SQUARE} pixels: is it YOLOX-Nano?")
+        self._cells, self._strides = _grid(SQUARE)
 
-    def predict(self, images: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
-        """Find the classes that each image is asked for; boxes are x1, y1, x2, y2 in its pixels."""
-        return [self._find(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
-
-    def _find(self, image: Image, prompt: Sequence[str]) -> Boxes:
+    def prepare(self, image: Image) -> Letter:
+        """Resize one image to the top left of a grey square, as BGR in 0..255."""
         height, width = image.shape[:2]
-        scale = self._side / max(height, width)
-        (raw,) = self._session.run(None, {"images": self._letterbox(image, scale)})
+        scale = SQUARE / max(height, width)
+        high, wide = (max(1, round(length * scale)) for length in (height, width))
+        square = np.full((SQUARE, SQUARE, 3), GREY, dtype=np.float32)
+        square[:high, :wide] = _resized(image, wide, high)
+        return Letter(np.ascontiguousarray(square[:, :, ::-1].transpose(2, 0, 1)[None]), width, height)
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of every prepared image."""
+        return SQUARE, SQUARE
+
+    def predict(self, batch: Sequence[Letter], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
+        """Find the classes that each image is asked for; boxes are x1, y1, x2, y2 in its own pixels."""
+        return [self._find(letter, prompt) for letter, prompt in zip(batch, prompts, strict=True)]
+
+    def _find(self, letter: Letter, prompt: Sequence[str]) -> Boxes:
+        (raw,) = self._session.run(None, {"images": letter.pixels})
         centres = (raw[0, :, :2] + self._cells) * self._strides
         sizes = np.exp(raw[0, :, 2:4]) * self._strides
-        corners = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1) / scale
-        corners = corners.clip(0, [width, height, width, height]).astype(np.float32)
+        corners = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1) / letter.scale
+        corners = corners.clip(0, [letter.width, letter.height] * 2).astype(np.float32)
         scores = raw[0, :, 4:5] * raw[0, :, 5:]
         found = [(tag, cell) for tag, name in enumerate(prompt) for cell in self._best(corners, scores, name)]
         tags, cells = np.array(found, dtype=np.int64).reshape(-1, 2).T
         return Boxes(tags, corners[cells], scores[cells, [COCO.index(prompt[tag]) for tag in tags]])
-
-    def _letterbox(self, image: Image, scale: float) -> Floats:
-        """Resize to the top left of a grey square, as (1, 3, side, side) BGR in 0..255."""
-        height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-        square = np.full((self._side, self._side, 3), GREY, dtype=np.float32)
-        square[:height, :width] = _resized(image, width, height)
-        return np.ascontiguousarray(square[:, :, ::-1].transpose(2, 0, 1)[None])
 
     def _best(self, corners: Floats, scores: Floats, name: str) -> Iterator[int]:
         """Give the cells of one class that stay after non-maximum suppression, best first."""
@@ -125,23 +151,31 @@ class _MobileNet:
         _check_files(weights, labels)
         self._weights, self._labels, self._skip = weights, labels, frozenset(skip)
         self._session: Any = None
+        lines = Path(labels).read_text(encoding="utf-8").splitlines()[1:]
+        lists = [line.split("\t")[2].split(", ") for line in lines]
+        pairs = [(name, index) for index, names in enumerate(lists) for name in names]
+        # A name and the index of its class, which has one name or more.
+        self._names = [(name, index) for name, index in pairs if name not in self._skip]
 
     def fingerprint(self) -> str:
         """Hash both files and name the option."""
         return _fingerprint([self._weights, self._labels], skip=sorted(self._skip))
 
     def load(self) -> None:
-        """Read weights and names: pairs of a name and the index of its class, a class has one or more."""
+        """Read the weights."""
         self._session = _session(self._weights)
-        lines = Path(self._labels).read_text(encoding="utf-8").splitlines()[1:]
-        lists = [line.split("\t")[2].split(", ") for line in lines]
-        pairs = [(name, index) for index, names in enumerate(lists) for name in names]
-        self._names = [(name, index) for name, index in pairs if name not in self._skip]
 
-    def _run(self, output: str, images: Sequence[Image]) -> Floats:
-        """Run images as one batch, each squashed to a square: of a tag or region, nothing is cut off."""
-        squares = [_resized(image, SIDE, SIDE) for image in images]
-        pixels = np.array(squares, dtype=np.float32).reshape(-1, SIDE, SIDE, 3).transpose(0, 3, 1, 2)
+    def prepare(self, image: Image) -> Floats:
+        """Squash one image to a square: of a tag or region, nothing is cut off."""
+        return _resized(image, SIDE, SIDE)
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of every prepared image."""
+        return SIDE, SIDE
+
+    def _run(self, output: str, batch: Sequence[Floats]) -> Floats:
+        """Run squares as one batch."""
+        pixels = np.array(batch, dtype=np.float32).reshape(-1, SIDE, SIDE, 3).transpose(0, 3, 1, 2)
         (rows,) = self._session.run([output], {"images": np.ascontiguousarray(pixels / 127.5 - 1)})
         return np.asarray(rows, dtype=np.float32)
 
@@ -155,15 +189,14 @@ class MobileNetTagger(_MobileNet):
     Raises FileNotFoundError without weights or labels.
     """
 
-    def load(self) -> None:
-        """Read weights and names."""
-        super().load()
+    def __init__(self, weights: str, labels: str, skip: Sequence[str] = ()) -> None:
+        super().__init__(weights, labels, skip)
         self.classes = [name for name, _ in self._names]
         self._outputs = np.array([index for _, index in self._names])
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
+    def predict(self, batch: Sequence[Floats]) -> list[Floats]:
         """Score every name on each image: softmax over the network's classes, float32 (len(classes),)."""
-        logits = self._run("logits", images)
+        logits = self._run("logits", batch)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = odds / odds.sum(axis=1, keepdims=True)
         return [row[self._outputs] for row in scores]
@@ -179,7 +212,7 @@ class MobileNetEmbedder(_MobileNet):
     """
 
     def load(self) -> None:
-        """Read weights and names, and the class vectors out of the weights."""
+        """Read the weights, and the class vectors out of them."""
         super().load()
         vectors = _unit(_last_layer(self._weights))
         rows: dict[str, list[int]] = {}
@@ -188,9 +221,9 @@ class MobileNetEmbedder(_MobileNet):
         # A few names, such as crane, belong to two classes and stand for both.
         self._vectors = {name: _unit(vectors[indices].sum(axis=0)) for name, indices in rows.items()}
 
-    def predict(self, images: Sequence[Image]) -> Floats:
-        """Embed each image: float32 (len(images), 1280), rows of length 1."""
-        return _unit(self._run("features", images))
+    def predict(self, batch: Sequence[Floats]) -> Floats:
+        """Embed each image: float32 (len(batch), 1280), rows of length 1."""
+        return _unit(self._run("features", batch))
 
     def text(self, names: Sequence[str]) -> list[Floats | None]:
         """Embed each name of a class: float32 (1280,) of length 1, None for other names."""

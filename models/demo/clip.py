@@ -175,7 +175,7 @@ def evaluate(folder: Path, data: SceneSet) -> dict[str, float]:
     crops, labels = [], []
     for row, boxes in enumerate(data.boxes):
         for (x1, y1, x2, y2), label in zip(boxes.astype(int), data.labels[row], strict=True):
-            crops.append(np.asarray(data.images[row, y1:y2, x1:x2]))
+            crops.append(model.prepare(np.asarray(data.images[row, y1:y2, x1:x2])))
             labels.append(label)
     vectors = np.concatenate([model.predict(crops[at : at + 256]) for at in range(0, len(crops), 256)])
     order = np.argsort(-vectors @ texts.T, axis=1)[:, :5]

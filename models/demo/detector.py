@@ -284,7 +284,7 @@ def evaluate(
     for start in range(0, len(data.images), 32):
         rows = range(start, min(start + 32, len(data.images)))
         asked = [prompts.draw(data.labels[row], data.groups, rng) for row in rows]
-        images = [np.asarray(data.images[row]) for row in rows]
+        images = [detector.prepare(np.asarray(data.images[row])) for row in rows]
         found = detector.predict(images, [[data.names[label] for label in prompt] for prompt in asked])
         for row, prompt, boxes in zip(rows, asked, found, strict=True):
             hits = _hits(boxes, prompt[boxes.tags], data.boxes[row], data.labels[row])

@@ -150,9 +150,8 @@ def evaluate(folder: Path, data: SceneSet) -> dict[str, float]:
 
     model = RamTagger(str(folder))
     model.load()
-    scores = np.concatenate(
-        [model.predict(list(data.images[at : at + 100])) for at in range(0, len(data.images), 100)]
-    )
+    parts = [data.images[at : at + 100] for at in range(0, len(data.images), 100)]
+    scores = np.concatenate([model.predict([model.prepare(image) for image in part]) for part in parts])
     targets = data.targets()
     kinds = {"object": slice(0, len(data.names)), "scene": slice(len(data.names), len(data.names) + 8)}
     kinds["attribute"] = slice(len(data.names) + 8, None)

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tagmill.models.base import Image
+from tagmill.models.base import Image, Prepared
 from tagmill.models.pretrained import check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
+from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, VOCAB, WEIGHTS
 from tagmill.tag_system.errors import ConfigError
 
@@ -92,20 +93,26 @@ class Tag2TextCaptioner:
         self._place = resolve_device(self._device)
         self._model = store.load(self._folder).to(self._place, getattr(torch, self._dtype))
 
-    def predict(self, images: Sequence[Image]) -> list[str]:
+    def prepare(self, image: Image) -> Prepared:
+        """Resize and normalise one image: float32 (3, size, size)."""
+        return preprocess.prepare(image, self._config)
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of a prepared image: one square for all; known at once."""
+        return self._config.image_size, self._config.image_size
+
+    def predict(self, batch: Sequence[Prepared]) -> list[str]:
         """Caption each image, as one batch.
 
         Raises FloatingPointError if the model answers with NaN (float16 can overflow).
         """
         import torch
 
-        from tagmill.models.ram.preprocess import prepare
-
-        if not images:
+        if not batch:
             return []
-        batch = torch.from_numpy(np.stack([prepare(image, self._config) for image in images]))
+        pixels = torch.from_numpy(np.stack(batch))
         with torch.inference_mode():
-            tokens = self._model.encode(batch.to(self._place, getattr(torch, self._dtype)))
+            tokens = self._model.encode(pixels.to(self._place, getattr(torch, self._dtype)))
             scores = self._model.score(tokens).float().sigmoid().cpu().numpy()
             if np.isnan(scores).any():
                 raise FloatingPointError("the model gave NaN; float16 can overflow, try bfloat16 or float32")

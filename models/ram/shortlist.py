@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmill.models.base import Image
+from tagmill.models.base import Prepared
 from tagmill.models.open_clip import OpenClip
 from tagmill.models.ram.ram import Ram
 from tagmill.models.ram.store import Model
@@ -25,9 +25,9 @@ class Shortlist:
         self._count, self._clip = min(count, len(classes)), clip
         self._names = torch.from_numpy(np.stack(clip.text(classes)))
 
-    def choose(self, images: Sequence[Image]) -> Tensor:
-        """Give the indices of each image's classes, rising: [B, count]."""
-        vectors = torch.from_numpy(self._clip.predict(images))
+    def choose(self, batch: Sequence[Prepared]) -> Tensor:
+        """Give the indices of the classes of each image, prepared for the CLIP, rising: [B, count]."""
+        vectors = torch.from_numpy(self._clip.predict(batch))
         return (vectors @ self._names.T).topk(self._count, dim=1).indices.sort(1).values
 
 

@@ -1,15 +1,17 @@
 """RAM, RAM++ and Tag2Text as taggers: a folder of our format, images in, scores of its classes out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tagmill.models.base import Floats, Image
+from tagmill.models.base import Floats, Image, Prepared
 from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
+from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
 from tagmill.tag_system.errors import ConfigError
 
@@ -86,26 +88,43 @@ class RamTagger:
             self._clip.load()
             self._shortlist = Shortlist(self.classes, self._count, self._clip)
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
+    def prepare(self, image: Image) -> Prepared:
+        """Resize and normalise one image, for the CLIP of a shortlist too."""
+        clip = None if self._clip is None else self._clip.prepare(image)
+        return _Prepared(preprocess.prepare(image, self._config), clip)
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of a prepared image: one square for all; known at once."""
+        return self._config.image_size, self._config.image_size
+
+    def predict(self, batch: Sequence[Prepared]) -> list[Floats]:
         """Score every class of each image, as one batch: float32 (len(classes),) in 0..1.
 
         Raises FloatingPointError if the model answers with NaN (float16 can overflow).
         """
         import torch
 
-        from tagmill.models.ram.preprocess import prepare
         from tagmill.models.ram.shortlist import score_some
 
-        if not images:
+        if not batch:
             return []
-        batch = torch.from_numpy(np.stack([prepare(image, self._config) for image in images]))
+        pixels = torch.from_numpy(np.stack([one.pixels for one in batch]))
         with torch.inference_mode():
-            tokens = self._model.encode(batch.to(self._place, getattr(torch, self._dtype)))
+            tokens = self._model.encode(pixels.to(self._place, getattr(torch, self._dtype)))
             if self._shortlist is None:
                 found = self._model.score(tokens).float().sigmoid()
             else:
-                found = score_some(self._model, tokens, self._shortlist.choose(images))
+                chosen = self._shortlist.choose([one.clip for one in batch])
+                found = score_some(self._model, tokens, chosen)
             scores = np.asarray(found.cpu().numpy(), np.float32)
         if np.isnan(scores).any():
             raise FloatingPointError("RAM gave NaN; float16 can overflow, try bfloat16 or float32")
         return list(scores)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One image for the model, float32 (3, size, size), and for the CLIP of a shortlist if there is one."""
+
+    pixels: Floats
+    clip: Prepared

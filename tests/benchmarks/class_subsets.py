@@ -82,7 +82,8 @@ def loss(data: Path, limit: int, counts: list[int]) -> None:
     images, shown = scenes(data, limit)
     whole = RamTagger(str(data / "tagger"), device="cpu")
     whole.load()
-    full = np.concatenate([whole.predict(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+    parts = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
+    full = np.concatenate([whole.predict([whole.prepare(image) for image in part]) for part in parts])
     seen = full >= THRESHOLD
     true = seen & np.array([[name in names for name in whole.classes] for names in shown])
     sys.stdout.write(f"{len(images)} scenes, {seen.sum()} tags over {THRESHOLD}, {true.sum()} of them true\n")
@@ -90,7 +91,7 @@ def loss(data: Path, limit: int, counts: list[int]) -> None:
     clip.load()
     for count in counts:
         shortlist = Shortlist(whole.classes, count, clip)
-        chosen = torch.cat([shortlist.choose(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+        chosen = torch.cat([shortlist.choose([clip.prepare(image) for image in part]) for part in parts])
         lost = np.ones_like(seen)
         np.put_along_axis(lost, chosen.numpy(), False, axis=1)
         sys.stdout.write(

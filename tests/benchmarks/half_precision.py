@@ -29,8 +29,9 @@ def scored(folder: Path, images: list[Image], dtype: str) -> tuple[Floats, float
     tagger = RamTagger(str(folder), device="cpu", dtype=dtype)
     tagger.load()
     start = time.process_time()
-    parts = [np.stack(tagger.predict(images[at : at + BATCH])) for at in range(0, len(images), BATCH)]
-    return np.concatenate(parts), time.process_time() - start
+    parts = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
+    found = [np.stack(tagger.predict([tagger.prepare(image) for image in part])) for part in parts]
+    return np.concatenate(found), time.process_time() - start
 
 
 def compare(folder: Path, images: list[Image], limits: float | Floats) -> None:

@@ -184,7 +184,7 @@ def _show_captions(trainer: Trainer) -> None:
     writer = Tag2TextCaptioner(str(trainer.out / "last"), device="cpu", threshold=0.5, min_length=5)
     writer.load()
     scenes = _pictures(trainer.out.parent / "scenes" / "scenes-000000.tar")
-    written = writer.predict([image for image, _ in scenes.values()])
+    written = writer.predict([writer.prepare(image) for image, _ in scenes.values()])
     truth = pq.read_table(embedded() / "truth.parquet", columns=["key", "tags"])
     true = dict(zip(truth["key"].to_pylist(), map(set, truth["tags"].to_pylist()), strict=True))
     told = named = right = said = 0

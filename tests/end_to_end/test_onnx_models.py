@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image as pillow
 
+from predicting import predict
 from tagmill.models.base import create
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.stages import build_stages
@@ -70,7 +71,7 @@ def test_the_localizer_finds_large_objects_of_the_categories_asked_for():
     found = wanted = 0
     for image, record in islice(photos("coco-000000.tar"), 20):
         prompt = sorted(record["categories"], reverse=True)
-        (boxes,) = model.predict([image], [prompt])
+        (boxes,) = predict(model, [image], [prompt])
         assert boxes.boxes.dtype == np.float32
         assert boxes.boxes.shape == (len(boxes.tags), 4)
         assert ((boxes.scores >= 0.1) & (boxes.scores <= 1)).all()
@@ -91,10 +92,10 @@ def test_an_empty_prompt_finds_nothing_and_images_do_not_mix():
     pairs = list(islice(photos("coco-000000.tar"), 3))
     images = [image for image, _ in pairs]
     prompts = [pairs[0][1]["categories"], [], pairs[2][1]["categories"]]
-    together = model.predict(images, prompts)
+    together = predict(model, images, prompts)
     assert len(together[1].tags) == len(together[1].scores) == len(together[1].boxes) == 0
     for image, prompt, boxes in zip(images, prompts, together, strict=True):
-        (alone,) = model.predict([image], [prompt])
+        (alone,) = predict(model, [image], [prompt])
         np.testing.assert_array_equal(alone.tags, boxes.tags)
         np.testing.assert_array_equal(alone.boxes, boxes.boxes)
         np.testing.assert_array_equal(alone.scores, boxes.scores)
@@ -103,11 +104,11 @@ def test_an_empty_prompt_finds_nothing_and_images_do_not_mix():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 700, 3), (700, 2, 3)])
 def test_images_of_any_size_are_taken(shape):
     image = np.full(shape, 200, dtype=np.uint8)
-    (boxes,) = loaded("YoloxLocalizer", weights=YOLOX).predict([image], [["person"]])
+    (boxes,) = predict(loaded("YoloxLocalizer", weights=YOLOX), [image], [["person"]])
     assert boxes.boxes.shape == (len(boxes.tags), 4)
-    (scores,) = loaded("MobileNetTagger", **MOBILENET).predict([image])
+    (scores,) = predict(loaded("MobileNetTagger", **MOBILENET), [image])
     assert np.isfinite(scores).all()
-    assert np.linalg.norm(loaded("MobileNetEmbedder", **MOBILENET).predict([image])) == pytest.approx(1)
+    assert np.linalg.norm(predict(loaded("MobileNetEmbedder", **MOBILENET), [image])) == pytest.approx(1)
 
 
 def test_the_localizers_classes_are_cocos_in_order_and_all_are_tags():
@@ -120,7 +121,7 @@ def test_the_taggers_best_five_hold_the_truth():
     model = loaded("MobileNetTagger", **MOBILENET)
     pairs = list(photos("imagenet-sample-000000.tar", step=25))
     hits = 0
-    for scores, (_, record) in zip(model.predict([image for image, _ in pairs]), pairs, strict=True):
+    for scores, (_, record) in zip(predict(model, [image for image, _ in pairs]), pairs, strict=True):
         assert scores.dtype == np.float32
         assert len(scores) == len(model.classes)
         # A class's names share its score: five classes are the names over the fifth highest score.
@@ -141,7 +142,7 @@ def test_the_tagger_lists_every_name_but_the_skipped_ones():
 def test_an_images_nearest_class_vector_is_mostly_its_own():
     model = loaded("MobileNetEmbedder", **MOBILENET)
     pairs = list(photos("imagenet-sample-000000.tar", step=25))
-    vectors = model.predict([image for image, _ in pairs])
+    vectors = predict(model, [image for image, _ in pairs])
     texts = np.stack(model.text([record["lemmas"][0] for _, record in pairs]))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
@@ -157,7 +158,7 @@ def test_a_regions_own_tag_is_mostly_nearer_than_the_images_others():
         for thing in record["objects"] if len(names) > 1 else []:
             x1, y1, x2, y2 = (int(edge) for edge in thing["box"])
             if thing["category"] in names and (x2 - x1) * (y2 - y1) >= LARGE:
-                (vector,) = model.predict([image[y1:y2, x1:x2]])
+                (vector,) = predict(model, [image[y1:y2, x1:x2]])
                 scores = np.stack(model.text(names)) @ vector
                 nearer.append(names[int(scores.argmax())] == thing["category"])
     assert len(nearer) >= 10
@@ -177,7 +178,7 @@ def test_the_same_images_give_the_same_results():
     images = [image for image, _ in islice(photos("coco-000000.tar"), 2)]
     for name in ("MobileNetTagger", "MobileNetEmbedder"):
         first, second = loaded(name, **MOBILENET), loaded(name, **MOBILENET)
-        np.testing.assert_array_equal(first.predict(images), second.predict(images))
+        np.testing.assert_array_equal(predict(first, images), predict(second, images))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tiny_models
+from predicting import predict
 from tagmill.models.base import Boxes, create
 from tagmill.models.grounding_dino import GroundingDino
 from tagmill.tag_system.errors import ConfigError, DataError
@@ -61,9 +62,9 @@ PROMPTS = [
 @pytest.mark.parametrize("options", [{}, {"span": "mean"}, {"pad_to": 64}], ids=["max", "mean", "padded"])
 def test_mixed_prompts_and_sizes_in_a_batch_equal_one_by_one(load, options):
     model = load(**options)
-    batch = model.predict(IMAGES, PROMPTS)
+    batch = predict(model, IMAGES, PROMPTS)
     for image, prompt, found in zip(IMAGES, PROMPTS, batch, strict=True):
-        (alone,) = model.predict([image], [prompt])
+        (alone,) = predict(model, [image], [prompt])
         assert len(found.tags) > 0
         assert difference(found, alone) < 1e-5
 
@@ -72,26 +73,26 @@ def test_the_version_of_mmdetection_gives_the_same_in_a_batch_and_alone(tmp_path
     model = GroundingDino(str(tiny_models.mm_grounding_dino(tmp_path / "mm")), device="cpu", box_floor=0.0)
     model.load()
     assert type(model._model).__name__ == "MMGroundingDinoForObjectDetection"
-    batch = model.predict(IMAGES, PROMPTS)
+    batch = predict(model, IMAGES, PROMPTS)
     for image, prompt, found in zip(IMAGES, PROMPTS, batch, strict=True):
         assert set(found.tags.tolist()) == set(range(len(prompt)))
-        assert difference(found, model.predict([image], [prompt])[0]) < 1e-5
+        assert difference(found, predict(model, [image], [prompt])[0]) < 1e-5
 
 
 def test_an_image_may_come_twice_with_two_prompts(load):
     image = IMAGES[0]
-    dog, cat = model_answers = load().predict([image, image], [["dog"], ["cat"]])
+    dog, cat = model_answers = predict(load(), [image, image], [["dog"], ["cat"]])
     assert differ(dog, cat)
     for prompt, found in zip(["dog", "cat"], model_answers, strict=True):
-        assert difference(found, load().predict([image], [[prompt]])[0]) < 1e-5
+        assert difference(found, predict(load(), [image], [[prompt]])[0]) < 1e-5
 
 
 def test_a_prompt_of_200_tags_is_split_and_equals_separate_prompts(load):
     model = load()
     names = [f"{a}{b}" for a in "abcdefghijklmnopqrst" for b in "0123456789"]
     # [CLS] and [SEP] leave 62 of 64 tokens: 20 tags of two pieces and a dot.
-    (found,) = model.predict([IMAGES[0]], [names])
-    parts = [model.predict([IMAGES[0]], [names[i : i + 20]])[0] for i in range(0, 200, 20)]
+    (found,) = predict(model, [IMAGES[0]], [names])
+    parts = [predict(model, [IMAGES[0]], [names[i : i + 20]])[0] for i in range(0, 200, 20)]
     joined = Boxes(
         np.concatenate([part.tags + 20 * i for i, part in enumerate(parts)]),
         np.concatenate([part.boxes for part in parts]),
@@ -113,7 +114,7 @@ def test_a_tag_gets_the_score_of_its_own_tokens_also_if_cut_into_pieces(load, fo
     assert words[8:] == [".", "hot", "dog", ".", "[SEP]"]
     with torch.inference_mode():
         scores = model(**inputs).logits.sigmoid()[0]
-    (found,) = load(box_floor=0, nms_iou=1.0).predict([IMAGES[0]], [["dog", "zebra", "hot dog"]])
+    (found,) = predict(load(box_floor=0, nms_iou=1.0), [IMAGES[0]], [["dog", "zebra", "hot dog"]])
     for tag, span in enumerate([slice(1, 2), slice(3, 8), slice(9, 11)]):
         expected = np.sort(scores[:, span].amax(1).numpy())[::-1]
         np.testing.assert_allclose(found.scores[found.tags == tag], expected, atol=1e-5)
@@ -121,8 +122,8 @@ def test_a_tag_gets_the_score_of_its_own_tokens_also_if_cut_into_pieces(load, fo
 
 def test_the_mean_over_a_span_is_never_above_its_maximum(load):
     prompt = [["dog", "zebra crossing"]]
-    (best,) = load(box_floor=0.0).predict(IMAGES[:1], prompt)
-    (mean,) = load(box_floor=0.0, span="mean").predict(IMAGES[:1], prompt)
+    (best,) = predict(load(box_floor=0.0), IMAGES[:1], prompt)
+    (mean,) = predict(load(box_floor=0.0, span="mean"), IMAGES[:1], prompt)
     assert mean.scores[mean.tags == 1].max() < best.scores[best.tags == 1].max()
     np.testing.assert_allclose(
         mean.scores[mean.tags == 0].max(), best.scores[best.tags == 0].max(), atol=1e-6
@@ -130,7 +131,7 @@ def test_the_mean_over_a_span_is_never_above_its_maximum(load):
 
 
 def test_a_tag_inside_another_tag_and_a_repeated_tag_stay_apart(load):
-    (found,) = load().predict([IMAGES[0]], [["hot dog", "dog", "dog"]])
+    (found,) = predict(load(), [IMAGES[0]], [["hot dog", "dog", "dog"]])
     by_tag = [found.scores[found.tags == tag] for tag in range(3)]
     assert all(len(scores) > 0 for scores in by_tag)
     assert not np.isin(by_tag[0], by_tag[1]).any()
@@ -139,23 +140,23 @@ def test_a_tag_inside_another_tag_and_a_repeated_tag_stay_apart(load):
 
 def test_a_dot_inside_a_tag_does_not_split_it(load):
     prompts = [["st. bernard", "what?", "Dog"], ["st bernard", "what", "dog"]]
-    with_dots, without = load().predict([IMAGES[0]] * 2, prompts)
+    with_dots, without = predict(load(), [IMAGES[0]] * 2, prompts)
     assert difference(with_dots, without) < 1e-6
 
 
 @pytest.mark.parametrize("tag", ["?.", "", " . "])
 def test_a_tag_without_any_token_is_an_error(load, tag):
     with pytest.raises(ValueError, match="tag 1 has no tokens"):
-        load().predict([IMAGES[0]], [["dog", tag]])
+        predict(load(), [IMAGES[0]], [["dog", tag]])
 
 
 def test_a_tag_longer_than_a_text_is_an_error_and_never_cut(load):
     with pytest.raises(ValueError, match="tag 0 has 71 tokens; one prompt has room for 1 to 62"):
-        load().predict([IMAGES[0]], [["x" * 70]])
+        predict(load(), [IMAGES[0]], [["x" * 70]])
 
 
 def test_boxes_are_in_pixels_inside_the_image_and_sorted(load):
-    for image, found in zip(IMAGES, load(box_floor=0.0).predict(IMAGES, PROMPTS), strict=True):
+    for image, found in zip(IMAGES, predict(load(box_floor=0.0), IMAGES, PROMPTS), strict=True):
         height, width, _ = image.shape
         left, top, right, bottom = found.boxes.T
         assert left.min() >= 0
@@ -180,8 +181,8 @@ def overlap(one, other):
 
 def test_suppression_is_by_tag(load):
     prompt = [["dog", "cat"]]
-    (every,) = load(box_floor=0.0, nms_iou=1.0).predict(IMAGES[:1], prompt)
-    (few,) = load(box_floor=0.0, nms_iou=0.3).predict(IMAGES[:1], prompt)
+    (every,) = predict(load(box_floor=0.0, nms_iou=1.0), IMAGES[:1], prompt)
+    (few,) = predict(load(box_floor=0.0, nms_iou=0.3), IMAGES[:1], prompt)
     assert len(few.tags) < len(every.tags)
     for tag in (0, 1):
         boxes = few.boxes[few.tags == tag]
@@ -193,29 +194,28 @@ def test_suppression_is_by_tag(load):
 
 
 def test_the_floor_drops_low_scores_only(load):
-    (every,) = load(box_floor=0.0, nms_iou=1.0).predict(IMAGES[:1], PROMPTS[:1])
-    (high,) = load(box_floor=0.6, nms_iou=1.0).predict(IMAGES[:1], PROMPTS[:1])
+    (every,) = predict(load(box_floor=0.0, nms_iou=1.0), IMAGES[:1], PROMPTS[:1])
+    (high,) = predict(load(box_floor=0.6, nms_iou=1.0), IMAGES[:1], PROMPTS[:1])
     assert 0 < len(high.scores) < len(every.scores)
     np.testing.assert_array_equal(high.scores, every.scores[every.scores > 0.6])
 
 
 def test_an_empty_prompt_finds_nothing_and_is_not_looked_at(load):
-    not_an_image = np.zeros((0, 0, 3), np.uint8)
-    nothing, something = load().predict([not_an_image, IMAGES[0]], [[], ["dog"]])
+    nothing, something = load().predict([None, load().prepare(IMAGES[0])], [[], ["dog"]])
     assert nothing.tags.shape == (0,)
     assert nothing.boxes.shape == (0, 4)
     assert len(something.tags) > 0
-    assert load().predict([], []) == []
+    assert predict(load(), [], []) == []
 
 
 def test_the_size_option_reaches_the_model(load):
-    small = load(shortest=32, longest=48).predict(IMAGES[:1], PROMPTS[:1])
-    assert differ(*small, *load().predict(IMAGES[:1], PROMPTS[:1]))
+    small = predict(load(shortest=32, longest=48), IMAGES[:1], PROMPTS[:1])
+    assert differ(*small, *predict(load(), IMAGES[:1], PROMPTS[:1]))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_gives_float32_results(load, dtype):
-    (found,) = load(dtype=dtype).predict(IMAGES[:1], PROMPTS[:1])
+    (found,) = predict(load(dtype=dtype), IMAGES[:1], PROMPTS[:1])
     assert len(found.scores) > 0
     assert found.scores.dtype == np.float32
 
@@ -226,12 +226,12 @@ def test_half_precision_gives_float32_results(load, dtype):
 def test_an_image_too_thin_for_the_model_is_bad_data(load, shape, size):
     image = np.zeros((*shape, 3), np.uint8)
     with pytest.raises(DataError, match=f"image_too_thin: resized to {size}"):
-        load(longest=64).predict([image], [["dog"]])
+        predict(load(longest=64), [image], [["dog"]])
 
 
 def test_mismatched_lists_are_an_error(load):
     with pytest.raises(ValueError, match="2 images but 1 prompts"):
-        load().predict(IMAGES[:2], [["dog"]])
+        predict(load(), IMAGES[:2], [["dog"]])
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -329,7 +329,7 @@ def test_a_hub_name_is_read_from_the_cache_and_known_by_its_commit(cache, load):
     pinned = GroundingDino("someone/dino", revision=COMMIT)
     assert model.fingerprint() == pinned.fingerprint() != load().fingerprint()
     model.load()
-    (cached,), (local,) = (m.predict(IMAGES[:1], PROMPTS[:1]) for m in (model, load()))
+    (cached,), (local,) = (predict(m, IMAGES[:1], PROMPTS[:1]) for m in (model, load()))
     assert difference(cached, local) == 0
 
 
@@ -344,4 +344,4 @@ def test_a_hub_name_that_is_not_cached_or_only_in_part_is_a_plain_error(cache):
 def test_predicting_warns_of_nothing(load):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load().predict(IMAGES[:1], PROMPTS[:1])
+        predict(load(), IMAGES[:1], PROMPTS[:1])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tiny_models
+from predicting import predict
 from tagmill.models.base import create
 from tagmill.models.open_clip import OpenClip
 from tagmill.tag_system.errors import ConfigError
@@ -41,17 +42,17 @@ IMAGES = [picture(40, 56), picture(9, 200, 1), picture(32, 32, 2)]
 
 
 def test_images_become_unit_vectors_whatever_their_batch(load):
-    vectors = load().predict(IMAGES)
+    vectors = predict(load(), IMAGES)
     assert vectors.dtype == np.float32
     assert vectors.shape == (3, 24)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     for image, vector in zip(IMAGES, vectors, strict=True):
-        np.testing.assert_allclose(load().predict([image])[0], vector, atol=1e-5)
+        np.testing.assert_allclose(predict(load(), [image])[0], vector, atol=1e-5)
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-2
 
 
 def test_no_images_are_no_vectors(load):
-    assert load().predict([]).shape == (0, 24)
+    assert predict(load(), []).shape == (0, 24)
 
 
 def test_names_become_unit_vectors_in_the_template_and_are_computed_once(load):
@@ -79,7 +80,7 @@ def test_padding_keeps_the_ends_of_a_long_region_and_cropping_loses_them(load):
     other_ends = long.copy()
     other_ends[:, :16] = 255 - other_ends[:, :16]
     change = {
-        fit: np.abs(np.subtract(*load(fit=fit).predict([long, other_ends]))).max()
+        fit: np.abs(np.subtract(*predict(load(fit=fit), [long, other_ends]))).max()
         for fit in ("pad", "squash", "crop")
     }
     assert change["pad"] > 1e-2
@@ -91,34 +92,34 @@ def test_padding_keeps_the_ends_of_a_long_region_and_cropping_loses_them(load):
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 2000)], ids=str)
 def test_an_image_of_a_line_is_embedded(load, fit, shape):
     image = np.zeros((*shape, 3), np.uint8)
-    assert np.linalg.norm(load(fit=fit).predict([image])) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(predict(load(fit=fit), [image])) == pytest.approx(1, abs=1e-5)
 
 
 def test_padding_is_of_the_mean_colour(load):
     middle = np.full((32, 96, 3), 128, np.uint8)
     square = np.full((32, 32, 3), 128, np.uint8)
-    np.testing.assert_allclose(*load().predict([middle, square]), atol=1e-5)
+    np.testing.assert_allclose(*predict(load(), [middle, square]), atol=1e-5)
 
 
 def test_without_a_fit_the_checkpoint_decides(load, folder):
-    np.testing.assert_array_equal(load(fit=None).predict(IMAGES), load(fit="crop").predict(IMAGES))
+    np.testing.assert_array_equal(predict(load(fit=None), IMAGES), predict(load(fit="crop"), IMAGES))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_gives_nearly_the_same_float32_vectors(load, dtype):
-    vectors = load(dtype=dtype).predict(IMAGES)
+    vectors = predict(load(dtype=dtype), IMAGES)
     assert vectors.dtype == np.float32
-    assert (vectors * load().predict(IMAGES)).sum(axis=1).min() > 0.99
+    assert (vectors * predict(load(), IMAGES)).sum(axis=1).min() > 0.99
     assert (load(dtype=dtype).text(["dog"])[0] * load().text(["dog"])[0]).sum() > 0.99
 
 
 def test_the_weights_are_really_those_of_the_file(load, tmp_path):
     other = OpenClip(f"local-dir:{tiny_models.open_clip(tmp_path / 'clip', seed=1)}", device="cpu")
     other.load()
-    assert np.abs(other.predict(IMAGES) - load().predict(IMAGES)).max() > 1e-2
+    assert np.abs(predict(other, IMAGES) - predict(load(), IMAGES)).max() > 1e-2
     again = OpenClip(f"local-dir:{tiny_models.open_clip(tmp_path / 'same')}", device="cpu")
     again.load()
-    np.testing.assert_array_equal(again.predict(IMAGES), load().predict(IMAGES))
+    np.testing.assert_array_equal(predict(again, IMAGES), predict(load(), IMAGES))
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -215,6 +216,6 @@ def test_a_hub_name_is_read_from_the_cache_and_known_by_its_commit(folder, tmp_p
     model = OpenClip("hf-hub:someone/clip", device="cpu")
     assert model.fingerprint() != load().fingerprint()
     model.load()
-    np.testing.assert_array_equal(model.predict(IMAGES), load().predict(IMAGES))
+    np.testing.assert_array_equal(predict(model, IMAGES), predict(load(), IMAGES))
     with pytest.raises(ConfigError, match=r"someone/else.*cannot be downloaded"):
         OpenClip("hf-hub:someone/else").load()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from commands import call
 from runs import (
     STAGES,
     Quiet,
@@ -147,6 +148,20 @@ def test_a_model_that_cannot_be_had_stops_the_run_before_its_first_stage(tmp_pat
     config = squares_config(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot import nothere"):
         drive(config, "embed.model=nothere:Model")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_model_that_prepares_no_images_is_refused_in_a_line_that_says_what_to_write(tmp_path, command):
+    config = squares_config(tmp_path)
+    changes = ["--set", "tag.model=odd_models:OldTagger"]
+    _, err = call(command, config, *changes, code=2)
+    assert err.splitlines()[-1] == (
+        "tagmill: model 'odd_models:OldTagger' has no method prepare and no size_of: "
+        "a model prepares each image in the decode threads and predict takes what it gave; "
+        'add "def prepare(self, image): return image" and '
+        '"def size_of(self, width, height): return width, height" to keep predict as it is'
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny_models
 from commands import call
+from square_models import SquareTagger
 from tagmill.models.base import file_digest
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
@@ -127,18 +128,40 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, photo, tmp
     assert "broken.jpg: image_unreadable" in said.err
 
 
-def test_an_image_that_a_model_fails_on_leaves_and_the_others_stay(photo, tmp_path):
-    PIL.Image.new("RGB", (9000, 12)).save(tmp_path / "thin.png")
-    batch = Batch([tmp_path / "thin.png", photo])
+class Measurer(SquareTagger):
+    """Gives an image's shape; fails on a low one, when it is prepared or when it is measured."""
 
-    def measure(images):
-        if any(len(image) < 20 for image in images):
+    def __init__(self, where):
+        self.where = where
+
+    def prepare(self, image):
+        return self.checked(image, "prepare")
+
+    def predict(self, batch):
+        return [self.checked(image, "predict").shape for image in batch]
+
+    def checked(self, image, where):
+        if where == self.where and len(image) < 20:
             raise ValueError("too thin for me")
-        return [image.shape for image in images]
+        return image
 
-    assert [(one.path, shape) for one, shape in batch.ask(measure, batch.pixels)] == [(photo, (60, 90, 3))]
+
+@pytest.mark.parametrize("where", ["prepare", "predict"])
+def test_an_image_that_a_model_fails_on_leaves_and_the_others_stay(photo, tmp_path, where):
+    PIL.Image.new("RGB", (9000, 12)).save(tmp_path / "thin.png")
+    batch, model = Batch([tmp_path / "thin.png", photo]), Measurer(where)
+    found = batch.ask(model.predict, batch.prepared(model))
+    assert [(one.path, shape) for one, shape in found] == [(photo, (60, 90, 3))]
     assert [one.path for one in batch.images] == [photo]
     assert batch.errors == {tmp_path / "thin.png": "model_failed: ValueError: too thin for me"}
+
+
+def test_a_model_that_can_prepare_nothing_is_a_bug(tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for file in files:
+        PIL.Image.new("RGB", (9, 9)).save(file)
+    with pytest.raises(ValueError, match="too thin for me"):
+        Batch(files).prepared(Measurer("prepare"))
 
 
 def test_a_model_that_gives_no_numbers_is_said_to(model, photo, tmp_path):

@@ -1,25 +1,63 @@
 """Models that do, on demand, what a stage must cope with: they answer by the size of the image."""
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from square_models import SquareTagger
+from square_models import SquareModel, SquareTagger
 from tagmill.models.base import Boxes, Floats, Image
 
 
 class PickyTagger(SquareTagger):
-    """Fails on images whose width is in `bad`."""
+    """Fails to predict images whose width is in `bad`, and to prepare those in `unprepared`."""
 
-    def __init__(self, bad: Sequence[int]) -> None:
+    def __init__(self, bad: Sequence[int], unprepared: Sequence[int] = ()) -> None:
         self.bad = set(bad)
+        self.unprepared = set(unprepared)
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
-        for image in images:
+    def prepare(self, image: Image) -> Image:
+        if image.shape[1] in self.unprepared:
+            raise KeyError(f"width {image.shape[1]}")
+        return image
+
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        for image in batch:
             if image.shape[1] in self.bad:
                 raise KeyError(f"width {image.shape[1]}")
-        return super().predict(images)
+        return super().predict(batch)
+
+
+class OldTagger:
+    """Has the form of before there was `prepare`."""
+
+    classes = SquareTagger.classes
+
+    def fingerprint(self) -> str:
+        return "old"
+
+    def load(self) -> None: ...
+
+    def predict(self, images: Sequence[Image]) -> list[Floats]:
+        return SquareTagger().predict(images)
+
+
+class ThreadsTagger(SquareTagger):
+    """Remembers in which threads it was called; takes five milliseconds to prepare an image."""
+
+    prepared: ClassVar[list[str]] = []
+    predicted: ClassVar[list[str]] = []
+
+    def prepare(self, image: Image) -> Image:
+        self.prepared.append(threading.current_thread().name)
+        time.sleep(0.005)
+        return image
+
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        self.predicted.append(threading.current_thread().name)
+        return super().predict(batch)
 
 
 class OverflowingTagger(SquareTagger):
@@ -28,9 +66,9 @@ class OverflowingTagger(SquareTagger):
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
-        found = super().predict(images)
-        return [f * np.nan if i.shape[1] == self.width else f for f, i in zip(found, images, strict=True)]
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        found = super().predict(batch)
+        return [f * np.nan if i.shape[1] == self.width else f for f, i in zip(found, batch, strict=True)]
 
 
 class WitnessTagger(SquareTagger):
@@ -38,12 +76,12 @@ class WitnessTagger(SquareTagger):
 
     batches: ClassVar[list[int]] = []
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
-        self.batches.append(len(images))
-        return super().predict(images)
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        self.batches.append(len(batch))
+        return super().predict(batch)
 
 
-class ScriptedLocalizer:
+class ScriptedLocalizer(SquareModel):
     """Gives the boxes of its script, (name, x1, y1, x2, y2, score), for the names that it is asked."""
 
     def __init__(self, script: Sequence[Sequence[float | str]], classes: Sequence[str] | None = None) -> None:
@@ -54,9 +92,7 @@ class ScriptedLocalizer:
     def fingerprint(self) -> str:
         return f"scripted {self.script} {self.classes}"
 
-    def load(self) -> None: ...
-
-    def predict(self, images: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
+    def predict(self, batch: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
         return [self._answer(list(prompt)) for prompt in prompts]
 
     def _answer(self, prompt: list[str]) -> Boxes:
@@ -69,7 +105,7 @@ class ScriptedLocalizer:
         )
 
 
-class FixedEmbedder:
+class FixedEmbedder(SquareModel):
     """Embeds every image as the same vector, and names as `vectors` says; others it cannot embed."""
 
     def __init__(self, vectors: dict[str, Sequence[float]]) -> None:
@@ -79,11 +115,9 @@ class FixedEmbedder:
     def fingerprint(self) -> str:
         return f"fixed {self.vectors}"
 
-    def load(self) -> None: ...
-
-    def predict(self, images: Sequence[Image]) -> Floats:
-        self.sizes += [image.shape for image in images]
-        return np.tile(np.array([1, 0], dtype=np.float32), (len(images), 1))
+    def predict(self, batch: Sequence[Image]) -> Floats:
+        self.sizes += [image.shape for image in batch]
+        return np.tile(np.array([1, 0], dtype=np.float32), (len(batch), 1))
 
     def text(self, names: Sequence[str]) -> list[Floats | None]:
         return [np.array(self.vectors[n], dtype=np.float32) if n in self.vectors else None for n in names]

@@ -17,25 +17,31 @@ def shares(image: Image) -> Floats:
     return (distance < 40).mean(axis=(0, 1)).astype(np.float32)
 
 
-class _SquareModel:
+class SquareModel:
     def fingerprint(self) -> str:
         return f"{type(self).__name__}-1"
 
     def load(self) -> None: ...
 
+    def prepare(self, image: Image) -> Image:
+        return image
 
-class SquareTagger(_SquareModel):
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        return width, height
+
+
+class SquareTagger(SquareModel):
     classes = NAMES
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
-        return [np.minimum(1, shares(image) * 20).astype(np.float32) for image in images]
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        return [np.minimum(1, shares(image) * 20).astype(np.float32) for image in batch]
 
 
-class SquareLocalizer(_SquareModel):
+class SquareLocalizer(SquareModel):
     classes = None
 
-    def predict(self, images: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
-        return [self._find(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    def predict(self, batch: Sequence[Image], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
+        return [self._find(image, prompt) for image, prompt in zip(batch, prompts, strict=True)]
 
     def _find(self, image: Image, prompt: Sequence[str]) -> Boxes:
         found = []
@@ -51,9 +57,9 @@ class SquareLocalizer(_SquareModel):
         )
 
 
-class SquareEmbedder(_SquareModel):
-    def predict(self, images: Sequence[Image]) -> Floats:
-        vectors = np.stack([shares(image) + 1e-3 for image in images])
+class SquareEmbedder(SquareModel):
+    def predict(self, batch: Sequence[Image]) -> Floats:
+        vectors = np.stack([shares(image) + 1e-3 for image in batch])
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     def text(self, names: Sequence[str]) -> list[Floats | None]:
@@ -61,22 +67,22 @@ class SquareEmbedder(_SquareModel):
         return [axes[NAMES.index(name)] if name in NAMES else None for name in names]
 
 
-class SquareTeacher(_SquareModel):
+class SquareTeacher(SquareModel):
     def __init__(self, scale: float = 10.0) -> None:
         self._scale = scale
 
     def fingerprint(self) -> str:
         return f"SquareTeacher-{self._scale}"
 
-    def image_features(self, images: Sequence[Image]) -> Floats:
-        return np.stack([self._scale * shares(image) for image in images])
+    def image_features(self, batch: Sequence[Image]) -> Floats:
+        return np.stack([self._scale * shares(image) for image in batch])
 
 
-class SquareCaptioner(_SquareModel):
-    def predict(self, images: Sequence[Image]) -> list[str]:
+class SquareCaptioner(SquareModel):
+    def predict(self, batch: Sequence[Image]) -> list[str]:
         return [
             " and ".join(
                 f"a {name} square" for name, share in zip(NAMES, shares(image), strict=True) if share
             )
-            for image in images
+            for image in batch
         ]

@@ -21,17 +21,17 @@ class SlowTagger(SquareTagger):
         self.seconds = seconds
         self.begun = begun
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
         if self.begun:
             Path(self.begun).touch()
-        time.sleep(self.seconds * len(images))
-        return super().predict(images)
+        time.sleep(self.seconds * len(batch))
+        return super().predict(batch)
 
 
 class FailingTagger(SquareTagger):
     """Fails on every image, as a bug does."""
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
         raise KeyError("a bug in a plug-in")
 
 
@@ -42,9 +42,9 @@ class DyingTagger(SquareTagger):
         self.folder = Path(folder)
         self.times = times
 
-    def predict(self, images: Sequence[Image]) -> list[Floats]:
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
         for number in range(self.times):
             with suppress(FileExistsError):  # of two processes, one gets a number
                 (self.folder / str(number)).touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict(images)
+        return super().predict(batch)

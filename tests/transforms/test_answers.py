@@ -22,6 +22,14 @@ def test_other_scores_are_a_failure_of_the_model(scores):
         answers.check_scores(np.array(scores, np.float32), 2)
 
 
+def test_a_verifier_may_leave_a_question_open_but_answers_no_other_number():
+    answers.check_presence(np.array([0, NAN, 1], np.float32), 3)
+    answers.check_presence(np.array([], np.float32), 0)
+    for scores, message in [([0.5], "answers of shape"), ([NAN, 1.5], "scores from 1.5"), ([0, INF], "inf")]:
+        with pytest.raises(ValueError, match=message):
+            answers.check_presence(np.array(scores, np.float32), 2)
+
+
 def test_boxes_may_lie_beyond_the_image_and_be_none():
     answers.check_boxes(boxes(box=(-9, -9, 1e4, 1e4)), 1)
     answers.check_boxes(boxes((), scores=()), 0)

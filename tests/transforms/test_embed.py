@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sources import encode, square_image, write_squares, write_tar
-from stage_runs import Bench, as_json
+from stage_runs import Bench, as_json, shared
 from tagmill.runners.demo import embedded
 from tagmill.transforms import embed
 from tagmill.transforms.embed import Embed, EmbedConfig, crop
@@ -185,6 +185,17 @@ def test_real_squares_look_most_like_themselves(tmp_path):
     for record in part.records:
         assert record["own_score"] > 0.9 > (record["other_score"] or 0)
         assert record["region_score"] == 1
+
+
+@pytest.mark.parametrize("mode", ["off", "doubtful"])
+def test_pixels_are_kept_only_of_regions_that_the_tagger_may_be_asked_about(mode):
+    config = EmbedConfig(model="square_models:SquareEmbedder", region_tagger=mode)
+    stage = Embed(config, shared(), TagConfig(model="square_models:SquareTagger"))
+    stage.setup()
+    place = {"x1": 10, "y1": 10, "x2": 20, "y2": 30}
+    kept = [stage._cut(IMAGE, {"tag": tag, **place}).pixels is not None for tag in ("red", "tidy")]
+    assert kept == [mode != "off", False]
+    assert stage._held((50, 40), [place]) == 12 * 24 + (0 if mode == "off" else 50 * 40)
 
 
 def test_a_tag_is_the_same_vector_whatever_was_met_before(tmp_path):

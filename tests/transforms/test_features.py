@@ -61,10 +61,10 @@ class Blind(SquareTeacher):
         super().__init__()
         self.image = image
 
-    def image_features(self, images):
-        if any(np.array_equal(image, self.image) for image in images):
+    def image_features(self, batch):
+        if any(np.array_equal(image, self.image) for image in batch):
             raise ValueError("I cannot see this")
-        return super().image_features(images)
+        return super().image_features(batch)
 
 
 def test_an_image_without_features_is_a_dead_letter_and_a_row_of_nan(shards, tmp_path):

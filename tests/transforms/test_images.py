@@ -305,6 +305,23 @@ def test_huge_images_wait_one_by_one(store, monkeypatch, limit):
         assert len(list(decoder.pixels(store.examples("file") * 4, store.root))) == 12
 
 
+def test_what_is_made_of_the_pixels_waits_in_bounded_room(store):
+    made = []
+
+    def prepare(example, image):
+        made.append(image.shape)
+        return example["key"], image.shape
+
+    examples = store.examples("file") * 10
+    with images.Decoder(2, CAP) as decoder:
+        stream = decoder.pixels(examples, store.root, prepare, held=lambda _: images.AHEAD_PIXELS)
+        found = [next(stream)]
+        assert len(made) <= 2
+        found += stream
+    assert found == [(example["key"], (80, 96, 3)) for example in examples]
+    assert decoder.preparing > 0
+
+
 def test_an_image_that_cannot_be_decoded_gives_its_error_in_its_place(store):
     with images.Decoder(2, 96 * 80 - 1) as decoder:
         results = list(decoder.pixels(store.examples("file"), store.root))

@@ -1,10 +1,18 @@
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from sources import encode, write_tar
+from odd_models import ThreadsTagger
+from predicting import predict
+from sources import encode, square_image, write_tar
+from square_models import SquareTagger
 from stage_runs import Bench
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.models.base import create
+from tagmill.runners.demo import embedded
+from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, images, on_pixels, parts
 from tagmill.transforms.tag import Tag, TagConfig
 
@@ -18,15 +26,17 @@ def bench(tmp_path):
     return bench
 
 
-def picky(bench, bad, **changes):
-    config = TagConfig(model="odd_models:PickyTagger", options={"bad": bad}, **changes)
+def picky(bench, bad, unprepared=(), **changes):
+    options = {"bad": bad, "unprepared": unprepared}
+    config = TagConfig(model="odd_models:PickyTagger", options=options, **changes)
     return bench.run(Tag(config, bench.shared))[0]
 
 
+@pytest.mark.parametrize("where", ["predict", "prepare"])
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 @pytest.mark.parametrize("bad", [[25], [20, 31], [20, 21, 22]], ids=str)
-def test_an_image_that_the_model_fails_on_is_dead_and_the_others_live(bench, bad, batch_size):
-    part = picky(bench, bad, batch_size=batch_size)
+def test_an_image_that_the_model_fails_on_is_dead_and_the_others_live(bench, bad, batch_size, where):
+    part = picky(bench, *((bad, ()) if where == "predict" else ((), bad)), batch_size=batch_size)
     rows = [width - 20 for width in bad]
     assert part.header.gone == rows
     assert [r["row"] for r in part.records] == [row for row in range(12) if row not in rows]
@@ -39,10 +49,20 @@ def test_an_image_that_the_model_fails_on_is_dead_and_the_others_live(bench, bad
     assert (count["in"], count["out"], count["dead"]) == (12, 12 - len(bad), len(bad))
 
 
+@pytest.mark.parametrize(
+    ("bad", "unprepared", "last"),
+    [
+        ([20, 24, 28, 31], [], 31),
+        ([], [20, 24, 28, 31], 31),
+        ([20, 24], [28, 31], ""),
+        ([31], [20, 24, 28], 31),
+    ],
+    ids=["predict", "prepare", "both", "predict last"],
+)
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_more_than_three_failures_a_part_are_a_bug(bench, batch_size):
-    with pytest.raises(KeyError, match="width 31"):
-        picky(bench, [20, 24, 28, 31], batch_size=batch_size)
+def test_more_than_three_failures_a_part_are_a_bug(bench, bad, unprepared, last, batch_size):
+    with pytest.raises(KeyError, match=f"width {last}"):
+        picky(bench, bad, unprepared, batch_size=batch_size)
     assert not files.exists(parts.part_uri(bench.uri("tag"), bench.names[0]))
 
 
@@ -63,8 +83,52 @@ def test_a_part_of_which_nothing_lives(tmp_path):
     assert (part.records, part.header.gone, part.of_row(0)) == ([], [0], [])
 
 
-def square(side):
-    return np.broadcast_to(np.uint8(0), (side, side, 3))
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_what_prepare_says_of_an_image_or_of_the_config_stands(bench, monkeypatch, batch_size):
+    def prepare(self, image):
+        if image.shape[1] > 25:
+            raise DataError(Reason.IMAGE_TOO_THIN, f"width {image.shape[1]}")
+        return image
+
+    monkeypatch.setattr(SquareTagger, "prepare", prepare)
+    config = TagConfig(model="square_models:SquareTagger", batch_size=batch_size)
+    (part,) = bench.run(Tag(config, bench.shared))
+    assert part.header.gone == list(range(6, 12))
+    assert {(d["reason"], d["detail"]) for d in bench.dead("tag")} == {
+        ("image_too_thin", f"width {width}") for width in range(26, 32)
+    }
+
+    def refuse(self, image):
+        raise ConfigError("no")
+
+    monkeypatch.setattr(SquareTagger, "prepare", refuse)
+    files.remove(bench.uri("tag"))
+    with pytest.raises(ConfigError, match="no"):
+        bench.run(Tag(config, bench.shared))
+
+
+def test_images_are_prepared_in_the_threads_that_decode_and_predicted_in_the_models_own(bench):
+    (part,) = bench.run(Tag(TagConfig(model="odd_models:ThreadsTagger"), bench.shared))
+    assert all(name.startswith("decode") for name in ThreadsTagger.prepared)
+    assert (len(ThreadsTagger.prepared), ThreadsTagger.predicted) == (12, [threading.current_thread().name])
+    assert part.header.seconds["prepare"] >= 12 * 0.005
+
+
+def test_a_stage_gives_what_preparing_and_predicting_by_hand_give(tmp_path):
+    options = {"path": str(embedded() / "tagger"), "device": "cpu"}
+    model = create("ram", options)
+    vocabulary = Vocabulary.from_text("".join(f"{name}\tobject\n" for name in model.classes), "demo")
+    bench = Bench(tmp_path / "run", vocabulary=vocabulary, part_size=12)
+    pictures = [square_image(["red", "blue"], seed, (60 + 9 * seed, 80)) for seed in range(7)]
+    bench.ingest(write_tar(tmp_path / "a.tar", [(f"{i}.png", encode(p)) for i, p in enumerate(pictures)]))
+    (part,) = bench.run(
+        Tag(TagConfig(model="ram", options=options, batch_size=4, score_floor=0), bench.shared)
+    )
+    model.load()
+    pixels = [np.asarray(picture) for picture in pictures]
+    by_hand = predict(model, pixels[:4]) + predict(model, pixels[4:])
+    found = np.array([record["score"] for record in part.records], np.float32).reshape(7, -1)
+    assert found.tobytes() == np.stack(by_hand).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -80,15 +144,19 @@ def square(side):
     ids=str,
 )
 def test_batches_are_bounded_by_count_and_by_pixels(sides, size, batches):
-    decoded = list(enumerate(map(square, sides)))
-    found = list(on_pixels._batches(decoded, size))
+    found = list(on_pixels._batches([(i, "one", side * side) for i, side in enumerate(sides)], size))
     assert [len(batch) for batch in found] == batches
     assert [row for batch in found for row, _ in batch] == list(range(len(sides)))
 
 
 def test_errors_take_a_place_but_no_pixels_in_a_batch():
-    decoded = [(i, DataError(Reason.IMAGE_UNREADABLE, "")) for i in range(5)]
-    assert [len(batch) for batch in on_pixels._batches(decoded, 2)] == [2, 2, 1]
+    dead = [(i, DataError(Reason.IMAGE_UNREADABLE, ""), 10**9) for i in range(5)]
+    assert [len(batch) for batch in on_pixels._batches(dead, 2)] == [2, 2, 1]
+
+
+def test_a_prepared_image_takes_the_room_of_its_numbers():
+    assert on_pixels.room(SquareTagger(), 30, 20) == 600
+    assert on_pixels.room(create("ram", {"path": str(embedded() / "tagger")}), 3000, 2000) == 4 * 128 * 128
 
 
 def test_batches_of_huge_images_give_the_same_rows(bench, monkeypatch):

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_models
+from predicting import predict
 from tagmill.models.base import Boxes
 from tagmill.models.demo import detector
 from tagmill.models.demo.detector import DetectorRecipe, evaluate, train
@@ -70,7 +71,7 @@ def test_the_saved_folder_is_a_localizer(trained):
     folder, _ = trained
     localizer = GroundingDino(str(folder), device="cpu", box_floor=0)
     localizer.load()
-    (found,) = localizer.predict([scene_set().images[0]], [["dog", "fire truck"]])
+    (found,) = predict(localizer, [scene_set().images[0]], [["dog", "fire truck"]])
     assert set(found.tags) == {0, 1}
     assert (folder / "model.safetensors").stat().st_size < 10_000_000
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from predicting import predict
 from tagmill.models.base import create
 from tagmill.models.ram import store
 from tagmill.models.ram.captioner import Tag2TextCaptioner
@@ -37,10 +38,10 @@ IMAGES = [picture(40, 56, 0), np.full((20, 30, 3), 200, np.uint8), picture(64, 6
 @pytest.mark.parametrize("options", [{}, {"beams": 1}, {"max_length": 12}], ids=["beams", "greedy", "short"])
 def test_images_get_the_caption_they_get_alone(folder, options):
     captioner = loaded(folder, **options)
-    captions = captioner.predict(IMAGES)
+    captions = predict(captioner, IMAGES)
     assert all(isinstance(caption, str) and caption for caption in captions)
-    assert [captioner.predict([image])[0] for image in IMAGES] == captions
-    assert captioner.predict([]) == []
+    assert [predict(captioner, [image])[0] for image in IMAGES] == captions
+    assert predict(captioner, []) == []
 
 
 def test_tags_guide_the_caption(folder):
@@ -49,13 +50,13 @@ def test_tags_guide_the_caption(folder):
         name for i, name in enumerate(everything._config.classes) if i not in everything._config.silent
     ]
     assert nothing._tags(np.full(40, 0.5)) == []
-    assert everything.predict(IMAGES) != nothing.predict(IMAGES)
+    assert predict(everything, IMAGES) != predict(nothing, IMAGES)
 
 
 def test_the_same_folder_is_a_tagger(folder):
     tagger = create("ram", {"path": str(folder), "device": "cpu"})
     tagger.load()
-    assert tagger.predict(IMAGES)[0].shape == (40,)
+    assert predict(tagger, IMAGES)[0].shape == (40,)
     assert len(tagger.thresholds) == 40
 
 

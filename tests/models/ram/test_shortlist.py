@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import tiny_models
+from predicting import predict, prepared
 from tagmill.models.base import create
 from tagmill.models.open_clip import OpenClip
 from tagmill.models.ram import store
@@ -28,21 +29,21 @@ def folders(tmp_path_factory, tiny_config, golden):
     return folder
 
 
-def predict(folder, **options):
+def scores(folder, **options):
     tagger = create("ram", {"path": str(folder), "device": "cpu", **options})
     tagger.load()
-    return np.stack(tagger.predict(IMAGES))
+    return np.stack(predict(tagger, IMAGES))
 
 
 @pytest.mark.parametrize("kind", ["plus", "tag2text"])
 def test_classes_on_the_list_score_as_ever_and_others_zero(folders, kind):
     clip = {"model": f"local-dir:{folders / 'clip'}"}
-    whole = predict(folders / kind)
-    some = predict(folders / kind, shortlist=3, clip=clip)
+    whole = scores(folders / kind)
+    some = scores(folders / kind, shortlist=3, clip=clip)
     assert ((some > 0).sum(axis=1) == 3).all()
     np.testing.assert_allclose(some[some > 0], whole[some > 0], rtol=0, atol=1e-5)
     assert some.dtype == np.float32
-    every = predict(folders / kind, shortlist=10**6, clip=clip)
+    every = scores(folders / kind, shortlist=10**6, clip=clip)
     np.testing.assert_allclose(every, whole, rtol=0, atol=1e-5)
 
 
@@ -60,8 +61,8 @@ def test_the_classes_most_like_the_image_are_on_the_list(folders):
     clip = OpenClip(f"local-dir:{folders / 'clip'}", device="cpu")
     clip.load()
     names = ["dog", "cat", "red car", "fire", "truck"]
-    likeness = clip.predict(IMAGES) @ np.stack(clip.text(names)).T
-    chosen = Shortlist(names, 2, clip).choose(IMAGES)
+    likeness = predict(clip, IMAGES) @ np.stack(clip.text(names)).T
+    chosen = Shortlist(names, 2, clip).choose(prepared(clip, IMAGES))
     assert [set(row) for row in chosen.tolist()] == [
         set(row) for row in np.argsort(-likeness)[:, :2].tolist()
     ]

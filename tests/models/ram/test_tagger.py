@@ -6,6 +6,7 @@ import PIL.Image
 import pytest
 import torch
 
+from predicting import predict
 from tagmill.models.base import create
 from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
@@ -41,14 +42,14 @@ def loaded(folder, **options):
 
 def test_images_get_scores_whatever_their_batch(folder):
     tagger = loaded(folder)
-    scores = tagger.predict(IMAGES)
+    scores = predict(tagger, IMAGES)
     assert [score.shape for score in scores] == [(6,)] * 3
     assert {score.dtype for score in scores} == {np.dtype(np.float32)}
     assert all((score > 0).all() and (score < 1).all() for score in scores)
     for image, score in zip(IMAGES, scores, strict=True):
-        np.testing.assert_allclose(tagger.predict([image])[0], score, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(predict(tagger, [image])[0], score, rtol=0, atol=1e-5)
     assert np.abs(scores[0] - scores[1]).max() > 1e-4
-    assert tagger.predict([]) == []
+    assert predict(tagger, []) == []
 
 
 def test_what_is_known_before_the_weights_are_read(folder):
@@ -60,7 +61,7 @@ def test_what_is_known_before_the_weights_are_read(folder):
 
 
 def test_half_precision_scores_are_close_and_float32(folder):
-    whole, half = loaded(folder).predict(IMAGES), loaded(folder, dtype="bfloat16").predict(IMAGES)
+    whole, half = predict(loaded(folder), IMAGES), predict(loaded(folder, dtype="bfloat16"), IMAGES)
     assert half[0].dtype == np.float32
     np.testing.assert_allclose(np.stack(half), np.stack(whole), atol=5e-2)
 
