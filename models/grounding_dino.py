@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class GroundingDino:
     """
 
     classes: Sequence[str] | None = None
+    version: ClassVar[int] = 1
+    """Raised when the same files and options give other boxes."""
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class GroundingDino:
         downloaded here; ConfigError if that fails.
         """
         if self._fingerprint is None:
-            self._fingerprint = self._source.fingerprint(self._options)
+            self._fingerprint = self._source.fingerprint(pretrained.changed(GroundingDino, self._options))
         return self._fingerprint
 
     def load(self) -> None:

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
-from tagmill.models.pretrained import Source, check_dtype, digest, resolve_device
+from tagmill.models.pretrained import Source, changed, check_dtype, digest, resolve_device
 from tagmill.tag_system.errors import ConfigError
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -44,6 +44,9 @@ class OpenClip:
     Raises ConfigError for options out of range and for files that are missing.
     """
 
+    version: ClassVar[int] = 1
+    """Raised when the same files and options give other vectors."""
+
     def __init__(
         self,
         model: str,
@@ -76,6 +79,7 @@ class OpenClip:
         """
         if self._fingerprint is None:
             options = {"dtype": self._dtype, "template": self._template, "fit": self._fit}
+            options = changed(OpenClip, options)
             if self._source is not None:
                 self._fingerprint = self._source.fingerprint(options)
             elif Path(str(self._weights)).is_file():

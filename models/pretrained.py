@@ -6,11 +6,12 @@ and two runs with the same fingerprint have read the same weights.
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from tagmill.models.base import file_digest
 from tagmill.tag_system.errors import ConfigError
@@ -101,6 +102,23 @@ def require_files(folder: Path, needs: Sequence[Sequence[str]]) -> None:
         raise ConfigError(f"there is no model folder {folder}")
     if missing := missing_files(folder, needs):
         raise ConfigError(f"model folder {folder} has no {', no '.join(missing)}")
+
+
+class Versioned(Protocol):
+    """A class of models whose fingerprints hold a version."""
+
+    version: ClassVar[int]
+
+
+def changed(model: type[Versioned], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a fingerprint holds of a model's options: those that differ from its constructor's defaults.
+
+    So an option that is added later changes no fingerprint where it is not used. `version`, the class's own,
+    stands for the defaults and for the code: it is raised when the same files and options give other output.
+    """
+    defaults = {name: one.default for name, one in inspect.signature(model).parameters.items()}
+    found = {name: value for name, value in options.items() if value != defaults[name]}
+    return {**found, "version": model.version}
 
 
 def digest(files: Sequence[Path], options: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from tagmill.models.base import Image, Prepared
-from tagmill.models.pretrained import check_dtype, digest, require_files, resolve_device
+from tagmill.models.pretrained import changed, check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, VOCAB, WEIGHTS
@@ -27,6 +27,9 @@ class Tag2TextCaptioner:
 
     Raises ConfigError for options out of range and for a folder that lacks a file or has no text side.
     """
+
+    version: ClassVar[int] = 1
+    """Raised when the same files and options give other captions."""
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Tag2TextCaptioner:
         if self._fingerprint is None:
             options = {**self._search, "dtype": self._dtype, "threshold": self._threshold}
             files = [self._folder / name for name in (CONFIG, WEIGHTS, VOCAB)]
-            self._fingerprint = digest(files, options)
+            self._fingerprint = digest(files, changed(Tag2TextCaptioner, options))
         return self._fingerprint
 
     def load(self) -> None:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
 from tagmill.models.open_clip import OpenClip
-from tagmill.models.pretrained import check_dtype, digest, require_files, resolve_device
+from tagmill.models.pretrained import changed, check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
@@ -30,6 +30,9 @@ class RamTagger:
     Raises ConfigError for options out of range, a folder that lacks a file, or a config that does
     not hold.
     """
+
+    version: ClassVar[int] = 1
+    """Raised when the same files and options give other scores."""
 
     def __init__(
         self,
@@ -68,10 +71,9 @@ class RamTagger:
         """Hash the folder's two files and the options; the device and the batch size are not part of it."""
         if self._fingerprint is None:
             files = [self._folder / CONFIG, self._folder / WEIGHTS]
-            options: dict[str, Any] = {"dtype": self._dtype}
-            if self._clip is not None:
-                options |= {"shortlist": self._count, "clip": self._clip.fingerprint()}
-            self._fingerprint = digest(files, options)
+            clip = None if self._clip is None else self._clip.fingerprint()
+            options = {"dtype": self._dtype, "shortlist": self._count or None, "clip": clip}
+            self._fingerprint = digest(files, changed(RamTagger, options))
         return self._fingerprint
 
     def load(self) -> None:
