@@ -1,6 +1,7 @@
 """Image bytes: references to them, what their headers say, and pixels decoded ahead of a model."""
 
 import hashlib
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image as pillow
+from threadpoolctl import threadpool_limits
 
 from tagmill.models import pixels
 from tagmill.models.base import Image
@@ -164,7 +166,9 @@ class Decoder:
     """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
-        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(
+            max(1, threads), thread_name_prefix="decode", initializer=_take_one_core
+        )
         self._max_pixels = max_pixels
         self.seconds = 0.0
         self.preparing = 0.0
@@ -220,6 +224,13 @@ class Decoder:
         self.seconds += made.decoding
         self.preparing += made.preparing
         return made.result
+
+
+def _take_one_core() -> None:
+    """Hold this thread to one core, where a numeric library would start several for each of them."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].get_num_threads()  # sets the thread's number at first sight, so before the limit
+    threadpool_limits(limits=1, user_api="openmp")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -320,6 +321,18 @@ def test_what_is_made_of_the_pixels_waits_in_bounded_room(store):
         found += stream
     assert found == [(example["key"], (80, 96, 3)) for example in examples]
     assert decoder.preparing > 0
+
+
+def test_each_thread_takes_one_core_and_leaves_the_models_as_they_are(store):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with images.Decoder(2, CAP) as decoder:
+            found = decoder.pixels(store.examples("file"), store.root, lambda *_: torch.get_num_threads())
+            assert list(found) == [1, 1, 1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_image_that_cannot_be_decoded_gives_its_error_in_its_place(store):
