@@ -68,6 +68,8 @@ class RunConfig(StageConfig):
                 raise ValueError(
                     f"input {source.name}: a {source.format} holds its images, so images is not for it"
                 )
+        if self.caption and not self.parse:
+            raise ValueError("caption: needs the stage parse, which is switched off, to find its tags")
         if self.embed and not self.localize:
             raise ValueError("embed: needs the stage localize, which is switched off")
         if self.embed and self.embed.region_tagger != "off" and not self.tag:

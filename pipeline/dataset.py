@@ -1,22 +1,22 @@
 """The dataset of a run: how shards are cut along the parts, and what is written around them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from tagmill.pipeline.plan import StagePlan, Upstream, known_records
-from tagmill.pipeline.run_folder import PartRecord, read_headers, read_json, supersede
+from tagmill.pipeline.plan import Adoption, StagePlan, Stock, Upstream
+from tagmill.pipeline.records import PartRecord, read_json
+from tagmill.pipeline.run_folder import RunFolder, supersede
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parts
+from tagmill.transforms import bitmaps, files, parquet
 from tagmill.transforms.digests import value_digest
 from tagmill.transforms.features import Features
-from tagmill.transforms.shards import Shards, ShardTask, Slice, index_uri, tar_uri
-from tagmill.transforms.stage import PartTask, libraries, part_fingerprint
+from tagmill.transforms.parts import Counts
+from tagmill.transforms.shards import Shards, ShardTask, index_uri, tar_uri
+from tagmill.transforms.stage import PartTask, Stage, libraries, part_fingerprint
 
 CUT = "cut.json"
 
@@ -61,24 +61,49 @@ def plan_shards(stage: Shards, generation: str, inputs: list[str], upstream: Ups
     if upstream.is_open(inputs):
         plan.unknown = True
         return plan
-    headers = read_headers(upstream.plans["clean"].folder, upstream.names())
-    counts = {name: header.notes["splits"] for name, header in headers.items()}
+    counts = {name: part.notes["splits"] for name, part in upstream.records["clean"].parts.items()}
     uri = files.join(folder, CUT)
     before: Cut = read_json(uri) if files.exists(uri) else []
     cut = extend_cut(before, counts, stage.config.size)
     plan.more = {"cut": cut}
     plan.names = [shard["name"] for shard in cut]
     there = _index_headers(folder, plan.names)
+    came = upstream.came()
+    stock = ShardStock(upstream.run, stage, generation, plan.names)
     for shard in cut:
-        task = _task(stage, shard, inputs, upstream)
+        task = _task(stage, shard, inputs, upstream, came)
         header = there.get(task.name)
         if header and header["fingerprint"] == task.fingerprint:
             plan.done[task.name] = record_of(task.name, header)
+        elif found := stock.find(task.name, task.fingerprint):
+            plan.done[task.name], plan.adopted[task.name] = found
         else:
             plan.tasks.append(task)
             plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
     plan.unfinished = not _is_finished(folder, plan)
     return plan
+
+
+class ShardStock:
+    """The shards that other generations of a run have."""
+
+    def __init__(self, run: RunFolder, stage: Shards, generation: str, names: list[str]) -> None:
+        self._folders = [
+            run.generation(stage.name, other) for other in run.generations(stage.name) if other != generation
+        ]
+        self._names = names
+        self._found: list[tuple[str, dict[str, dict[str, Any]]]] | None = None
+
+    def find(self, name: str, fingerprint: str) -> tuple[PartRecord, Adoption] | None:
+        """Find a shard of this name that was made in just this way."""
+        if self._found is None:
+            self._found = [(folder, _index_headers(folder, self._names)) for folder in self._folders]
+        for folder, headers in self._found:
+            header = headers.get(name)
+            if header and header["fingerprint"] == fingerprint:
+                names = (f"{name}.tar", f"{name}.index.parquet")
+                return record_of(name, header), Adoption(folder, names, header["bytes"])
+        return None
 
 
 def _is_finished(folder: str, plan: StagePlan) -> bool:
@@ -94,18 +119,17 @@ def _is_finished(folder: str, plan: StagePlan) -> bool:
     }
 
 
-def _task(stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Upstream) -> ShardTask:
-    slices = [
-        Slice(name, upstream.part_inputs(inputs, name), upstream.sources[name].images)
-        for name in shard["parts"]
-    ]
+def _task(
+    stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Upstream, came: Mapping[str, int]
+) -> ShardTask:
     digests = [
-        [name, {other: upstream.records[other].parts[name].digest for other in inputs}]
+        [name, upstream.digests(stage, inputs, name) | {"rows": bitmaps.dump(came[name]).hex()}]
         for name in shard["parts"]
     ]
     made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
     fingerprint = value_digest({**made_by, "shard": shard["name"], "parts": digests})
-    return ShardTask(shard["name"], shard["split"], fingerprint, slices)
+    tasks = [upstream.task(stage, inputs, name, fingerprint) for name in shard["parts"]]
+    return ShardTask(shard["name"], shard["split"], fingerprint, tasks)
 
 
 def plan_features(stage: Features, generation: str, upstream: Upstream) -> StagePlan:
@@ -117,14 +141,11 @@ def plan_features(stage: Features, generation: str, upstream: Upstream) -> Stage
         return plan
     shards, where = upstream.records["shards"].parts, upstream.plans["shards"].folder
     plan.names = list(shards)
-    there = known_records(upstream.run, stage, generation, plan.names)
+    stock = Stock(upstream.run, stage, generation, plan.names)
     for name, shard in shards.items():
         fingerprint = part_fingerprint(stage, {"shards": shard.digest})
-        if name in there and there[name].fingerprint == fingerprint:
-            plan.done[name] = there[name]
-            continue
-        plan.reasons.append(f"{name}: {'its shard changed' if name in there else 'not made yet'}")
-        plan.tasks.append(PartTask(name, fingerprint, {"shards": index_uri(where, name)}, where))
+        if not stock.serve(plan, name, fingerprint, shard.came):
+            plan.tasks.append(PartTask(name, fingerprint, {"shards": index_uri(where, name)}, where))
     return plan
 
 
@@ -139,39 +160,52 @@ def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
 def read_index_header(folder: str, name: str) -> dict[str, Any]:
     """Read what a shard's index says of the shard: fingerprint, split, examples, bytes, sha256.
 
-    Raises DamageError if it cannot be read, and FileNotFoundError.
+    The seal of the index's own bytes is added. Raises DamageError if it cannot be read, and
+    FileNotFoundError.
     """
     uri = index_uri(folder, name)
-    with files.open_read(uri) as stream:
-        try:
-            header: dict[str, Any] = json.loads((pq.read_schema(stream).metadata or {})[parts.METADATA_KEY])
-        except (OSError, ValueError, KeyError) as error:
-            raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error
-    return header
+    try:
+        tail = parquet.read_tail(uri)
+        header: dict[str, Any] = json.loads(tail.metadata[parquet.METADATA_KEY])
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error
+    return header | {"seal": tail.seal}
 
 
 def record_of(name: str, header: Mapping[str, Any]) -> PartRecord:
-    """Make a shard's record; its digest is the sha256 of the tar."""
-    examples = {"in": header["examples"], "out": header["examples"], "dropped": 0, "dead": 0}
-    captions = dict.fromkeys(examples, 0)
-    counts = {"example": examples, "caption": captions}
-    return PartRecord(name, header["fingerprint"], header["sha256"], counts)
+    """Make a shard's record; its digest is the sha256 of the tar, its seal that of the index."""
+    rows = bitmaps.first(header["examples"])
+    return PartRecord(
+        name,
+        header["fingerprint"],
+        header["sha256"],
+        header["seal"],
+        header["bytes"],
+        beside={},
+        slices={},
+        counts=Counts(header["examples"], 0, {}, {}, {}),
+        notes={},
+        seconds={},
+        made_for=rows,
+        came=rows,
+    )
 
 
 def make_way_for_shards(plan: StagePlan) -> None:
     """Before the job: the dataset is no longer whole, stale shards and tars without index make way."""
     files.remove(files.join(plan.folder, contract.MANIFEST))
-    for task in plan.tasks:
-        supersede(plan.folder, index_uri(plan.folder, task.name), tar_uri(plan.folder, task.name))
+    for name in [*(task.name for task in plan.tasks), *plan.adopted]:
+        supersede(plan.folder, index_uri(plan.folder, name), tar_uri(plan.folder, name))
     files.replace_bytes(files.join(plan.folder, CUT), json.dumps(plan.more["cut"], indent=1).encode())
 
 
 def finish_dataset(
-    plan: StagePlan, vocabulary: Vocabulary, meanings: Mapping[str, Any]
+    plan: StagePlan, vocabulary: Vocabulary, stages: Sequence[Stage[Any]]
 ) -> dict[str, PartRecord]:
-    """Write vocabulary, data card and, last, the manifest; returns the shards' records.
-
-    `meanings` says what decided the output of every stage.
+    """Write vocabulary, data card and, last, the manifest, which says how `stages` were set; returns the
+    shards' records.
     """
     headers = _index_headers(plan.folder, plan.names)
     listed = set(plan.names)
@@ -198,8 +232,11 @@ def finish_dataset(
         tags=len(vocabulary),
         examples=examples,
         shards=shards,
-        models=_models(meanings),
-        made_by={"stages": dict(meanings), "libraries": libraries()},
+        models=_models(stages),
+        made_by={
+            "stages": {stage.name: stage.meaning | {"config": stage.settings} for stage in stages},
+            "libraries": libraries(),
+        },
     )
     write = {
         contract.VOCABULARY: vocabulary.dump(),
@@ -211,14 +248,14 @@ def finish_dataset(
     return {name: record_of(name, headers[name]) for name in plan.names}
 
 
-def _models(meanings: Mapping[str, Any]) -> dict[str, contract.ManifestModel]:
+def _models(stages: Iterable[Stage[Any]]) -> dict[str, contract.ManifestModel]:
     """Name the models that gave evidence: each by its stage, as samples do."""
     return {
-        stage: contract.ManifestModel(
-            stage=stage, name=meaning["config"]["model"], fingerprint=meaning["model"]
+        stage.name: contract.ManifestModel(
+            stage=stage.name, name=stage.settings["model"], fingerprint=stage.meaning["model"]
         )
-        for stage, meaning in meanings.items()
-        if "model" in meaning
+        for stage in stages
+        if "model" in stage.meaning
     }
 
 

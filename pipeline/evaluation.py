@@ -8,7 +8,7 @@ from tagmill.pipeline.example import decided_examples
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
-from tagmill.transforms import parts
+from tagmill.transforms import parquet
 
 STEPS = ("parse", "tag", "clean")
 """After parse: tags that captions mention. After tag: also those that the tagger proposes. After clean: those
@@ -95,7 +95,7 @@ def read_truth(uri: str) -> Truth:
     tags: dict[str, frozenset[str]] = {}
     kinds: dict[str, Kind] = {}
     try:
-        table = parts.read_table(uri, ["key", "tags", "kinds"])
+        table = parquet.read_table(uri, ["key", "tags", "kinds"])
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"{uri} is no truth with the columns key, tags and kinds: {error}") from error
     for row in table.to_pylist():

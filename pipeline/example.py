@@ -13,7 +13,7 @@ from tagmill.pipeline.report import current_records
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import find_sources
 from tagmill.tag_system.errors import ConfigError, InputChangedError
-from tagmill.transforms import files, images, parts
+from tagmill.transforms import files, images, parquet, parts
 from tagmill.transforms.ingest import source_of
 
 SHOWN_KEYS = 5
@@ -26,9 +26,9 @@ class Example:
     """One example in the current generations of a run.
 
     `ingested` is ingest's row, None if the example died there; `dead` its dead letters and those of its
-    captions; `duplicate_of` the key of the example that lives in its place. `parsed` are parse's rows,
-    `regions` localize's, best first, `decisions` clean's; `generated` is the captioner's caption. What a
-    stage has not made, or does not make, is empty.
+    captions; `dropped` the stage that took it out and why, `duplicate_of` the key of the example that lives
+    in its place. `parsed` are parse's rows of given captions, `regions` localize's, best first, `decisions`
+    clean's; `generated` is the captioner's caption. What a stage has not made, or does not make, is empty.
     """
 
     key: str
@@ -36,6 +36,7 @@ class Example:
     row: int
     ingested: Record | None = None
     dead: list[Record] = field(default_factory=list)
+    dropped: str | None = None
     duplicate_of: str | None = None
     parsed: list[Record] = field(default_factory=list)
     generated: str | None = None
@@ -63,12 +64,16 @@ def find_example(run: RunFolder, key: str) -> Example:
     example = Example(key, part, row)
     for record in current_records(run):
         stage, folder = record.stage, run.generation(record.stage, record.generation)
-        if stage in ("cluster", "shards") or not files.exists(parts.part_uri(folder, part)):
+        if part not in record.parts or not record.parts[part].came >> row & 1:
             continue
         if files.exists(parts.dead_uri(folder, part)):
-            letters = parts.read_table(parts.dead_uri(folder, part)).to_pylist()
+            letters = parquet.read_table(parts.dead_uri(folder, part)).to_pylist()
             example.dead += [letter for letter in letters if letter["row"] == row]
-        _add(example, stage, parts.read_part(parts.part_uri(folder, part)).of_row(row), ingest)
+        made = parts.read_part(parts.part_uri(folder, part))
+        for reason, rows in made.header.dropped.items():
+            if row in rows:
+                example.dropped = f"{stage}: {reason}"
+        _add(example, stage, made.of_row(row), ingest)
     return example
 
 
@@ -95,10 +100,10 @@ def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:
 
 def _keys(ingest: str, name: str) -> tuple[dict[str, int], dict[str, int]]:
     """Read the rows of a part's living and dead examples, by key."""
-    living = parts.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pydict()
+    living = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pydict()
     lost: list[Record] = []
     if files.exists(parts.dead_uri(ingest, name)):
-        lost = parts.read_table(parts.dead_uri(ingest, name), ["key", "row", "unit"]).to_pylist()
+        lost = parquet.read_table(parts.dead_uri(ingest, name), ["key", "row", "unit"]).to_pylist()
     return (
         dict(zip(living["key"], living["row"], strict=True)),
         {letter["key"]: letter["row"] for letter in lost if letter["unit"] == "example"},
@@ -120,7 +125,7 @@ def _add(example: Example, stage: str, records: list[Record], ingest: str) -> No
         winner = parts.read_part(parts.part_uri(ingest, records[0]["winner_part"]))
         example.duplicate_of = winner.of_row(records[0]["winner_row"])[0]["key"]
     elif stage == "parse":
-        example.parsed = records
+        example.parsed = [record for record in records if record["source"] == "given"]
     elif stage == "caption" and records:
         example.generated = records[0]["caption"]
     elif stage == "localize":
@@ -133,11 +138,11 @@ def decided_examples(run: RunFolder) -> Iterator[tuple[Record, list[Record]]]:
     """Give every living example of a finished run in order: ingest's row and clean's decisions."""
     ingest, clean = (_folder(run, stage) for stage in ("ingest", "clean"))
     record = run.read_record("clean", run.current("clean") or "")
-    for name in record.parts if record else ():
+    for name, part in record.parts.items() if record else ():
         decided = parts.read_part(parts.part_uri(clean, name))
         ingested = parts.read_part(parts.part_uri(ingest, name))
         for example in ingested.records:
-            if example["row"] not in decided.header.gone:
+            if part.living >> example["row"] & 1:
                 yield example, decided.of_row(example["row"])
 
 

@@ -1,7 +1,8 @@
 """Garbage: what lies in a run's folder and no current stage needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from tagmill.pipeline import ledger, records
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.transforms import files
 
@@ -11,10 +12,12 @@ def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
 
     A generation that an interrupted run has begun is no garbage, nor is the last of a stage that is off.
     """
+    yield from _sized(ledger.old_tokens(run.root))
     for stage in files.list_folders(run.root):
         needed = run.needed(stage)
         if needed is None:
             continue
+        yield from _sized(ledger.superseded(run.path(stage)))
         for generation in run.generations(stage):
             folder = run.generation(stage, generation)
             if generation in needed:
@@ -29,6 +32,11 @@ def _leftovers(folder: str) -> Iterator[tuple[str, int]]:
         leftover = files.join(folder, name)
         if files.exists(leftover):
             yield leftover, files.folder_size(leftover)
-    for within in (folder, *(files.join(folder, name) for name in ("dead", "sources"))):
-        for uri in files.temporaries(within):
-            yield uri, files.size_and_stamp(uri)[0]
+    for within in (folder, *(files.join(folder, name) for name in ("dead", "sources", records.FOLDER))):
+        yield from _sized(files.temporaries(within))
+    yield from _sized(records.superseded(folder))
+
+
+def _sized(uris: Iterable[str]) -> Iterator[tuple[str, int]]:
+    for uri in uris:
+        yield uri, files.size_and_stamp(uri)[0]

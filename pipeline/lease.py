@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tagmill.pipeline.run_folder import read_json
+from tagmill.pipeline.ledger import claim_token
+from tagmill.pipeline.records import read_json
 from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files
 
@@ -23,11 +24,13 @@ class Lease:
     """Holds the lease of a run while it is open (a context manager).
 
     A lease is free if its driver has ended: its process is gone, where that is this machine, or its last
-    heartbeat is older than a minute. Raises ConfigError on entry if another driver holds it.
+    heartbeat is older than a minute. `token` is its holder's, higher than that of any holder before. Raises
+    ConfigError on entry if another driver holds it.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self.token = 0
         pid = os.getpid()
         self._owner = {
             "host": socket.gethostname(),
@@ -39,7 +42,10 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
+        run = self._uri.rpartition("/")[0]
         try:
+            # Before the lease: who takes it later has the higher token.
+            self.token = claim_token(run, self._content())
             created = files.create_bytes(self._uri, self._content())
         except OSError as error:
             reason = error.strerror or str(error)

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagmill.models.training.newer import COUNTS, FLAGS, SCORES, DecisionWriter
-from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import parts
+from tagmill.transforms import bitmaps, parquet, parts
 
 NAMES = ("verdict", "rule", "basis")
 THREADS = 16
@@ -25,7 +26,7 @@ def lay_decisions(run: RunFolder, folder: Path) -> dict[str, Any]:
     Raises ConfigError if the run has no decisions yet, or its vocabulary cannot be found any more.
     """
     record = _record(run)
-    vocabulary = _vocabulary(run, record)
+    vocabulary = _vocabulary(run)
     tags = [tag.name for tag in vocabulary]
     writer, names = DecisionWriter(folder, tags), pa.array(tags)
     for examples, decided in _tables(run, record):
@@ -51,11 +52,12 @@ def _record(run: RunFolder) -> StageRecord:
     return record
 
 
-def _vocabulary(run: RunFolder, record: StageRecord) -> Vocabulary:
+def _vocabulary(run: RunFolder) -> Vocabulary:
     """Load the vocabulary of a run, and check that it is still the one that the run had."""
     saved = run.saved_config() or {}
     vocabulary = Vocabulary.load(saved.get("vocabulary"))
-    if vocabulary.digest != record.meaning["vocabulary"]:
+    candidates = run.read_record("candidates", run.current("candidates") or "")
+    if candidates is None or vocabulary.digest != candidates.meaning["vocabulary"]:
         raise ConfigError(f"the vocabulary of {run.root} has changed since: run it again")
     return vocabulary
 
@@ -67,9 +69,9 @@ def _tables(run: RunFolder, record: StageRecord) -> Iterator[tuple[pa.Table, pa.
 
     def read(name: str) -> tuple[pa.Table, pa.Table]:
         decided = parts.read_part(parts.part_uri(clean, name))
-        examples = parts.read_table(parts.part_uri(ingest, name), ["row", "key", "sha256"])
-        gone = pa.array(decided.header.gone, pa.int32())
-        return examples.filter(pc.invert(pc.is_in(examples["row"], gone))), decided.table
+        examples = parquet.read_table(parts.part_uri(ingest, name), ["row", "key", "sha256"])
+        living = pa.array(bitmaps.numbers(record.parts[name].living), pa.int32())
+        return examples.filter(pc.is_in(examples["row"], living)), decided.table
 
     with ThreadPoolExecutor(THREADS) as pool:
         names = list(record.parts)

@@ -1,26 +1,33 @@
 """Planning: which parts of which stages must be made, and why.
 
-One rule serves first runs, resumes, new input and changed configs: a part is made if it is not there, or if
-its fingerprint is not the one that its inputs and config now give.
+One rule serves first runs, resumes, new input and changed configs: a part serves if it has the fingerprint
+that its inputs and config now give, and was made for all rows that live now. One that serves in another
+generation of the stage is adopted; what does not serve is made.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tagmill.pipeline.run_folder import (
-    PartRecord,
-    RunFolder,
-    StageRecord,
-    committed_parts,
-    read_headers,
-)
+from tagmill.pipeline.accounts import THREADS, account, read_footers
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.sources import FoundSource
-from tagmill.transforms import files, parts
+from tagmill.transforms import bitmaps, files, parts
 from tagmill.transforms.digests import value_digest
 from tagmill.transforms.stage import GlobalStage, PartStage, PartTask, Stage, libraries, part_fingerprint
 
 CLUSTERS = "clusters.parquet"
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """Files of another generation that serve in this one: names in the folder `source`."""
+
+    source: str
+    names: tuple[str, ...]
+    bytes: int
 
 
 @dataclass
@@ -28,8 +35,9 @@ class StagePlan:
     """What a stage has and what it still needs.
 
     `names` are the parts that it will have, in order, as far as they are known; `tasks` what must be made;
-    `done` the records of the parts that stay. `unknown` says that inputs are still to be made, so more may
-    follow; `unfinished` that what is written around the parts is missing or stale.
+    `done` the records of the parts that stay or are adopted, `adopted` where the latter come from. `unknown`
+    says that inputs are still to be made, so more may follow; `unfinished` that what is written around the
+    parts is missing or stale.
     """
 
     stage: Stage[Any]
@@ -39,6 +47,7 @@ class StagePlan:
     done: dict[str, PartRecord]
     tasks: list[Any]
     reasons: list[str] = field(default_factory=list)
+    adopted: dict[str, Adoption] = field(default_factory=dict)
     unknown: bool = False
     unfinished: bool = False
     more: dict[str, Any] = field(default_factory=dict)
@@ -46,35 +55,65 @@ class StagePlan:
     @property
     def is_whole(self) -> bool:
         """Tell whether there is nothing to do."""
+        return not (self.tasks or self.adopted or self.unknown or self.unfinished)
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether it is known what the stage will have, without making anything."""
         return not (self.tasks or self.unknown or self.unfinished)
 
 
 @dataclass
 class Upstream:
-    """What is known of the stages before one: their plans, and their records once they are finished."""
+    """What is known of the stages before one: their plans, and their records once they are finished.
+
+    `gone` are the rows of each part of ingest that do not live after the last finished stage.
+    """
 
     run: RunFolder
     plans: dict[str, StagePlan] = field(default_factory=dict)
     records: dict[str, StageRecord] = field(default_factory=dict)
     sources: dict[str, FoundSource] = field(default_factory=dict)
     """The source of every part of ingest."""
+    gone: dict[str, int] = field(default_factory=dict)
+    rows: str = ""
+    """The table that says so, of the last stage whose record is written."""
+
+    def close(self, record: StageRecord) -> None:
+        """Take in the record of a finished stage."""
+        self.records[record.stage] = record
+        if record.parts.keys() == self.sources.keys():
+            self.gone = {name: part.gone for name, part in record.parts.items()}
+            self.rows = record.rows
 
     def names(self) -> list[str]:
         """Name the parts of ingest, in order."""
         return list(self.records["ingest"].parts)
 
-    def part_inputs(self, inputs: list[str], name: str) -> dict[str, str]:
-        """Say where the inputs of a part lie."""
-        where = {}
-        for stage in inputs:
-            plan = self.plans[stage]
-            is_table = stage == "cluster"
-            where[stage] = (
-                files.join(plan.folder, CLUSTERS) if is_table else parts.part_uri(plan.folder, name)
-            )
-        return where
+    def came(self) -> dict[str, int]:
+        """Give the rows that come in now, by part."""
+        ingested = self.records["ingest"].parts
+        return {name: part.made_for & ~self.gone[name] for name, part in ingested.items()}
 
-    def is_open(self, inputs: list[str]) -> bool:
+    def digests(self, stage: Stage[Any], inputs: Iterable[str], name: str) -> dict[str, str]:
+        """Give what a part depends on by way of the same-named parts of its inputs."""
+        return {
+            other: self.records[other].parts[name].digest_of(stage.slices.get(other))
+            for other in inputs
+            if other not in stage.tables
+        }
+
+    def task(self, stage: Stage[Any], inputs: Iterable[str], name: str, fingerprint: str) -> PartTask:
+        """Make the task of a part."""
+        where = {}
+        for other in inputs:
+            folder = self.plans[other].folder
+            is_table = other in stage.tables
+            where[other] = files.join(folder, CLUSTERS) if is_table else parts.part_uri(folder, name)
+        gone = self.rows if self.gone[name] else ""
+        return PartTask(name, fingerprint, where, self.sources[name].images, gone)
+
+    def is_open(self, inputs: Iterable[str]) -> bool:
         """Tell whether some input is still to be made."""
         return any(name not in self.records for name in inputs)
 
@@ -100,23 +139,81 @@ def plan_parts(stage: PartStage[Any], generation: str, inputs: list[str], upstre
         plan.unknown = True
         return plan
     plan.names = upstream.names()
-    there = known_records(upstream.run, stage, generation, plan.names)
+    came = upstream.came()
     clusters = ClusterSlices(upstream) if "cluster" in inputs else None
+    stock = Stock(upstream.run, stage, generation, plan.names)
     for name in plan.names:
-        digests: dict[str, Any] = {
-            other: upstream.records[other].parts[name].digest for other in inputs if other != "cluster"
-        }
+        digests: dict[str, Any] = upstream.digests(stage, inputs, name)
         if clusters:
             digests["cluster"] = clusters.digest(name)
+        if stage.follows_rows:
+            digests["rows"] = bitmaps.dump(came[name]).hex()
         fingerprint = part_fingerprint(stage, digests)
-        if name in there and there[name].fingerprint == fingerprint:
-            plan.done[name] = there[name]
-            continue
-        reason = "its inputs changed" if name in there else "not made yet"
-        plan.reasons.append(f"{name}: {reason}")
-        where = upstream.part_inputs(inputs, name)
-        plan.tasks.append(PartTask(name, fingerprint, where, upstream.sources[name].images))
+        if not stock.serve(plan, name, fingerprint, came[name]):
+            plan.tasks.append(upstream.task(stage, inputs, name, fingerprint))
+    ingest = upstream.plans["ingest"].folder
+    for source, found in _by_folder(plan).items():
+        plan.done |= account(source, ingest, found, came, upstream.gone)
     return plan
+
+
+def _by_folder(plan: StagePlan) -> dict[str, dict[str, PartRecord]]:
+    """Group the parts that serve by the folder in which they lie now."""
+    found: dict[str, dict[str, PartRecord]] = {}
+    for name, part in plan.done.items():
+        source = plan.adopted[name].source if name in plan.adopted else plan.folder
+        found.setdefault(source, {})[name] = part
+    return found
+
+
+class Stock:
+    """The parts of a stage that are there, in its generation and in others."""
+
+    def __init__(self, run: RunFolder, stage: Stage[Any], generation: str, names: list[str]) -> None:
+        self._run, self._stage, self._names = run, stage, names
+        self._generation = generation
+        self._here = known_parts(run, stage.name, generation, names)
+        self._others: list[tuple[str, dict[str, PartRecord]]] | None = None
+
+    def serve(self, plan: StagePlan, name: str, fingerprint: str, came: int) -> bool:
+        """Put a part that serves into the plan, from here or elsewhere; else say why there is none."""
+        here = self._here.get(name)
+        why = "not made yet" if here is None else _why_not(here, fingerprint, came)
+        if here and not why:
+            plan.done[name] = here
+            return True
+        for folder, found in self._elsewhere():
+            part = found.get(name)
+            if part and not _why_not(part, fingerprint, came):
+                plan.done[name] = part
+                plan.adopted[name] = Adoption(folder, tuple(part.files()), part.size)
+                return True
+            if part and part.fingerprint == fingerprint:
+                why = _why_not(part, fingerprint, came)
+        plan.reasons.append(f"{name}: {why}")
+        return False
+
+    def _elsewhere(self) -> list[tuple[str, dict[str, PartRecord]]]:
+        """Read what other generations have, once and only if this one lacks something."""
+        if self._others is None:
+            self._others = [
+                (
+                    self._run.generation(self._stage.name, other),
+                    known_parts(self._run, self._stage.name, other, self._names),
+                )
+                for other in self._run.generations(self._stage.name)
+                if other != self._generation
+            ]
+        return self._others
+
+
+def _why_not(part: PartRecord, fingerprint: str, came: int) -> str:
+    """Say why a part does not serve; empty if it does."""
+    if part.fingerprint != fingerprint:
+        return "its inputs changed"
+    if hidden := came & ~part.made_for:
+        return f"made when {hidden.bit_count()} of its rows were filtered out"
+    return ""
 
 
 def plan_global(stage: GlobalStage[Any], generation: str, inputs: list[str], upstream: Upstream) -> StagePlan:
@@ -127,47 +224,59 @@ def plan_global(stage: GlobalStage[Any], generation: str, inputs: list[str], ups
         plan.unknown = True
         return plan
     plan.names = upstream.names()
-    digests = [
-        [name, *(upstream.records[other].parts[name].digest for other in inputs)] for name in plan.names
-    ]
-    fingerprint = part_fingerprint(stage, {"parts": digests})
-    plan.more = {"fingerprint": fingerprint}
-    record = upstream.run.read_record(stage.name, generation)
-    if record and record.more["fingerprint"] == fingerprint and _is_there(stage, folder, plan.names):
-        plan.done, plan.more = record.parts, record.more
-        return plan
-    plan.reasons = ["not made yet" if record is None else "its inputs changed"]
-    plan.tasks = [
-        PartTask(
-            name,
-            part_fingerprint(stage, {other: upstream.records[other].parts[name].digest for other in inputs}),
-            upstream.part_inputs(inputs, name),
-            upstream.sources[name].images,
-        )
+    came = upstream.came()
+    digests = {
+        name: upstream.digests(stage, inputs, name) | {"rows": bitmaps.dump(came[name]).hex()}
         for name in plan.names
+    }
+    fingerprint = part_fingerprint(stage, {"parts": list(digests.items())})
+    plan.more = {"fingerprint": fingerprint}
+    for other in [generation, *(g for g in upstream.run.generations(stage.name) if g != generation)]:
+        record = upstream.run.read_record(stage.name, other)
+        if record and record.more["fingerprint"] == fingerprint and _is_there(stage, record, upstream.run):
+            plan.more = record.more
+            plan.done = {
+                name: replace(part, gone=upstream.gone[name] | part.lost)
+                for name, part in record.parts.items()
+            }
+            if other != generation:
+                _adopt_all(plan, upstream.run.generation(stage.name, other))
+            return plan
+    known = upstream.run.read_record(stage.name, generation)
+    plan.reasons = ["not made yet" if known is None else "its inputs changed"]
+    plan.tasks = [
+        upstream.task(stage, inputs, name, part_fingerprint(stage, digests[name])) for name in plan.names
     ]
     return plan
 
 
-def _is_there(stage: GlobalStage[Any], folder: str, names: list[str]) -> bool:
-    if stage.name == "cluster":
+def _is_there(stage: GlobalStage[Any], record: StageRecord, run: RunFolder) -> bool:
+    folder = run.generation(stage.name, record.generation)
+    if not record.parts:
         return files.exists(files.join(folder, CLUSTERS))
-    return set(names) <= committed_parts(folder)
+    return record.parts.keys() <= committed_parts(folder)
 
 
-def known_records(
-    run: RunFolder, stage: Stage[Any], generation: str, names: list[str]
-) -> dict[str, PartRecord]:
+def _adopt_all(plan: StagePlan, source: str) -> None:
+    """Adopt all that another generation has of a stage that reads all parts at once."""
+    if plan.done:
+        plan.adopted = {n: Adoption(source, tuple(p.files()), p.size) for n, p in plan.done.items()}
+    else:
+        size = files.size_and_stamp(files.join(source, CLUSTERS))[0]
+        plan.adopted = {CLUSTERS: Adoption(source, (CLUSTERS,), size)}
+
+
+def known_parts(run: RunFolder, stage: str, generation: str, names: list[str]) -> dict[str, PartRecord]:
     """Gather the records of the parts that lie in a generation's folder.
 
     What the stage's record does not know is read from the footers, such as after an interruption.
     """
-    folder = run.generation(stage.name, generation)
+    folder = run.generation(stage, generation)
     there = committed_parts(folder) & set(names)
-    record = run.read_record(stage.name, generation)
+    record = run.read_record(stage, generation)
     known = {name: part for name, part in (record.parts if record else {}).items() if name in there}
-    missing = sorted(there - set(known))
-    return known | {name: PartRecord.of(header) for name, header in read_headers(folder, missing).items()}
+    footers = read_footers(folder, sorted(there - set(known)))
+    return known | {name: PartRecord.of(footer) for name, footer in footers.items()}
 
 
 class ClusterSlices:
@@ -175,16 +284,25 @@ class ClusterSlices:
 
     def __init__(self, upstream: Upstream) -> None:
         self._rows: dict[str, str] = upstream.records["cluster"].more["rows"]
-        plan = upstream.plans["embed"]
-        headers = read_headers(plan.folder, upstream.names())
-        self._tags = {name: header.notes["tags"] for name, header in headers.items()}
+        self._parts = upstream.records["embed"].parts
 
-    def digest(self, name: str) -> list[list[str]]:
-        """List tag and digest of every cluster row that matters for a part."""
-        return [[tag, self._rows[tag]] for tag in self._tags[name]]
+    def digest(self, name: str) -> list[list[str | None]]:
+        """List tag and digest of every cluster row that matters for a part; none if no region of it lives."""
+        return [[tag, self._rows.get(tag)] for tag in self._parts[name].tags]
 
 
 def stale_parts(plan: StagePlan) -> list[str]:
-    """Name the parts that are there and must be made again."""
+    """Name the parts that are there and must be made again, or make way for others."""
     there = committed_parts(plan.folder)
-    return [task.name for task in plan.tasks if task.name in there]
+    return [name for name in [*(task.name for task in plan.tasks), *plan.adopted] if name in there]
+
+
+def adopt(plan: StagePlan) -> None:
+    """Give what serves in other generations a place in this one; see `files.adopt`."""
+
+    def one(adoption: Adoption) -> None:
+        for name in adoption.names:  # the part comes last and makes them count
+            files.adopt(files.join(adoption.source, name), files.join(plan.folder, name))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(one, plan.adopted.values()))

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagmill.pipeline.plan import CLUSTERS
-from tagmill.pipeline.run_folder import RunFolder, StageRecord, read_headers
+from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.stages import STAGE_NAMES
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parts
+from tagmill.transforms import files, parquet, parts
 
 COUNTS = pa.map_(pa.string(), pa.int64())
 
@@ -82,7 +83,7 @@ def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     stages = pa.Table.from_pylist([_stage_row(run, record) for record in records], STAGES_SCHEMA)
     tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
     for name, table in (("stages", stages), ("tags", tags)):
-        files.replace_bytes(run.path("report", f"{name}.parquet"), parts.table_bytes(table))
+        files.replace_bytes(run.path("report", f"{name}.parquet"), parquet.table_bytes(table))
 
 
 def current_records(run: RunFolder) -> Iterator[StageRecord]:
@@ -99,12 +100,12 @@ def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     dead: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
-    if record.stage != "shards":
-        for header in read_headers(folder, list(record.parts)).values():
-            dropped.update(header.dropped)
-            dead.update(header.dead)
-            for name, value in header.seconds.items():
-                seconds[name] += value
+    for part in record.parts.values():
+        dropped.update(part.counts.dropped)
+        dead.update({f"example/{reason}": count for reason, count in part.counts.dead.items()})
+        dead.update({f"caption/{reason}": count for reason, count in part.counts.dead_captions.items()})
+        for name, value in part.seconds.items():
+            seconds[name] += value
     return {
         "stage": record.stage,
         "generation": record.generation,
@@ -116,7 +117,7 @@ def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         "dead": dict(dead),
         "seconds": {**seconds, "wall": record.more.get("wall", 0.0)},
         "bytes": files.folder_size(folder),
-        "meaning": json.dumps(record.meaning, sort_keys=True),
+        "meaning": json.dumps(record.meaning | {"config": record.settings}, sort_keys=True),
         "libraries": record.libraries,
     }
 
@@ -125,7 +126,8 @@ def _tag_rows(
     run: RunFolder, records: dict[str, StageRecord], vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in _tallied(run, records["clean"]).to_pylist():
+    floor = records["candidates"].settings["candidate_floor"]
+    for row in _tallied(run, records["clean"], floor).to_pylist():
         counts = found[row["tag"]]
         counts.update({name: row[name] for name in COUNTED})
         counts[row["verdict"]] += row["images"]
@@ -138,9 +140,9 @@ def _tag_rows(
     ]
 
 
-def _tallied(run: RunFolder, record: StageRecord) -> pa.Table:
+def _tallied(run: RunFolder, record: StageRecord, floor: float) -> pa.Table:
     """Count the decisions of all parts by tag, verdict and rule, a few parts in memory at a time."""
-    folder, floor = run.generation("clean", record.generation), record.meaning["candidate_floor"]
+    folder = run.generation("clean", record.generation)
     uris = [parts.part_uri(folder, name) for name in record.parts]
     fields = [pa.field(name, pa.string()) for name in BY] + [pa.field(name, pa.int64()) for name in COUNTED]
     total = pa.schema(fields).empty_table()
@@ -185,7 +187,7 @@ def _clusters(run: RunFolder, record: StageRecord | None) -> dict[str, dict[str,
     if record is None:
         return {}
     uri = files.join(run.generation("cluster", record.generation), CLUSTERS)
-    table = parts.read_table(uri, ["tag", "k", "spread", "distances"])
+    table = parquet.read_table(uri, ["tag", "k", "spread", "distances"])
     rows = zip(table.drop_columns("distances").to_pylist(), table["distances"], strict=True)
     return {row["tag"]: row | {"distance_quantiles": _percentiles(some.values)} for row, some in rows}
 

@@ -2,44 +2,40 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
-import apache_beam as beam
 import yaml
 
 from tagmill.pipeline import dataset
+from tagmill.pipeline.accounts import account, read_footers
 from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.job import Engine, Job
+from tagmill.pipeline.ledger import claim_token
 from tagmill.pipeline.plan import (
     CLUSTERS,
     StagePlan,
     Upstream,
+    adopt,
     generation_of,
-    known_records,
+    known_parts,
     plan_global,
     plan_parts,
     stale_parts,
 )
 from tagmill.pipeline.progress import Progress
-from tagmill.pipeline.run_folder import (
-    PartRecord,
-    RunFolder,
-    StageRecord,
-    committed_parts,
-    lone_leftovers,
-    read_headers,
-    supersede_part,
-)
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import FORMAT, RunFolder, committed_parts, lone_leftovers, supersede_part
 from tagmill.pipeline.sources import Sources
 from tagmill.pipeline.stages import STAGE_NAMES, build_stages, inputs_of
 from tagmill.tag_system import errors
 from tagmill.tag_system.errors import ConfigError, DamageError, TooManyDeadError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import cluster, files, parts
+from tagmill.transforms import cluster, files, parquet, parts
 from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest, IngestSources, source_of, source_record_uri
+from tagmill.transforms.parts import Unit
 from tagmill.transforms.shards import Shards, WriteShards, index_uri
 from tagmill.transforms.stage import GlobalStage, MakeParts, PartStage, Stage, libraries
 
@@ -47,38 +43,13 @@ CANARIES = 2
 """Parts of a model stage that are made first: a bad model or threshold shows before it costs GPU days."""
 
 
-class Engine(Protocol):
-    """Where Beam jobs run."""
+class Holder(Protocol):
+    """Who drives a run: see `lease.Lease`."""
 
-    def execute(self, job: "Job") -> None:
-        """Run one job to its end. Raises whatever made it fail."""
+    token: int
 
-
-@dataclass(frozen=True)
-class Job:
-    """The Beam job of a stage: its tasks and how to make the transform that takes them."""
-
-    plan: StagePlan
-    tasks: list[Any]
-    make_transform: Callable[[], beam.PTransform]
-
-    @property
-    def name(self) -> str:
-        """The name of the stage."""
-        return self.plan.stage.name
-
-    @property
-    def uses_model(self) -> bool:
-        """Tell whether the job wants an accelerator."""
-        return self.plan.stage.uses_model
-
-    def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str] | None = None) -> None:
-        """Wire the job; `hints` are Beam's resource hints for the stage's own step."""
-        transform = self.make_transform()
-        if hints:
-            transform = transform.with_resource_hints(**hints)
-        tasks = pipeline | f"{self.name} tasks" >> beam.Create(self.tasks)
-        tasks | self.name >> transform
+    def check(self) -> None:
+        """Raise ConfigError if this driver must not go on."""
 
 
 class Driver:
@@ -108,17 +79,19 @@ class Driver:
     def plan(self) -> Iterator[StagePlan]:
         """Plan the stages in order; each plan sees the records of the stages before it.
 
-        Whoever iterates may finish a plan's work and record it before going on. A plan that has nothing to do
-        is recorded at once.
+        Whoever iterates may finish a plan's work and record it before going on. A plan of which it is known
+        what the stage will have is recorded at once.
         """
         for stage in self.stages:
             inputs = inputs_of(stage, self.stages)
-            generations = {name: self.upstream.plans[name].generation for name in inputs}
+            # What follows the rows that live depends on every stage that can take some out.
+            named = self.upstream.plans if stage.follows_rows else inputs
+            generations = {name: self.upstream.plans[name].generation for name in named}
             generation = generation_of(stage, generations, strict_versions=self.config.strict_versions)
             plan = self._plan(stage, generation, inputs)
             self.upstream.plans[stage.name] = plan
-            if plan.is_whole:
-                self._record(plan, plan.done)
+            if plan.is_known:
+                self._record(plan, {name: plan.done[name] for name in plan.names if name in plan.done})
             yield plan
 
     def _plan(self, stage: Stage[Any], generation: str, inputs: list[str]) -> StagePlan:
@@ -152,14 +125,16 @@ class Driver:
             raise RuntimeError("ingest is planned before it is observed")
         self.upstream.sources = dict(self._sources.part_names())
         plan.names = list(self.upstream.sources)
-        found = known_records(self.run_folder, plan.stage, plan.generation, plan.names)
+        found = known_parts(self.run_folder, plan.stage.name, plan.generation, plan.names)
         plan.done = {name: found[name] for name in plan.names}
 
-    def run(self, engine: Engine, progress: Progress, check: Callable[[], None] = lambda: None) -> None:
-        """Make everything that is missing, stage by stage; `check` raises if this driver must not go on."""
+    def run(self, engine: Engine, progress: Progress, holder: Holder | None = None) -> None:
+        """Make everything that is missing, stage by stage; `holder` holds the run's lease."""
+        self.run_folder.token = holder.token if holder else claim_token(self.run_folder.root)
         self._save_config()
         for plan in self.plan():
-            check()
+            if holder:
+                holder.check()
             if isinstance(plan.stage, Ingest) and self._sources is not None:
                 self._sources.note_touched()
             done, total = self.extent(plan)
@@ -179,7 +154,7 @@ class Driver:
         return total - len(plan.tasks), total
 
     def _save_config(self) -> None:
-        saved = {"config": self.config.model_dump(mode="json"), "libraries": libraries()}
+        saved = {"format": FORMAT, "config": self.config.model_dump(mode="json"), "libraries": libraries()}
         text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
         files.replace_bytes(self.run_folder.path("run.yaml"), text.encode())
 
@@ -187,6 +162,7 @@ class Driver:
         start = time.monotonic()
         self.run_folder.begin(plan.stage.name, plan.generation)
         self._make_way(plan)
+        adopt(plan)
         for job in self.jobs(plan):
             with progress.watch(plan.stage.name, lambda: self._count_done(plan)):
                 try:
@@ -212,6 +188,9 @@ class Driver:
             # Its record speaks for all of its parts at once, and would for a half-published mixture.
             self.run_folder.forget_all(plan.stage.name, plan.generation)
             files.remove(self._work(plan))
+            stale = [name for name in plan.adopted if name in committed_parts(plan.folder)]
+            if CLUSTERS in plan.adopted:
+                files.remove(files.join(plan.folder, CLUSTERS))
         elif isinstance(plan.stage, Ingest) and self._sources:
             stale = self._sources.stale_parts(plan.tasks)
             self._sources.drop_records(plan.tasks)
@@ -220,6 +199,7 @@ class Driver:
         # First forgotten, then moved: an interruption in between leaves nothing that is believed wrongly.
         # A part that somebody removed is forgotten too: what comes in its place may say something else.
         if not isinstance(plan.stage, Shards):
+            again |= plan.adopted.keys()
             self.run_folder.forget_parts(
                 plan.stage.name, plan.generation, lambda name: name in again or source_of(name) in again
             )
@@ -261,6 +241,8 @@ class Driver:
         """Check that a stage is whole and give its records."""
         if isinstance(plan.stage, Shards):
             return self._finish_shards(plan)
+        if not plan.tasks:  # all of it was adopted
+            return {name: plan.done[name] for name in plan.names if name in plan.done}
         if isinstance(plan.stage, Ingest):
             missing = [
                 task.path
@@ -277,12 +259,16 @@ class Driver:
         expected = {task.name: task.fingerprint for task in plan.tasks}
         there = committed_parts(plan.folder)
         self._require(plan, [name for name in expected if name not in there])
-        headers = read_headers(plan.folder, list(expected))
-        for name, header in headers.items():
-            check_counts(header)
-            if not isinstance(plan.stage, GlobalStage) and header.fingerprint != expected[name]:
-                raise DamageError(f"{plan.stage.name}/{name} was made by another config; run again")
-        made = plan.done | {name: PartRecord.of(header) for name, header in headers.items()}
+        footers = read_footers(plan.folder, expected)
+        if not isinstance(plan.stage, GlobalStage):
+            for name, footer in footers.items():
+                if footer.header.fingerprint != expected[name]:
+                    raise DamageError(f"{plan.stage.name}/{name} was made by another config; run again")
+        made = {name: PartRecord.of(footer) for name, footer in footers.items()}
+        if not isinstance(plan.stage, Features):
+            ingest = self.upstream.plans["ingest"].folder
+            made = account(plan.folder, ingest, made, self.upstream.came(), self.upstream.gone)
+        made |= plan.done
         return {name: made[name] for name in plan.names}
 
     def _require(self, plan: StagePlan, missing: list[str]) -> None:
@@ -297,12 +283,13 @@ class Driver:
         work = self._work(plan)
         self._require(plan, sorted(set(plan.names) - committed_parts(work)))
         there = committed_parts(plan.folder)
-        new = read_headers(work, plan.names)
-        old = read_headers(plan.folder, [name for name in plan.names if name in there])
+        new = {name: footer.header for name, footer in read_footers(work, plan.names).items()}
+        old = read_footers(plan.folder, [name for name in plan.names if name in there])
         for name in plan.names:
             if name in old:
-                # Counts are no part of a digest: with nothing dropped, more examples are the same table.
-                if (old[name].digest, old[name].counts) == (new[name].digest, new[name].counts):
+                # Rows are no part of a digest: with nothing dropped, more examples are the same table.
+                header = old[name].header
+                if (header.digest, header.rows) == (new[name].digest, new[name].rows):
                     continue
                 supersede_part(plan.folder, name)
             files.move(parts.part_uri(work, name), parts.part_uri(plan.folder, name))
@@ -312,9 +299,9 @@ class Driver:
         """Merge the buckets into the one table, and note a digest for every tag's row."""
         work = self._work(plan)
         buckets = [name for name in files.list_names(work, ".parquet") if name.startswith("clusters-")]
-        table = cluster.merge(parts.read_table(files.join(work, name)) for name in buckets)
+        table = cluster.merge(parquet.read_table(files.join(work, name)) for name in buckets)
         uri = files.join(plan.folder, CLUSTERS)
-        files.replace_bytes(uri, parts.table_bytes(table, {"stage": plan.stage.name}))
+        files.replace_bytes(uri, parquet.table_bytes(table, {"stage": plan.stage.name}))
         plan.more["rows"] = cluster.tag_digests(table)
         files.remove(work)
         return {}
@@ -322,8 +309,8 @@ class Driver:
     def _finish_shards(self, plan: StagePlan) -> dict[str, PartRecord]:
         missing = [task.name for task in plan.tasks if not files.exists(index_uri(plan.folder, task.name))]
         self._require(plan, missing)
-        meanings = {name: other.stage.meaning for name, other in self.upstream.plans.items()}
-        return dataset.finish_dataset(plan, self.vocabulary, meanings)
+        stages = [other.stage for other in self.upstream.plans.values()]
+        return dataset.finish_dataset(plan, self.vocabulary, stages)
 
     def _record(self, plan: StagePlan, made: dict[str, PartRecord]) -> None:
         stage = plan.stage
@@ -331,24 +318,44 @@ class Driver:
         if plan.is_whole and before and "wall" in before.more:
             plan.more["wall"] = before.more["wall"]
         record = StageRecord(
-            stage.name, stage.version, plan.generation, stage.meaning, made, plan.more, libraries()
+            stage.name,
+            stage.version,
+            plan.generation,
+            stage.meaning,
+            stage.settings,
+            {name: self.upstream.plans[name].generation for name in inputs_of(stage, self.stages)},
+            made,
+            plan.more,
+            libraries(),
         )
-        self.upstream.records[stage.name] = record
+        self._check_chain(record)
+        self.upstream.close(record)
+
+    def _check_chain(self, record: StageRecord) -> None:
+        """Check that what came into a stage is what the one before it let out. Raises DamageError."""
+        known = self.upstream.records.values()
+        before = [other for other in known if other.parts and other.stage != record.stage]
+        if record.parts and before:
+            left, came = before[-1].count("example", "out"), record.count("example", "in")
+            if left != came:
+                raise DamageError(
+                    f"{record.stage}: {came} examples came in, but {left} left {before[-1].stage}"
+                )
 
     def _save_record(self, record: StageRecord) -> None:
-        """Write a stage's record, unless it stands as it is."""
-        known = self.run_folder.read_record(record.stage, record.generation)
-        if known != record or self.run_folder.current(record.stage) != record.generation:
-            self.run_folder.write_record(record)
+        """Write a stage's record; the next stage's tasks name the table beside it."""
+        self.run_folder.write_record(record)
+        self.upstream.close(record)
 
     def _check_canaries(self, plan: StagePlan, job: Job) -> None:
-        headers = read_headers(plan.folder, [task.name for task in job.tasks])
-        made = {name: PartRecord.of(header) for name, header in headers.items()}
-        record = StageRecord(plan.stage.name, plan.stage.version, plan.generation, {}, made)
+        footers = read_footers(plan.folder, [task.name for task in job.tasks])
+        made = {name: PartRecord.of(footer) for name, footer in footers.items()}
+        record = StageRecord(plan.stage.name, plan.stage.version, plan.generation, {}, parts=made)
         self._check_fraction(record, "of the first parts")
 
     def _check_fraction(self, record: StageRecord, of_what: str) -> None:
-        for unit in ("example", "caption"):
+        units: tuple[Unit, ...] = ("example", "caption")
+        for unit in units:
             dead, total = record.count(unit, "dead"), record.count(unit, "in")
             if dead > self.config.max_dead_fraction * total:
                 folder = files.join(self.run_folder.generation(record.stage, record.generation), "dead")
@@ -360,13 +367,6 @@ class Driver:
 
 def _dead(record: StageRecord) -> int:
     return record.count("example", "dead") + record.count("caption", "dead")
-
-
-def check_counts(header: parts.Header) -> None:
-    """Check that nothing is lost: in = out + dropped + dead. Raises DamageError."""
-    for unit, counts in header.counts.items():
-        if counts["in"] != counts["out"] + counts["dropped"] + counts["dead"]:
-            raise DamageError(f"{header.stage}/{header.name}: {unit}s do not add up: {counts}")
 
 
 def _own_error(error: RuntimeError) -> Exception | None:

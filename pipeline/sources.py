@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tagmill.pipeline.accounts import THREADS, read_footers
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.run_folder import committed_parts, read_headers, read_json, supersede
+from tagmill.pipeline.records import read_json
+from tagmill.pipeline.run_folder import committed_parts, supersede
 from tagmill.tag_system.errors import ConfigError, InputChangedError
 from tagmill.transforms import files
 from tagmill.transforms.digests import value_digest
@@ -28,9 +30,6 @@ from tagmill.transforms.readers import access
 from tagmill.transforms.readers.base import InputConfig
 
 _log = logging.getLogger(__name__)
-
-THREADS = 16
-"""Files that are looked at together: on an object store, each look takes its time."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _absolute(folder: str) -> str:
 
 def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
     """Make the task that ingests a source."""
-    config = source.config.model_dump(mode="json", exclude={"path", "images"})
+    config = {n: v for n, v in source.config.changed().items() if n not in ("path", "images")}
     fingerprint = value_digest(
         {"stage": stage.name, "version": stage.version, "meaning": stage.meaning, "input": config}
     )
@@ -221,8 +220,8 @@ class Sources:
         """
         by_name = {task.name: task for task in tasks}
         there = sorted(name for name in committed_parts(self.folder) if source_of(name) in by_name)
-        headers = read_headers(self.folder, there)
-        return [n for n in there if headers[n].fingerprint != part_fingerprint(by_name[source_of(n)], n)]
+        found = {name: footer.header for name, footer in read_footers(self.folder, there).items()}
+        return [n for n in there if found[n].fingerprint != part_fingerprint(by_name[source_of(n)], n)]
 
     def drop_records(self, tasks: list[SourceTask]) -> None:
         """Move the records of these sources out of the way: they are no longer ingested whole."""

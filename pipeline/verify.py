@@ -3,18 +3,18 @@
 import hashlib
 from collections.abc import Iterator
 
-from tagmill.pipeline.dataset import CUT, read_index_header
+from tagmill.pipeline import ledger
+from tagmill.pipeline.dataset import CUT
 from tagmill.pipeline.plan import CLUSTERS
+from tagmill.pipeline.records import StageRecord, read_json
 from tagmill.pipeline.report import current_records
-from tagmill.pipeline.run import check_counts
-from tagmill.pipeline.run_folder import RECORD, RunFolder, StageRecord, read_json
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.stages import STAGE_NAMES
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parts
+from tagmill.transforms import files, parquet, parts
 from tagmill.transforms.cluster import tag_digests
-from tagmill.transforms.digests import table_digest, value_digest
 from tagmill.transforms.ingest import source_record_uri
 from tagmill.transforms.shards import index_uri, tar_uri
 
@@ -32,20 +32,26 @@ def verify(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
             problems = list(_parts(folder, record))
         if record.stage == "ingest":
             problems += _sources(folder, record)
+        problems += _chain(run, record)
         yield record.stage, max(1, len(record.parts)), problems
 
 
 def _unrecorded(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
-    """Find stages whose parts are there without the record that says what they are."""
+    """Find stages of which a note is missing that says what their parts are."""
     for stage in STAGE_NAMES:
-        pointer = run.path(stage, RECORD)
-        if run.generations(stage) and not files.exists(pointer):
-            yield stage, 1, [f"{pointer} is missing; run again"]
-            continue
-        generation = run.current(stage)
-        if generation and run.read_record(stage, generation) is None:
-            uri = files.join(run.generation(stage, generation), RECORD)
-            yield stage, 1, [f"{uri} is missing; run again"]
+        folder = run.path(stage)
+        finished = [g for g in run.generations(stage) if run.read_record(stage, g)]
+        if finished and ledger.latest(folder) is None:
+            yield stage, 1, [f"{folder}: the note which generation is current is missing; run again"]
+        elif (generation := run.current(stage)) and generation not in finished:
+            yield stage, 1, [f"{run.generation(stage, generation)}: its record is missing; run again"]
+
+
+def _chain(run: RunFolder, record: StageRecord) -> Iterator[str]:
+    """Check that a stage was made from what is current of its inputs."""
+    for stage, generation in record.inputs.items():
+        if run.current(stage) != generation:
+            yield f"{record.stage} was made from {run.generation(stage, generation)}, which is not current"
 
 
 def _sources(folder: str, record: StageRecord) -> Iterator[str]:
@@ -61,48 +67,41 @@ def _sources(folder: str, record: StageRecord) -> Iterator[str]:
 
 
 def _parts(folder: str, record: StageRecord) -> Iterator[str]:
+    """Check the bytes of all parts, and of what lies beside them."""
     for name, known in record.parts.items():
-        uri = parts.part_uri(folder, name)
-        try:
-            part = parts.read_part(uri)
-            digest = value_digest([table_digest(part.table), part.header.gone])
-            check_counts(part.header)
-        except FileNotFoundError:
-            yield f"{uri} is missing"
-        except (DamageError, OSError, ValueError) as error:
-            yield f"{uri} cannot be read: {error}"
-        else:
-            if digest != known.digest:
-                yield f"{uri} does not match its recorded digest"
-            yield from _dead_letters(folder, part.header)
-            if record.stage == "features":
-                yield from _array(folder, part.header)
+        yield from _sealed(parts.part_uri(folder, name), known.seal)
+        beside = {"dead": parts.dead_uri(folder, name), "array": parts.array_uri(folder, name)}
+        for what, digest in known.beside.items():
+            yield from _digested(beside[what], digest)
 
 
-def _dead_letters(folder: str, header: parts.Header) -> Iterator[str]:
-    """Check that there is a letter for everything that died in a part."""
-    uri, count = parts.dead_uri(folder, header.name), sum(header.dead.values())
-    if not count:
-        return
+def _sealed(uri: str, seal: str) -> Iterator[str]:
+    """Check the bytes of a Parquet file of ours."""
     try:
-        if parts.read_table(uri).num_rows != count:
-            yield f"{uri} does not hold the {count} dead letters of its part"
-    except (OSError, ValueError) as error:
-        yield f"{uri} cannot be read: {error}; remove its part too"
-
-
-def _array(folder: str, header: parts.Header) -> Iterator[str]:
-    uri = parts.array_uri(folder, header.name)
-    if not files.exists(uri):
+        if parquet.seal(files.read_bytes(uri)) != seal:
+            yield f"{uri} does not match its recorded digest"
+    except FileNotFoundError:
         yield f"{uri} is missing"
-    elif hashlib.sha256(files.read_bytes(uri)).hexdigest() != header.notes["sha256"]:
-        yield f"{uri} does not match its recorded digest"
+    except (OSError, ValueError) as error:
+        yield f"{uri} cannot be read: {error}"
+
+
+def _digested(uri: str, digest: str) -> Iterator[str]:
+    """Check the bytes of any file."""
+    try:
+        with files.open_read(uri) as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    else:
+        if found != digest:
+            yield f"{uri} does not match its recorded digest"
 
 
 def _clusters(folder: str, record: StageRecord) -> Iterator[str]:
     uri = files.join(folder, CLUSTERS)
     try:
-        rows = tag_digests(parts.read_table(uri))
+        rows = tag_digests(parquet.read_table(uri))
     except FileNotFoundError:
         yield f"{uri} is missing"
     except (OSError, ValueError) as error:
@@ -128,16 +127,9 @@ def _shards(folder: str, record: StageRecord) -> Iterator[str]:
     if {shard.name for shard in listed} != set(record.parts):
         yield f"{manifest} lists other shards than were recorded"
     for shard in listed:
-        yield from _index(folder, shard)
-        uri = tar_uri(folder, shard.name)
-        try:
-            with files.open_read(uri) as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec
-        except FileNotFoundError:
-            yield f"{uri} is missing"
-        else:
-            if digest != shard.sha256:
-                yield f"{uri} does not match the manifest"
+        if shard.name in record.parts:
+            yield from _sealed(index_uri(folder, shard.name), record.parts[shard.name].seal)
+        yield from _digested(tar_uri(folder, shard.name), shard.sha256)
 
 
 def _vocabulary(uri: str, manifest: contract.Manifest) -> Iterator[str]:
@@ -159,18 +151,3 @@ def _cut(uri: str) -> Iterator[str]:
         yield f"{uri} is missing"
     except DamageError as error:
         yield str(error)
-
-
-def _index(folder: str, shard: contract.ManifestShard) -> Iterator[str]:
-    uri = index_uri(folder, shard.name)
-    try:
-        header = read_index_header(folder, shard.name)
-        members = parts.read_table(uri).num_rows
-        if (header["sha256"], members) != (shard.sha256, 2 * shard.examples):
-            yield f"{uri} does not match the manifest"
-    except FileNotFoundError:
-        yield f"{uri} is missing"
-    except DamageError as error:
-        yield str(error)
-    except (OSError, ValueError) as error:
-        yield f"{uri} cannot be read: {error}"

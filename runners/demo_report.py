@@ -15,7 +15,7 @@ from tagmill.pipeline.evaluation import STEPS, StepScores, Truth, by_kind, evalu
 from tagmill.pipeline.example import decided_examples, find_example
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.example_view import draw
-from tagmill.transforms import files, parts
+from tagmill.transforms import files, parquet
 
 AFTER = {"parse": "captions alone", "tag": "and the tagger", "clean": "cleaned"}
 
@@ -112,7 +112,7 @@ def _show_dataset(console: Console, run: RunFolder, key: str | None) -> None:
 def _members(folder: str, key: str) -> tuple[str, str] | None:
     """Find the tar and the member that hold an example's JSON."""
     for name in files.list_names(folder, ".index.parquet"):
-        rows = parts.read_table(files.join(folder, name), ["key", "member"]).to_pylist()
+        rows = parquet.read_table(files.join(folder, name), ["key", "member"]).to_pylist()
         for row in rows:
             if row["key"] == key and row["member"].endswith(".json"):
                 return files.join(folder, name.removesuffix(".index.parquet") + ".tar"), row["member"]
@@ -133,7 +133,7 @@ def _show_tables(console: Console, run: RunFolder) -> None:
 
 def most_dropped(path: str) -> list[tuple[str, int, int]]:
     """Answer `MOST_DROPPED` without DuckDB."""
-    rows = parts.read_table(path, ["tag", "kept", "dropped", "rules"]).to_pylist()
+    rows = parquet.read_table(path, ["tag", "kept", "dropped", "rules"]).to_pylist()
     found = [
         (row["tag"], row["kept"], row["dropped"] - dict(row["rules"]).get("dropped/not_proposed", 0))
         for row in rows

@@ -51,12 +51,14 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
             console.print(shown(said), style="red", markup=False, highlight=False)
     if example.duplicate_of:
         console.print(f"dropped: {example.duplicate_of} is the same", markup=False, highlight=False)
+    elif example.dropped:
+        console.print(f"dropped by {shown(example.dropped)}", markup=False, highlight=False)
     if example.decisions:
         # Whatever is narrower, a pipe above all, wraps the lines itself; a cell cut short would be lost.
         console.width = max(console.width, TABLE_WIDTH)
         console.print(decision_table(example))
         console.print(EXPLAINED, style="dim", highlight=False)
-    elif not example.dead and not example.duplicate_of:
+    elif not example.dead and not example.dropped:
         console.print("no tags: nothing proposed one, or the stage clean was not run yet", highlight=False)
     if output is not None:
         draw(run, example, output)

@@ -1,5 +1,9 @@
 """What the commands that look at a run print: plan, status, verify, gc."""
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,9 +11,10 @@ from tagmill.pipeline.config import load_config
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.lease import Lease, read_lease
 from tagmill.pipeline.plan import StagePlan
+from tagmill.pipeline.records import StageRecord, content_digest, root_digest
 from tagmill.pipeline.report import current_records
 from tagmill.pipeline.run import Driver
-from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.verify import verify
 from tagmill.runners.console import UNITS
 from tagmill.tag_system.errors import ConfigError, DamageError
@@ -30,20 +35,25 @@ def show_plan(console: Console, config: str, overrides: list[str], *, accept_cha
             console.print(
                 f"{plan.stage.name}: all or some of its {unit}, as its inputs are made", highlight=False
             )
-        elif plan.unfinished and not plan.tasks:
-            console.print(f"{plan.stage.name}: write the manifest anew", highlight=False)
-        elif not plan.tasks:
+        elif plan.is_whole:
             console.print(f"{plan.stage.name}: up to date, {driver.extent(plan)[1]} {unit}", highlight=False)
         else:
-            console.print(
-                f"{plan.stage.name}: make {len(plan.tasks)} of {len(plan.done) + len(plan.tasks)} {unit}",
-                highlight=False,
-            )
+            console.print(f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}", highlight=False)
         for change in changes:
             console.print(f"  {change}", highlight=False, markup=False)
         if plan.tasks and not changes:
             _show_reasons(console, plan.reasons)
     console.print("nothing to do" if not total else "`tagmill run` makes it", highlight=False)
+
+
+def _to_do(plan: StagePlan, unit: str) -> Iterator[str]:
+    if plan.tasks:
+        yield f"make {len(plan.tasks)} of {len(plan.done) + len(plan.tasks)} {unit}"
+    if plan.adopted:
+        size = sum(adoption.bytes for adoption in plan.adopted.values())
+        yield f"take {len(plan.adopted)} {unit} over from other settings, {size:,} bytes"
+    if plan.unfinished and not plan.tasks:
+        yield "write the manifest anew"
 
 
 def _show_reasons(console: Console, reasons: list[str]) -> None:
@@ -62,14 +72,25 @@ def _config_changes(driver: Driver, plan: StagePlan) -> list[str]:
     record = driver.run_folder.read_record(name, current)
     if record is None:
         return []
-    before = flatten(record.meaning) | {"version": record.version}
-    now = flatten(plan.stage.meaning) | {"version": plan.stage.version}
+    before = flatten(_said(record.meaning, record.settings, record.version))
+    now = flatten(_said(plan.stage.meaning, plan.stage.settings, plan.stage.version))
     changes = [
-        f"{key} {before.get(key)} -> {now.get(key)}"
+        f"{key} {_shown(before.get(key))} -> {_shown(now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
     return changes or ["the settings of an earlier stage changed"]
+
+
+def _said(meaning: dict[str, Any], settings: dict[str, Any], version: int) -> dict[str, Any]:
+    """Name what decides a stage's output: its keys as the config has them, and what else there is."""
+    others = {f"({name})": value for name, value in meaning.items() if name != "config"}
+    return settings | others | {"(version)": version}
+
+
+def _shown(value: object) -> str:
+    """Write a setting as a config file has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, object]:
@@ -88,13 +109,16 @@ def show_status(console: Console, folder: str) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
         table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
-    for record in current_records(run):
+    records = list(current_records(run))
+    for record in records:
         counts = [str(record.count("example", what)) for what in ("in", "out", "dropped")]
         table.add_row(record.stage, record.generation, str(len(record.parts)), *counts, _dead(record))
     console.print(table)
     lease = read_lease(run.path("lease.json"))
     driver = f"process {lease['pid']} on {lease['host']}" if lease else "nobody"
     console.print(f"driven by {driver}", highlight=False)
+    console.print(f"digest of its bytes:   {root_digest(records)}", highlight=False)
+    console.print(f"digest of its content: {content_digest(records)} (equal for equal runs)", highlight=False)
 
 
 def _dead(record: StageRecord) -> str:
@@ -106,7 +130,8 @@ def open_run(folder: str) -> RunFolder:
     """Open a run's folder. Raises ConfigError if it is none."""
     run = RunFolder(folder)
     if not files.exists(run.path("run.yaml")):
-        raise ConfigError(f"{folder} is no run folder: it has no run.yaml")
+        raise ConfigError(f"{folder} is not a run folder: it has no run.yaml")
+    run.saved_config()
     return run
 
 

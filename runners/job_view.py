@@ -4,7 +4,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
-from tagmill.pipeline.run import Driver, Engine, Job
+from tagmill.pipeline.job import Engine, Job
+from tagmill.pipeline.run import Driver
 from tagmill.runners.remote import RemoteEngine
 
 

@@ -7,9 +7,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.job import Engine
 from tagmill.pipeline.lease import Lease
 from tagmill.pipeline.report import write_report
-from tagmill.pipeline.run import Driver, Engine
+from tagmill.pipeline.run import Driver
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.console import ConsoleProgress, LogFormat
 from tagmill.runners.job_view import show_jobs
@@ -66,7 +67,7 @@ def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
     with Lease(driver.run_folder.path("lease.json")) as lease:
         names = [stage.name for stage in driver.stages]
         with ConsoleProgress(console, request.log_format, names) as progress:
-            driver.run(engine, progress, lease.check)
+            driver.run(engine, progress, lease)
         write_report(driver.run_folder, driver.vocabulary)
 
 

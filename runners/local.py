@@ -19,7 +19,7 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_hand
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from google.protobuf import json_format, text_format  # type: ignore[import-untyped]  # has no stubs
 
-from tagmill.pipeline.run import Job
+from tagmill.pipeline.job import Job
 
 ATTEMPTS = 3
 """How often a job is tried whose worker processes die; what they committed before is not made again."""

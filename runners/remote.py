@@ -7,7 +7,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.transforms.resources import parse_resource_hints
 
-from tagmill.pipeline.run import Job
+from tagmill.pipeline.job import Job
 from tagmill.tag_system.errors import ConfigError
 
 BEAM_RUNNERS = {"portable": "PortableRunner", "dataflow": "DataflowRunner"}

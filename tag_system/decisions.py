@@ -7,7 +7,7 @@ tagger does not see on their own region. The rule `adaptive` is ours: it weighs 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -120,6 +120,11 @@ class Policy(_Rules):
     trust_given: bool = True
     paper: PaperRule = PaperRule()
     adaptive: AdaptiveRule = AdaptiveRule()
+
+    def in_force(self) -> dict[str, Any]:
+        """Give what differs from the defaults and decides verdicts: no constants of other rules."""
+        others = {"paper", "adaptive"} - {self.rule}
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=others)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.report import STAGES_SCHEMA, TAGS_SCHEMA
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Manifest, Sample, SampleEvidence, SampleTag
 from tagmill.transforms import (
+    candidates,
     caption,
     clean,
     cluster,
@@ -33,6 +34,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "parse": parse.SCHEMA,
     "caption": caption.SCHEMA,
     "tag": tag.SCHEMA,
+    "candidates": candidates.SCHEMA,
     "localize": localize.SCHEMA,
     "embed": embed.SCHEMA,
     "cluster": cluster.SCHEMA,

@@ -1,58 +1,153 @@
-"""Candidates: the tags that any source names for an image, and what each source says."""
+"""Candidates: what every source says of an image -> the tags that are decided on, and who is asked about
+them.
 
+This is the one place where names that models and sources use are mapped to tags of the vocabulary. What a
+model is asked later stands here by its own names, so that no stage with a model depends on the vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms.class_names import masked_tags
-from tagmill.transforms.parts import Inputs
+from tagmill.transforms.class_names import ClassNames, summary
+from tagmill.transforms.digests import table_digest, value_digest
+from tagmill.transforms.parts import Inputs, Output
+from tagmill.transforms.stage import PartStage, Shared, StageConfig
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("given", pa.int32(), nullable=False),
+        pa.field("parsed", pa.int32(), nullable=False),
+        pa.field("generated", pa.int32(), nullable=False),
+        pa.field("probe", pa.int32()),
+        pa.field("tagger", pa.float32()),
+        pa.field("prompts", pa.list_(pa.string()), nullable=False),
+        pa.field("classes", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""A row for each (image, tag) that some source names, by tag. `given`, `parsed`, `generated` count labels and
+captions that name it, `probe` how often it was proposed as a hard negative; `tagger` is the tagger's score,
+null where it does not know the tag, 0 where it lies under the tag stage's floor. `prompts` are the names that
+a localizer is asked for it, none where it is not asked; `classes` those of the tagger that stand for it."""
 
 
-@dataclass
-class Sources:
-    """How many of the source's labels, given and generated captions name a tag, and the tagger's score.
-
-    The score is None where the tagger does not know the tag, and 0 where it lies under the tag stage's floor.
+class CandidatesConfig(StageConfig):
+    """`candidate_floor`: the score from which a tag that only the tagger names is a candidate. `kinds`: which
+    kinds of tags a localizer is asked about.
     """
 
-    given: int = 0
-    parsed: int = 0
-    generated: int = 0
-    tagger: float | None = None
+    candidate_floor: float = Field(0.3, ge=0, le=1)
+    kinds: list[Kind] = ["object"]
 
 
-Candidates = dict[str, Sources]
-
-
-def gather(inputs: Inputs, vocabulary: Vocabulary, candidate_floor: float) -> dict[int, Candidates]:
-    """Collect the candidates of every living row, tags in the order of their names.
-
-    A tag that only the tagger names is a candidate from `candidate_floor` on.
+@dataclass(frozen=True)
+class Asked:
+    """The names that the run's models know: the tagger's classes, None without a tagger; whether there is a
+    localizer, and the names that it knows, None for any text.
     """
-    scored: set[str] = set()
-    if "tag" in inputs:
-        scored = masked_tags(inputs.parts["tag"].header.notes["scored"], vocabulary)
-    return {row: _of_row(inputs, row, vocabulary, scored, candidate_floor) for row in inputs.rows}
+
+    tagger: Sequence[str] | None = None
+    localizer: bool = False
+    localized: Sequence[str] | None = None
+
+    def spec(self) -> dict[str, Any]:
+        """Give what decides the candidates, as JSON values."""
+        named = {"tagger": self.tagger, "localizer": self.localized}
+        digests = {name: value_digest(list(names)) for name, names in named.items() if names is not None}
+        return ({"localizer": "any text"} if self.localizer else {}) | digests
 
 
-def _of_row(
-    inputs: Inputs, row: int, vocabulary: Vocabulary, scored: set[str], candidate_floor: float
-) -> Candidates:
-    found: Candidates = {}
+class Candidates(PartStage[CandidatesConfig]):
+    """Gathers the candidates; an image without any lives on."""
 
-    def sources(tag: str) -> Sources:
-        return found.setdefault(tag, Sources(tagger=0.0 if tag in scored else None))
+    name = "candidates"
+    version = 1
+    schema = SCHEMA
+    slices = {"ingest": "labels"}
 
-    for label in inputs.examples[row]["labels"]:
-        tag = vocabulary.resolve(label["name"])
-        if tag is not None:
-            sources(tag.name).given += 1
-    for caption in inputs.of_row("parse", row):
-        for tag_name in {mention["tag"] for mention in caption["mentions"]}:
-            sources(tag_name).parsed += 1
-    for caption in inputs.of_row("caption", row):
-        for tag_name in {mention["tag"] for mention in caption["mentions"]}:
-            sources(tag_name).generated += 1
-    for scores in inputs.of_row("tag", row):
-        if scores["tag"] in found or scores["score"] >= candidate_floor:
-            sources(scores["tag"]).tagger = scores["score"]
-    return dict(sorted(found.items()))
+    def __init__(
+        self, config: CandidatesConfig, shared: Shared, vocabulary: Vocabulary, asked: Asked = Asked()
+    ) -> None:
+        super().__init__(config, shared)
+        self._vocabulary = vocabulary
+        self._asked = asked
+        self._tagger: ClassNames | None = None
+        self._localizer: ClassNames | None = None
+
+    def inputs(self) -> tuple[str, ...]:
+        """Labels are ingest's, the tags of captions parse's, scores tag's."""
+        return ("ingest", "parse", "tag")
+
+    def _meaning(self) -> dict[str, Any]:
+        return {**super()._meaning(), "vocabulary": self._vocabulary.digest, "asked": self._asked.spec()}
+
+    def setup(self) -> None:
+        """Map the models' classes to tags."""
+        if self._asked.tagger is not None:
+            self._tagger = ClassNames(self._asked.tagger, self._vocabulary)
+        if self._asked.localized is not None:
+            self._localizer = ClassNames(self._asked.localized, self._vocabulary)
+
+    def process(self, inputs: Inputs) -> Output:
+        """Gather the candidates of one part."""
+        if (self._tagger is None) != (self._asked.tagger is None):
+            raise RuntimeError("process() before setup()")
+        records = [record for row in inputs.rows for record in self._of_row(inputs, row)]
+        table = pa.Table.from_pylist(records, SCHEMA)
+        asked = table.filter(pc.greater(pc.list_value_length(table["prompts"]), 0))
+        slices = {name: table_digest(asked.select(["row", "tag", name])) for name in ("prompts", "classes")}
+        notes = {}
+        if self._tagger is not None:
+            unmapped = self._tagger.unmapped
+            notes = {"unmapped_classes": len(unmapped), "unmapped": summary(unmapped)}
+        return Output(table, len(inputs.rows), notes=notes, slices=slices)
+
+    def _of_row(self, inputs: Inputs, row: int) -> Iterator[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+
+        def count(tag: str, source: str) -> None:
+            found.setdefault(tag, self._nothing(tag))[source] += 1
+
+        for label in inputs.examples[row]["labels"]:
+            tag = self._vocabulary.resolve(label["name"])
+            if tag is not None:
+                count(tag.name, "given")
+        for caption in inputs.of_row("parse", row):
+            for name in {mention["tag"] for mention in caption["mentions"]}:
+                count(name, "parsed" if caption["source"] == "given" else "generated")
+        known = self._tagger.tag_of if self._tagger else {}
+        for record in inputs.of_row("tag", row):
+            name, score = known.get(record["name"]), record["score"]
+            if name is not None and (name in found or score >= self.config.candidate_floor):
+                candidate = found.setdefault(name, self._nothing(name))
+                candidate["tagger"] = max(candidate["tagger"], score)
+        for name in sorted(found):
+            yield {"row": row, "tag": name} | found[name]
+
+    def _nothing(self, tag: str) -> dict[str, Any]:
+        """Make the record of a candidate that no source has named yet."""
+        known = self._vocabulary.resolve(tag)
+        if known is None:
+            raise KeyError(f"candidate {tag!r} is not in the vocabulary")
+        classes = self._tagger.names_of(tag) if self._tagger else []
+        return {
+            "kind": known.kind,
+            **dict.fromkeys(("given", "parsed", "generated"), 0),
+            "tagger": 0.0 if classes else None,
+            "prompts": self._prompts(tag) if known.kind in self.config.kinds else [],
+            "classes": classes,
+        }
+
+    def _prompts(self, tag: str) -> list[str]:
+        if not self._asked.localizer:
+            return []
+        return [tag] if self._localizer is None else self._localizer.names_of(tag)

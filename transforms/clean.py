@@ -1,5 +1,6 @@
 """Clean: all evidence on the tags of an image -> a verdict on each."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,6 @@ import pyarrow as pa
 
 from tagmill.models.base import Floats
 from tagmill.tag_system.decisions import Evidence, Policy, decide
-from tagmill.transforms.candidates import Sources, gather
 from tagmill.transforms.cluster import nearest_distance
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage, StageConfig
@@ -59,37 +59,25 @@ class Clean(PartStage[CleanConfig]):
     version = 2
     schema = SCHEMA
     tables = ("cluster",)
+    slices = {"ingest": "splits"}
+    follows_rows = True
 
     def inputs(self) -> tuple[str, ...]:
-        """Everything there is."""
-        return ("ingest", "duplicates", "parse", "caption", "tag", "localize", "embed", "cluster")
+        """Candidates with what their sources say, and what is known of their regions."""
+        return ("ingest", "candidates", "localize", "embed", "cluster")
 
     def _meaning(self) -> dict[str, Any]:
-        return {
-            **super()._meaning(),
-            "candidate_floor": self.shared.candidate_floor,
-            "vocabulary": self.shared.vocabulary.digest,
-        }
+        config = self.config.changed()
+        if policy := self.config.policy.in_force():
+            config["policy"] = policy
+        else:
+            config.pop("policy", None)
+        return {"config": config}
 
     def process(self, inputs: Inputs) -> Output:
         """Judge the candidates of one part."""
         clusters = Clusters(inputs.tables.get("cluster"))
-        records = []
-        for row, candidates in gather(inputs, self.shared.vocabulary, self.shared.candidate_floor).items():
-            boxes: dict[str, list[dict[str, Any]]] = {}
-            for region in inputs.of_row("localize", row):
-                boxes.setdefault(region["tag"], []).append(region)
-            regions = {(r["tag"], r["region"]): r for r in inputs.of_row("embed", row)}
-            for tag, sources in candidates.items():
-                region = regions.get((tag, 0), {})
-                evidence = gather_evidence(tag, sources, boxes.get(tag, []), region, clusters)
-                decision = decide(evidence, self.config.policy)
-                records.append(
-                    {"row": row, "tag": tag, "kind": self._kind(tag)}
-                    | asdict(evidence)
-                    | asdict(decision)
-                    | {"other_tag": region.get("other_tag")}
-                )
+        records = [record for row in inputs.rows for record in self._of_row(inputs, row, clusters)]
         splits: dict[str, int] = {}
         for row in inputs.rows:
             split = inputs.examples[row]["split"]
@@ -97,11 +85,22 @@ class Clean(PartStage[CleanConfig]):
         table = pa.Table.from_pylist(records, SCHEMA)
         return Output(table, len(inputs.rows), notes={"splits": splits})
 
-    def _kind(self, tag: str) -> str:
-        found = self.shared.vocabulary.resolve(tag)
-        if found is None:
-            raise KeyError(f"candidate {tag!r} is not in the vocabulary")
-        return found.kind
+    def _of_row(self, inputs: Inputs, row: int, clusters: "Clusters") -> Iterator[dict[str, Any]]:
+        boxes: dict[str, list[dict[str, Any]]] = {}
+        for region in inputs.of_row("localize", row):
+            boxes.setdefault(region["tag"], []).append(region)
+        regions = {(r["tag"], r["region"]): r for r in inputs.of_row("embed", row)}
+        for candidate in inputs.of_row("candidates", row):
+            tag = candidate["tag"]
+            region = regions.get((tag, 0), {})
+            evidence = gather_evidence(candidate, boxes.get(tag, []), region, clusters)
+            decision = decide(evidence, self.config.policy)
+            yield (
+                {"row": row, "tag": tag, "kind": candidate["kind"]}
+                | asdict(evidence)
+                | asdict(decision)
+                | {"other_tag": region.get("other_tag")}
+            )
 
 
 class Clusters:
@@ -142,16 +141,16 @@ class Clusters:
 
 
 def gather_evidence(
-    tag: str, sources: Sources, boxes: list[dict[str, Any]], region: dict[str, Any], clusters: Clusters
+    candidate: dict[str, Any], boxes: list[dict[str, Any]], region: dict[str, Any], clusters: Clusters
 ) -> Evidence:
-    """Put together what is known of one tag; the best box, region 0, stands for the tag."""
+    """Put together what is known of one candidate; the best box, region 0, stands for its tag."""
     found = [box for box in boxes if box["region"] is not None]
-    distance, rank = clusters.distance(tag, region["embedding"]) if region else (None, None)
+    distance, rank = clusters.distance(candidate["tag"], region["embedding"]) if region else (None, None)
     return Evidence(
-        given=sources.given,
-        parsed=sources.parsed,
-        generated=sources.generated,
-        tagger=sources.tagger,
+        given=candidate["given"],
+        parsed=candidate["parsed"],
+        generated=candidate["generated"],
+        tagger=candidate["tagger"],
         asked=bool(boxes),
         boxes=len(found),
         box_score=found[0]["score"] if found else None,

@@ -23,9 +23,9 @@ from pydantic import Field
 
 from tagmill.models.base import Floats
 from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files, parts
+from tagmill.transforms import files, parquet, parts
 from tagmill.transforms.digests import table_digest
-from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, limit_threads
+from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, limit_threads, living
 
 SCHEMA = pa.schema(
     [
@@ -118,7 +118,7 @@ class ClusterTags(beam.PTransform):
 
 class _CountFn(beam.DoFn):
     def process(self, element: PartTask) -> Iterable[tuple[str, int]]:
-        table = parts.read_part(element.inputs["embed"], ["tag"]).table
+        table = living(parts.read_part(element.inputs["embed"], ["row", "tag"]).table, element)
         for count in table.column("tag").value_counts().to_pylist():
             yield count["values"], count["counts"]
 
@@ -132,15 +132,16 @@ class _SampleFn(beam.DoFn):
 
     def process(self, element: PartTask, counts: dict[str, int]) -> Iterable[tuple[int, tuple[str, int]]]:
         part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
-        tags = part.table.column("tag").to_pylist()
+        regions = living(part.table, element)
+        tags = regions.column("tag").to_pylist()
         hashes = region_hashes(
-            element.name, tags, part.table.column("row").to_numpy(), part.table.column("region").to_numpy()
+            element.name, tags, regions.column("row").to_numpy(), regions.column("region").to_numpy()
         )
         cutoffs = {tag: cutoff(counts[tag], self._config.max_sample) for tag in set(tags)}
         chosen = np.flatnonzero(hashes <= np.array([cutoffs[tag] for tag in tags], dtype=np.uint64))
         buckets = _bucket_count(counts, self._config.max_sample)
         bucket_of = np.array([bucket(tags[i], buckets) for i in chosen], dtype=np.int64)
-        table = part.table.select(["tag", "embedding"]).append_column("hash", pa.array(hashes))
+        table = regions.select(["tag", "embedding"]).append_column("hash", pa.array(hashes))
         uri = files.join(self._work, f"sample-{element.name}.parquet")
         sink = io.BytesIO()
         groups = [int(b) for b in np.unique(bucket_of)]
@@ -183,7 +184,7 @@ class _FitFn(beam.DoFn):
             vectors = np.stack(sample.combine_chunks().to_numpy(zero_copy_only=False)).astype(np.float32)
             records.append(fit(tag, vectors, counts[tag], self._config, self._threads))
         name = f"clusters-{number:05d}.parquet"
-        data = parts.table_bytes(pa.Table.from_pylist(records, SCHEMA))
+        data = parquet.table_bytes(pa.Table.from_pylist(records, SCHEMA))
         files.create_bytes(files.join(self._work, name), data)
         yield name
 

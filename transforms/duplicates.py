@@ -20,7 +20,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tagmill.transforms import parts
-from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, conform, libraries
+from tagmill.transforms.stage import (
+    GlobalStage,
+    PartTask,
+    StageConfig,
+    conform,
+    gone_rows,
+    living,
+    made_by,
+)
 
 SCHEMA = pa.schema(
     [
@@ -53,8 +61,9 @@ class Duplicates(GlobalStage[DuplicatesConfig]):
     """Drops the copies; what is written are the losers."""
 
     name = "duplicates"
-    version = 2
+    version = 3
     schema = SCHEMA
+    slices = {"ingest": "pixels"}
 
     def inputs(self) -> tuple[str, ...]:
         """Digests and keys are ingest's."""
@@ -181,10 +190,11 @@ class _EntriesFn(beam.DoFn):
 
     def process(self, element: PartTask) -> Iterable[tuple[int, bytes]]:
         part = parts.read_part(element.inputs["ingest"], ["row", "key", "sha256"])
+        rows = living(part.table, element).to_pylist()
         place, of_input = self._order[element.name], part.header.notes["input"]
         entries = [
             (_digest(record["key"]), _digest(of_input, record["sha256"]), place, record["row"], False)
-            for record in part.records
+            for record in rows
         ]
         yield from _blocks(np.array(entries, dtype=ENTRY), "key")
 
@@ -230,7 +240,7 @@ class _WriteFn(beam.DoFn):
         name, groups = element
         (task,) = groups["task"]
         part = parts.read_part(task.inputs["ingest"], ["row", "key"])
-        inputs = parts.Inputs(name, {"ingest": part}, {}, task.root)
+        inputs = parts.Inputs(name, {"ingest": part}, {}, task.root, gone_rows(task))
         losses = sorted(loss for block in groups["losers"] for loss in block)
         records = [
             {"row": row, "key": inputs.key(row), "reason": reason, "winner_part": winner, "winner_row": at}
@@ -239,15 +249,5 @@ class _WriteFn(beam.DoFn):
         dropped = {row: reason for row, reason, _, _ in losses}
         table = conform(pa.Table.from_pylist(records, SCHEMA), self._stage)
         output = parts.Output(table, len(inputs.rows), dropped=dropped)
-        header = parts.make_header(
-            self._stage.name,
-            self._stage.version,
-            name,
-            task.fingerprint,
-            self._stage.meaning,
-            output,
-            inputs.gone_after(output),
-            libraries(),
-        )
-        parts.commit(self._work, header, output)
+        parts.commit(self._work, made_by(self._stage, name, task.fingerprint), output, inputs.rows)
         yield name

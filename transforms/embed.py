@@ -10,8 +10,7 @@ from pydantic import Field
 from tagmill.models import base
 from tagmill.models.base import Floats, Image, Prepared
 from tagmill.transforms.answers import check_scores, check_vectors
-from tagmill.transforms.class_names import ClassNames
-from tagmill.transforms.on_pixels import ModelConfig, ModelStage, room, run_on_pixels
+from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, room, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import Shared
 from tagmill.transforms.tag import TagConfig
@@ -71,22 +70,23 @@ def crop(image: Image, region: Region, padding: float) -> Image:
 
 
 class Embed(ModelStage[EmbedConfig]):
-    """A row for each region."""
+    """A row for each region; `tagger` is the config of the stage tag, whose model may be asked too."""
 
     name = "embed"
     version = 2
     schema = SCHEMA
+    slices = PIXELS | {"candidates": "classes"}
 
-    def __init__(self, config: EmbedConfig, shared: Shared, tagger: TagConfig | None) -> None:
+    def __init__(self, config: EmbedConfig, shared: Shared, tagger: TagConfig | None = None) -> None:
         super().__init__(config, shared)
         self._tagger_config = tagger if config.region_tagger != "off" else None
         self._tagger: Any = None
-        self._tagger_classes: ClassNames | None = None
+        self._places: dict[str, list[int]] = {}
         self._text: dict[str, Floats | None] = {}
 
     def inputs(self) -> tuple[str, ...]:
-        """Regions are localize's."""
-        return ("ingest", "localize")
+        """Regions are localize's; which classes of the tagger stand for their tags, candidates says."""
+        return ("ingest", "localize", "candidates") if self._tagger_config else ("ingest", "localize")
 
     def _meaning(self) -> dict[str, Any]:
         meaning = super()._meaning()
@@ -101,15 +101,18 @@ class Embed(ModelStage[EmbedConfig]):
         if self._tagger_config:
             self._tagger = base.create_for_pixels(self._tagger_config.model, self._tagger_config.options)
             self._tagger.load()
-            self._tagger_classes = ClassNames(self._tagger.classes, self.shared.vocabulary)
+            for place, name in enumerate(self._tagger.classes):
+                self._places.setdefault(name, []).append(place)
 
     def process(self, inputs: Inputs) -> Output:
         """Embed the regions of one part."""
         asked = {row: inputs.of_row("localize", row) for row in inputs.rows}
         regions = {row: [r for r in found if r["region"] is not None] for row, found in asked.items()}
 
+        classes = {row: self._classes(inputs, row) for row in inputs.rows}
+
         def prepare(row: int, image: Image) -> list[Cut]:
-            return [self._cut(image, region) for region in regions[row]]
+            return [self._cut(image, region, classes[row]) for region in regions[row]]
 
         def call(batch: list[tuple[int, list[Cut]]]) -> list[list[dict[str, Any]]]:
             vectors = iter(self._embed([cut.prepared for _, cuts in batch for cut in cuts]))
@@ -117,7 +120,7 @@ class Embed(ModelStage[EmbedConfig]):
             for row, cuts in batch:
                 tags = sorted({region["tag"] for region in asked[row]})
                 records = [self._compare(region, next(vectors), tags) for region in regions[row]]
-                self._ask_tagger(cuts, regions[row], records)
+                self._ask_tagger(cuts, classes[row], regions[row], records)
                 answers.append(records)
             return answers
 
@@ -129,19 +132,18 @@ class Embed(ModelStage[EmbedConfig]):
         run = run_on_pixels(self, inputs, rows, call, prepare, held)
         records = [{"row": row, **record} for row, found in run.results.items() for record in found]
         table = pa.Table.from_pylist(records, SCHEMA)
-        notes = {"tags": sorted({record["tag"] for record in records})}
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=notes)
+        tags = sorted({record["tag"] for record in records})
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, tags=tags)
 
-    def _cut(self, image: Image, region: Region) -> Cut:
+    def _cut(self, image: Image, region: Region, classes: dict[str, list[int]]) -> Cut:
         pixels = crop(image, region, self.config.padding)
-        known = self._tagger_classes is not None and self._tagger_classes.names_of(region["tag"])
-        return Cut(self.model.prepare(pixels), pixels if known else None)
+        return Cut(self.model.prepare(pixels), pixels if classes.get(region["tag"]) else None)
 
     def _held(self, size: tuple[int, int], regions: list[Region]) -> int:
         """Count the room of an image's regions, see `room`, and its own if the tagger may be asked."""
         windows = [window(size, region, self.config.padding) for region in regions]
         prepared = sum(room(self.model, x2 - x1, y2 - y1) for x1, y1, x2, y2 in windows)
-        return prepared + (size[0] * size[1] if self._tagger_classes else 0)
+        return prepared + (size[0] * size[1] if self._tagger else 0)
 
     def _embed(self, crops: list[Prepared]) -> Floats:
         size = self.config.batch_size
@@ -176,12 +178,23 @@ class Embed(ModelStage[EmbedConfig]):
             if tag not in self._text:
                 (self._text[tag],) = self.model.text([tag])
 
-    def _ask_tagger(self, cuts: list[Cut], regions: list[Region], records: list[dict[str, Any]]) -> None:
+    def _classes(self, inputs: Inputs, row: int) -> dict[str, list[int]]:
+        """Say at which places of the tagger's scores each tag of an image has its own."""
+        return {
+            record["tag"]: [place for name in record["classes"] for place in self._places[name]]
+            for record in inputs.of_row("candidates", row)
+        }
+
+    def _ask_tagger(
+        self,
+        cuts: list[Cut],
+        classes: dict[str, list[int]],
+        regions: list[Region],
+        records: list[dict[str, Any]],
+    ) -> None:
         """Fill in the tagger's score of each region's own tag, where it is asked and knows the tag."""
-        classes = self._tagger_classes
-        if classes is None:
+        if self._tagger is None:
             return
-        known = {tag: index for index, tag in enumerate(classes.tags)}
         chosen = [
             (region, record, cut.pixels)
             for region, record, cut in zip(regions, records, cuts, strict=True)
@@ -193,7 +206,7 @@ class Embed(ModelStage[EmbedConfig]):
             crops = [self._tagger.prepare(pixels) for _, _, pixels in batch]
             for (region, record, _), scores in zip(batch, self._tagger.predict(crops), strict=True):
                 check_scores(scores, len(self._tagger.classes))
-                record["region_score"] = float(classes.tag_scores(scores)[known[region["tag"]]])
+                record["region_score"] = float(np.float32(max(scores[classes[region["tag"]]])))
 
     def _is_asked(self, region: Region, record: dict[str, Any]) -> bool:
         if self.config.region_tagger == "all":

@@ -18,7 +18,7 @@ from tagmill.models import base
 from tagmill.models.base import Floats, Prepared
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError, DataError
-from tagmill.transforms import parts
+from tagmill.transforms import bitmaps, parquet
 from tagmill.transforms.images import IMAGE_REFERENCE, read_references
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Header, Inputs, Output, Part
@@ -75,7 +75,7 @@ class Features(ModelStage[FeaturesConfig]):
 
     def read(self, task: PartTask) -> Inputs:
         """Read what the samples of a shard say of their images, as if they were the examples of a part."""
-        index = parts.read_table(task.inputs["shards"])
+        index = parquet.read_table(task.inputs["shards"])
         header = json.loads((index.schema.metadata or {})[contract.METADATA_KEY])
         members = index.to_pylist()
         tar = task.name + ".tar"
@@ -138,7 +138,6 @@ def _range(tar: str, member: dict[str, Any]) -> dict[str, Any]:
 
 def _header(task: PartTask, shard: dict[str, Any]) -> Header:
     """Describe a shard as a part; its digest is the sha256 of the tar."""
-    examples = {"in": shard["examples"], "out": shard["examples"], "dropped": 0, "dead": 0}
     return Header(
         stage="shards",
         version=shard["version"],
@@ -146,11 +145,9 @@ def _header(task: PartTask, shard: dict[str, Any]) -> Header:
         fingerprint=shard["fingerprint"],
         meaning={},
         digest=shard["sha256"],
-        counts={"example": examples, "caption": dict.fromkeys(examples, 0)},
-        dead={},
-        dropped={},
-        gone=[],
-        seconds={},
-        notes={},
+        rows=bitmaps.first(shard["examples"]),
+        captions=0,
+        **{name: {} for name in ("dropped", "dead", "dead_captions", "files", "slices", "seconds", "notes")},
+        tags=[],
         libraries={},
     )

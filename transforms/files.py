@@ -4,7 +4,9 @@ Uris are local paths or fsspec urls. A commit is create-if-absent: of two writer
 learns it, so a late attempt of an old job cannot replace what the run already built on.
 """
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +17,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tagmill.tag_system.errors import ConfigError
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+"""What a file system says that has no hard links, or none from there or no more of this file."""
 
 TEMPORARY = ".tmp-"
 """Prefix of names that are not committed yet; readers and listings pass over them."""
@@ -52,6 +57,13 @@ def read_bytes(uri: str) -> bytes:
     fs, path = filesystem(uri)
     data: bytes = fs.cat_file(path)
     return data
+
+
+def read_tail(uri: str, count: int) -> tuple[int, bytes]:
+    """Tell a file's size and read its last `count` bytes, or all of it. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    size = int(fs.info(path)["size"])
+    return size, bytes(fs.cat_file(path, start=max(0, size - count), end=size))
 
 
 def exists(uri: str) -> bool:
@@ -174,6 +186,33 @@ def _link(scratch: Path, path: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def adopt(source: str, target: str) -> int:
+    """Give a committed file a second name in the same store, without moving its bytes where that can be.
+
+    A hard link on one local file system, a copy by the store itself elsewhere. Returns how many bytes were
+    copied. Raises FileExistsError if the target is there. For the one driver of a run.
+    """
+    fs, path = filesystem(source)
+    destination = filesystem(target)[1]
+    if fs.exists(destination):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
+    if not isinstance(fs, LocalFileSystem):
+        fs.cp_file(path, destination)
+        return int(fs.info(path)["size"])
+    try:
+        os.link(path, destination)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with local_scratch(destination) as scratch:
+            shutil.copyfile(path, scratch)
+            os.chmod(scratch, 0o644)
+            os.rename(scratch, destination)
+        return os.path.getsize(destination)
+    return 0
 
 
 def replace_bytes(uri: str, data: bytes) -> None:

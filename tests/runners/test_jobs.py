@@ -10,7 +10,8 @@ from rich.console import Console
 
 from runs import CountingEngine, Quiet, coders_of, squares_config
 from tagmill.pipeline.config import load_config
-from tagmill.pipeline.run import Driver, Job
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.run import Driver
 from tagmill.runners import launch
 from tagmill.runners.job_view import show_jobs, steps
 from tagmill.runners.remote import DEFAULT_HINTS, RemoteEngine, parse_hints
@@ -36,7 +37,9 @@ class Keeping(CountingEngine):
 def jobs(tmp_path_factory) -> dict[str, Job]:
     engine = Keeping()
     config = squares_config(
-        tmp_path_factory.mktemp("jobs"), caption={"model": "square_models:SquareCaptioner"}
+        tmp_path_factory.mktemp("jobs"),
+        parse={"mode": "fast"},
+        caption={"model": "square_models:SquareCaptioner"},
     )
     Driver(load_config(str(config))).run(engine, Quiet())
     return engine.kept

@@ -3,6 +3,7 @@
 from typing import Any
 
 from stage_runs import Bench
+from tagmill.transforms import bitmaps
 
 
 def rows(bench: Bench) -> list[dict[str, Any]]:
@@ -17,22 +18,29 @@ def check_counts(bench: Bench) -> None:
     """in = out + dead, for examples and for captions, against what the tables really hold."""
     for name in bench.names:
         part, dead = bench.part("ingest", name), bench.dead("ingest", name)
-        example, caption = part.header.counts["example"], part.header.counts["caption"]
-        died = {unit: sum(d["unit"] == unit for d in dead) for unit in ("example", "caption")}
+        header = part.header
+        died = {unit: [d for d in dead if d["unit"] == unit] for unit in ("example", "caption")}
         living = sum(text is not None for record in part.records for text in record["captions"])
-        assert example == {
-            "in": part.table.num_rows + died["example"],
+        assert header.counts.of("example") == {
+            "in": part.table.num_rows + len(died["example"]),
             "out": part.table.num_rows,
             "dropped": 0,
-            "dead": died["example"],
+            "dead": len(died["example"]),
         }
-        assert caption == {
-            "in": living + died["caption"],
+        assert header.counts.of("caption") == {
+            "in": living + len(died["caption"]),
             "out": living,
             "dropped": 0,
-            "dead": died["caption"],
+            "dead": len(died["caption"]),
         }
-        assert sum(part.header.dead.values()) == len(dead)
-        assert part.header.gone == sorted(d["row"] for d in dead if d["unit"] == "example")
-        everyone = {r["row"] for r in part.records} | set(part.header.gone)
-        assert everyone == set(range(example["in"]))
+        assert header.dead == by_reason(died["example"])
+        assert header.dead_captions == by_reason(died["caption"])
+        assert bitmaps.numbers(header.lost) == sorted(d["row"] for d in died["example"])
+        everyone = {r["row"] for r in part.records} | set(bitmaps.numbers(header.lost))
+        assert everyone == set(bitmaps.numbers(header.rows)) == set(range(header.counts.examples))
+
+
+def by_reason(dead: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """The rows of dead letters by their reason: a row for each."""
+    reasons = sorted({d["reason"] for d in dead})
+    return {reason: sorted(d["row"] for d in dead if d["reason"] == reason) for reason in reasons}

@@ -16,18 +16,21 @@ import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from sources import write_config, write_squares
+from tagmill.pipeline import ledger
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.job import Job
 from tagmill.pipeline.plan import StagePlan
+from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.report import write_report
-from tagmill.pipeline.run import Driver, Job
-from tagmill.pipeline.run_folder import RunFolder, StageRecord
+from tagmill.pipeline.run import Driver
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.verify import verify
 from tagmill.runners.local import LocalEngine
 
 SUPPORT = Path(__file__).parent
 TAGMILL = Path(sys.executable).with_name("tagmill")
 
-STAGES = ["ingest", "duplicates", "tag", "localize", "embed", "cluster", "clean", "shards"]
+STAGES = ["ingest", "duplicates", "tag", "candidates", "localize", "embed", "cluster", "clean", "shards"]
 """What a run of `squares_config` is made of, in order."""
 
 
@@ -99,7 +102,7 @@ def plans(config: Path, *overrides: str) -> dict[str, StagePlan]:
     return {plan.stage.name: plan for plan in Driver(load_config(str(config), overrides)).plan()}
 
 
-def damaged(run: Path) -> list[str]:
+def damaged(run: Path | str) -> list[str]:
     """Everything that `verify` finds wrong."""
     return [problem for _, _, problems in verify(RunFolder(str(run))) for problem in problems]
 
@@ -119,7 +122,12 @@ def environment() -> dict[str, str]:
 
 def current_folder(run: Path, stage: str) -> Path:
     """The folder of a stage's current generation."""
-    return run / stage / json.loads((run / stage / "_STAGE.json").read_text())["generation"]
+    return run / stage / (RunFolder(str(run)).current(stage) or "")
+
+
+def latest_note(folder: Path) -> Path:
+    """The note of a folder that counts: a stage's pointer, or the record in a generation's `records`."""
+    return Path(ledger.latest(str(folder)) or "")
 
 
 def current_record(run: Path, stage: str) -> StageRecord:
@@ -153,7 +161,11 @@ def state(folder: Path, pattern: str = "**/*") -> dict[str, tuple[int, int, str]
 def stage_files(run: Path) -> dict[str, tuple[int, int, str]]:
     """The state of all files of the stages: parts, records, shards."""
     found = state(run)
-    return {name: value for name, value in found.items() if "/" in name and not name.startswith("report/")}
+    return {
+        name: value
+        for name, value in found.items()
+        if "/" in name and not name.startswith(("report/", "tokens/"))
+    }
 
 
 def shard_bytes(run: Path) -> dict[str, str]:

@@ -11,11 +11,21 @@ import pyarrow as pa
 
 from sources import VOCABULARY
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parts
+from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.ingest import SCHEMA as INGEST_SCHEMA
 from tagmill.transforms.ingest import Ingest, IngestConfig, SourceTask, ingest_source
 from tagmill.transforms.readers.base import InputConfig
-from tagmill.transforms.stage import GlobalStage, PartStage, PartTask, Shared, Stage, make_part
+from tagmill.transforms.stage import (
+    ROWS_SCHEMA,
+    GlobalStage,
+    PartStage,
+    PartTask,
+    Shared,
+    Stage,
+    gone_rows,
+    make_part,
+)
 
 SQUARES = Vocabulary.from_text(VOCABULARY, "squares")
 
@@ -35,9 +45,9 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def shared(vocabulary: Vocabulary = SQUARES, **changes: Any) -> Shared:
-    values = {"part_size": 5, "threads": 2, "max_pixels": 10**8, "candidate_floor": 0.3}
-    return Shared(vocabulary, **(values | changes))
+def shared(**changes: Any) -> Shared:
+    values = {"part_size": 5, "threads": 2, "max_pixels": 10**8}
+    return Shared(**(values | changes))
 
 
 def example(row: int, **changes: Any) -> dict[str, Any]:
@@ -51,17 +61,19 @@ def part(
     records: Iterable[Mapping[str, Any]],
     *,
     examples: int = 0,
-    gone: Sequence[int] = (),
-    notes: Mapping[str, Any] | None = None,
+    dropped: Sequence[int] = (),
 ) -> parts.Part:
-    """A part in memory, from records written by hand."""
-    output = parts.Output(pa.Table.from_pylist(list(records), schema), examples, notes=dict(notes or {}))
-    header = parts.make_header(stage, 1, "p", "f", {}, output, gone, {})
+    """A part in memory, from records written by hand; `dropped` are of its `examples` rows."""
+    output = parts.Output(
+        pa.Table.from_pylist(list(records), schema), examples, dropped=dict.fromkeys(dropped, "filtered")
+    )
+    header = parts.make_header(parts.MadeBy(stage, 1, "p", "f", {}, {}), output, range(examples))
     return parts.Part(header, output.table)
 
 
-def ingest_part(*records: dict[str, Any], gone: Sequence[int] = ()) -> parts.Part:
-    return part("ingest", INGEST_SCHEMA, records, examples=len(records) + len(gone), gone=gone)
+def ingest_part(*records: dict[str, Any], dropped: Sequence[int] = ()) -> parts.Part:
+    rows = [*(record["row"] for record in records), *dropped]
+    return part("ingest", INGEST_SCHEMA, records, examples=max(rows, default=-1) + 1, dropped=dropped)
 
 
 def source_task(stage: Ingest, path: Path, **changes: Any) -> SourceTask:
@@ -75,11 +87,22 @@ def source_task(stage: Ingest, path: Path, **changes: Any) -> SourceTask:
     )
 
 
+def write_gone(uri: str, gone: Mapping[str, int]) -> str:
+    """Write the table that says which rows of each part earlier stages took out; returns its uri."""
+    rows = [
+        {"name": name, "made_for": b"", "came": b"", "gone": bitmaps.dump(bits), "tags": b""}
+        for name, bits in gone.items()
+    ]
+    files.replace_bytes(uri, parquet.table_bytes(pa.Table.from_pylist(rows, ROWS_SCHEMA)))
+    return uri
+
+
 class Bench:
     """A folder in which stages run one after the other, each on what those before it wrote."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, vocabulary: Vocabulary = SQUARES, **changes: Any) -> None:
         self.folder = folder
+        self.vocabulary = vocabulary
         self.shared = shared(**changes)
         self.names: list[str] = []
         self.stages: list[Stage[Any]] = []
@@ -109,15 +132,31 @@ class Bench:
 
     def dead(self, stage: str, name: str | None = None) -> list[dict[str, Any]]:
         uri = parts.dead_uri(self.uri(stage), name or self.names[0])
-        return parts.read_table(uri).to_pylist() if files.exists(uri) else []
+        return parquet.read_table(uri).to_pylist() if files.exists(uri) else []
 
     def tasks(self, stage: Stage[Any]) -> list[PartTask]:
         before = {other.name: other for other in self.stages}
         inputs = [name for name in stage.inputs() if name in before]
+        gone = self._gone()
         return [
-            PartTask(name, f"makes-{stage.name}", {i: self._input(i, name) for i in inputs}, self.roots[name])
+            PartTask(
+                name,
+                f"makes-{stage.name}",
+                {i: self._input(i, name) for i in inputs},
+                self.roots[name],
+                gone,
+            )
             for name in self.names
         ]
+
+    def _gone(self) -> str:
+        """Write down which rows the stages so far took out, as the driver does."""
+        gone = {}
+        for name in self.names:
+            headers = [self.part(s.name, name).header for s in self.stages if s.name != "cluster"]
+            gone[name] = bitmaps.of(row for header in headers for row in bitmaps.numbers(header.lost))
+        uri = files.join(str(self.folder), f"rows-{len(self.stages)}-{len(self.names)}.parquet")
+        return write_gone(uri, gone)
 
     def _input(self, stage: str, name: str) -> str:
         if stage == "cluster":
@@ -146,7 +185,14 @@ class Bench:
     def inputs(self, stage: Stage[Any], name: str | None = None) -> parts.Inputs:
         task = next(t for t in self.tasks(stage) if t.name == (name or self.names[0]))
         read = {i: parts.read_part(uri) for i, uri in task.inputs.items() if i != "cluster"}
-        return parts.Inputs(task.name, read, {}, task.root)
+        return parts.Inputs(task.name, read, {}, task.root, gone_rows(task))
+
+    def candidates(self, asked: Asked | None = None, **changes: Any) -> list[parts.Part]:
+        """Run the stage candidates; unless said otherwise, a localizer may be asked any text."""
+        stage = Candidates(
+            CandidatesConfig(**changes), self.shared, self.vocabulary, asked or Asked(localizer=True)
+        )
+        return self.run(stage)
 
 
 def as_json(value: Any) -> bytes:

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sources import write_squares
+from square_models import SquareTagger
 from stage_runs import SQUARES, Bench, example, ingest_part, part, shared
 from tagmill.tag_system.decisions import Evidence, Policy, decide
 from tagmill.tag_system.sample_tags import evidence_of
 from tagmill.tag_system.shard_contract import SampleTag
-from tagmill.transforms import cluster, embed, files, localize, parse, parts
+from tagmill.transforms import bitmaps, candidates, cluster, embed, files, localize, parquet, parse, parts
+from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.clean import SCHEMA, Clean, CleanConfig, Clusters
 from tagmill.transforms.cluster import Cluster, ClusterConfig, fit
 from tagmill.transforms.parts import Inputs
@@ -65,7 +67,7 @@ def by_hand():
         example(0),
         example(2),
         example(3, labels=labels("purple", "tidy"), split="val"),
-        gone=[1],
+        dropped=[1],
     )
     mentions = [
         {"tag": tag, "kind": "object", "surface": tag, "start": 0, "end": 1}
@@ -82,11 +84,15 @@ def by_hand():
         box(0, "red", 0, 0.4),
         box(0, "red", 1, 0.2),
     ]
+    caption = {"row": 0, "source": "given", "caption_index": 0, "mentions": mentions}
+    named = {"ingest": ingest, "parse": part("parse", parse.SCHEMA, [caption])}
+    gatherer = Candidates(CandidatesConfig(), shared(), SQUARES, Asked(localizer=True))
+    found = gatherer.process(Inputs("p", named, {}, "")).table.to_pylist()
     return Inputs(
         "p",
         {
             "ingest": ingest,
-            "parse": part("parse", parse.SCHEMA, [{"row": 0, "caption_index": 0, "mentions": mentions}]),
+            "candidates": part("candidates", candidates.SCHEMA, found),
             "localize": part("localize", localize.SCHEMA, boxes),
             "embed": part("embed", embed.SCHEMA, regions),
         },
@@ -160,7 +166,8 @@ def test_verdicts_of_a_case_made_by_hand(policy, verdicts):
 
 def test_all_living_rows_are_counted_and_their_splits_noted():
     output, _ = judged(Policy())
-    assert output.counts()["example"] == {"in": 3, "out": 3, "dropped": 0, "dead": 0}
+    header = parts.make_header(parts.MadeBy("clean", 1, "p", "f", {}, {}), output, by_hand().rows)
+    assert header.counts.of("example") == {"in": 3, "out": 3, "dropped": 0, "dead": 0}
     assert output.notes == {"splits": {"train": 2, "val": 1}}
 
 
@@ -253,8 +260,9 @@ def test_a_trainer_decides_the_stored_evidence_as_clean_did(data, rule):
 def test_the_whole_way_over_real_squares(tmp_path):
     bench = Bench(tmp_path / "run", part_size=6)
     bench.ingest(write_squares(tmp_path / "a.tar", 18))
-    bench.run(parse.Parse(parse.ParseConfig(), bench.shared))
+    bench.run(parse.Parse(parse.ParseConfig(), bench.shared, bench.vocabulary))
     bench.run(Tag(TagConfig(model="square_models:SquareTagger"), bench.shared))
+    bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))
     config = localize.LocalizeConfig(model="square_models:SquareLocalizer")
     bench.run(localize.Localize(config, bench.shared))
     config = embed.EmbedConfig(model="square_models:SquareEmbedder")
@@ -263,10 +271,10 @@ def test_the_whole_way_over_real_squares(tmp_path):
     bench.run(stage)
     names = files.list_names(bench.uri("cluster"))
     tables = [
-        parts.read_table(files.join(bench.uri("cluster"), n)) for n in names if n.startswith("clusters-")
+        parquet.read_table(files.join(bench.uri("cluster"), n)) for n in names if n.startswith("clusters-")
     ]
     files.create_bytes(
-        files.join(bench.uri("cluster"), "clusters.parquet"), parts.table_bytes(cluster.merge(tables))
+        files.join(bench.uri("cluster"), "clusters.parquet"), parquet.table_bytes(cluster.merge(tables))
     )
     for made, name in zip(bench.run(Clean(CleanConfig(), bench.shared)), bench.names, strict=True):
         for record in bench.part("ingest", name).records:
@@ -275,7 +283,7 @@ def test_the_whole_way_over_real_squares(tmp_path):
             assert {t["verdict"] for t in tags} == {"kept"}
             assert all(t["distance"] is not None for t in tags)
     decided = [r for n in bench.names for r in bench.part("clean", n).records]
-    table = parts.read_table(files.join(bench.uri("cluster"), "clusters.parquet")).to_pylist()
+    table = parquet.read_table(files.join(bench.uri("cluster"), "clusters.parquet")).to_pylist()
     for row in table:  # nothing is left out of so small a sample: every region is in it
         of_tag = [r for r in decided if r["tag"] == row["tag"]]
         distances = sorted(r["distance"] for r in of_tag)
@@ -284,11 +292,75 @@ def test_the_whole_way_over_real_squares(tmp_path):
         assert [r["distance_rank"] for r in of_tag] == shares
 
 
-def test_policy_vocabulary_and_floor_are_the_meaning():
-    def meaning(policy=None, **changes):
-        return Clean(CleanConfig(policy=policy or Policy()), shared(SQUARES, **changes)).meaning
+def test_what_the_sources_say_comes_from_the_candidates():
+    said = {"given": 2, "parsed": 3, "generated": 4, "tagger": 0.5}
+    record = {"row": 0, "tag": "no word", "kind": "scene", **said, "prompts": [], "classes": ["x"]}
+    gone = record | {"row": 1}
+    read = {
+        "ingest": ingest_part(example(0), example(1)),
+        "candidates": part("candidates", candidates.SCHEMA, [record, gone]),
+    }
+    stage = Clean(CleanConfig(), shared())
+    output = stage.process(Inputs("p", read, {}, "", bitmaps.of([1])))
+    (found,) = output.table.to_pylist()
+    assert {name: found[name] for name in ("row", "tag", "kind", *said)} == {
+        "row": 0,
+        "tag": "no word",
+        "kind": "scene",
+        **said,
+    }
+    assert (output.examples, output.notes) == (1, {"splits": {"train": 1}})
 
-    assert meaning() == meaning(threads=7)
+
+def test_the_policy_is_the_meaning():
+    def meaning(policy=None, **changes):
+        return Clean(CleanConfig(policy=policy or Policy()), shared(**changes)).meaning
+
+    assert meaning() == meaning(threads=7) == {"config": {}}
     assert meaning(Policy(rule="paper")) != meaning()
-    assert meaning(candidate_floor=0.4) != meaning()
     assert json.loads(json.dumps(meaning())) == meaning()
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({}, {}),
+        ({"rule": "adaptive"}, {}),
+        ({"paper": {"outlier_fraction": 0.5}}, {}),
+        ({"rule": "paper"}, {"rule": "paper"}),
+        ({"rule": "paper", "adaptive": {"agreeing": 7}}, {"rule": "paper"}),
+        (
+            {"rule": "paper", "paper": {"outlier_fraction": 0.5}},
+            {"rule": "paper", "paper": {"outlier_fraction": 0.5}},
+        ),
+        ({"adaptive": {"agreeing": 7, "weak_box": 0.15}}, {"adaptive": {"agreeing": 7}}),
+        ({"trust_given": False, "tagger_threshold": 0.65}, {"trust_given": False}),
+        ({"unchecked_threshold": 0.9}, {"unchecked_threshold": 0.9}),
+    ],
+    ids=str,
+)
+def test_of_a_policy_only_what_decides_verdicts_is_the_meaning(policy, said):
+    meaning = Clean(CleanConfig(policy=policy), shared()).meaning
+    assert meaning == {"config": {"policy": said} if said else {}}
+    assert Policy(**policy).in_force() == said
+
+
+@given(st.sampled_from(["paper", "adaptive"]), st.data())
+def test_constants_of_another_rule_decide_no_verdict(rule, data):
+    other = {"paper": "adaptive", "adaptive": "paper"}[rule]
+    share = st.floats(0, 1)
+    names = {
+        "paper": ["outlier_fraction", "region_threshold"],
+        "adaptive": ["weak_box", "strong_box", "margin"],
+    }
+    constants = {name: data.draw(share) for name in names[other]}
+    one, two = Policy(rule=rule), Policy(rule=rule, **{other: constants})
+    assert one.in_force() == two.in_force()
+    evidence = Evidence(
+        parsed=data.draw(st.integers(0, 2)),
+        asked=True,
+        boxes=1,
+        **{name: data.draw(share) for name in ("box_score", "own_score", "other_score", "region_score")},
+        distance_rank=data.draw(share),
+    )
+    assert decide(evidence, one) == decide(evidence, two)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage_runs import Bench, part, shared
+from stage_runs import Bench, part, shared, write_gone
 from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import cluster, embed, files, parts
+from tagmill.transforms import bitmaps, cluster, embed, files, parquet, parts
 from tagmill.transforms.cluster import (
     Cluster,
     ClusterConfig,
@@ -44,8 +44,8 @@ class Regions(Bench):
         self.names = list(found)
         self.roots = dict.fromkeys(found, "")
         for name, made in found.items():
-            header = parts.make_header("embed", 1, name, "f", {}, parts.Output(made.table, 1), [], {})
-            parts.commit(self.uri("embed"), header, parts.Output(made.table, 1))
+            made_by = parts.MadeBy("embed", 1, name, "f", {}, {})
+            parts.commit(self.uri("embed"), made_by, parts.Output(made.table, 1), [0])
         self.stages = [
             embed.Embed(embed.EmbedConfig(model="square_models:SquareEmbedder"), self.shared, None)
         ]
@@ -54,7 +54,7 @@ class Regions(Bench):
         folder = self.beam(Cluster(ClusterConfig(**changes), self.shared), runner, str(self.folder / work))
         names = files.list_names(folder)
         buckets = [name for name in names if name.startswith("clusters-")]
-        return merge(parts.read_table(files.join(folder, name)) for name in buckets), len(buckets)
+        return merge(parquet.read_table(files.join(folder, name)) for name in buckets), len(buckets)
 
 
 @pytest.fixture
@@ -109,6 +109,23 @@ def test_the_table_depends_on_neither_order_nor_buckets_nor_runner(regions, monk
     assert {r["tag"]: r["sampled"] for r in found.to_pylist()} == {
         tag: min(20, count) for tag, count in counts(regions).items()
     }
+
+
+def test_regions_of_rows_that_are_gone_do_not_count(regions, monkeypatch):
+    """Parts are read as if the rows that were taken out since had never been in them."""
+    gone = {name: bitmaps.of(range(n, 40, n + 2)) for n, name in enumerate(regions.names)}
+    uri = write_gone(str(regions.folder / "gone.parquet"), gone)
+    monkeypatch.setattr(regions, "_gone", lambda: uri)
+    found, _ = regions.table(work="gone", max_sample=20, min_regions=5)
+    left = {}
+    for name in regions.names:
+        table = regions.part("embed", name).table
+        lives = [not gone[name] >> row & 1 for row in table["row"].to_pylist()]
+        left[name] = parts.Part(regions.part("embed", name).header, table.filter(pa.array(lives, pa.bool_())))
+    without = Regions(regions.folder / "without", left)
+    expected, _ = without.table(max_sample=20, min_regions=5)
+    assert found.equals(expected)
+    assert {r["tag"]: r["regions"] for r in found.to_pylist()} == counts(without) != counts(regions)
 
 
 def test_no_region_at_all_is_an_empty_table(tmp_path):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from flaky_files import FlakyFileSystem
 from sources import encode, square_image, write_tar
-from stage_runs import Bench, as_json, shared
-from tagmill.transforms import files, parts
+from stage_runs import Bench, as_json, shared, write_gone
+from tagmill.transforms import bitmaps, files, parts
 from tagmill.transforms.duplicates import (
     ENTRY,
     SCHEMA,
@@ -183,25 +183,43 @@ def test_the_job_drops_what_going_through_in_order_drops(bench, tmp_path):
 def test_every_part_gets_a_table_and_its_counts_add_up(bench, tmp_path):
     bench.ingest(write(tmp_path / "a.tar", [("a", 1), ("b", 1), ("c", 2), ("d", 3), ("e", 1)]))
     found = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
-    counts = [[part.header.counts["example"][n] for n in ("in", "out", "dropped", "dead")] for part in found]
+    counts = [
+        [part.header.counts.of("example")[n] for n in ("in", "out", "dropped", "dead")] for part in found
+    ]
     assert counts == [[2, 1, 1, 0], [2, 2, 0, 0], [1, 0, 1, 0]]
-    assert [part.header.gone for part in found] == [[1], [], [0]]
-    assert [part.header.dropped for part in found] == [{"same_image": 1}, {}, {"same_image": 1}]
+    assert [bitmaps.numbers(part.header.lost) for part in found] == [[1], [], [0]]
+    assert [part.header.dropped for part in found] == [{"same_image": [1]}, {}, {"same_image": [0]}]
     assert all(part.table.schema.equals(SCHEMA) for part in found)
 
 
-def test_dead_rows_stay_gone_and_never_win(bench, tmp_path):
+def test_dead_rows_do_not_come_in_and_never_win(bench, tmp_path):
     contents = [("a.png", picture(1)), ("a.json", b"broken"), ("b.png", picture(1)), ("c.png", picture(1))]
     bench.ingest(write_tar(tmp_path / "a.tar", contents))
     found = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
     assert losers(bench, found) == [("squares/c", "same_image", "squares/b")]
-    assert [part.header.gone for part in found] == [[0], [0]]
+    assert [bitmaps.numbers(part.header.rows) for part in found] == [[1], [0]]
+    assert [bitmaps.numbers(part.header.lost) for part in found] == [[], [0]]
+
+
+def test_rows_that_an_earlier_stage_took_out_do_not_come_in_and_never_win(bench, tmp_path):
+    bench.ingest(write(tmp_path / "a.tar", [("a", 1), ("b", 1), ("c", 1), ("d", 2)]))
+    stage = Duplicates(DuplicatesConfig(), bench.shared)
+    gone = write_gone(str(tmp_path / "gone.parquet"), dict(zip(bench.names, [0b01, 0b10], strict=True)))
+    tasks = [replace(task, gone=gone) for task in bench.tasks(stage)]
+    work = str(tmp_path / "work")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        order = {name: place for place, name in enumerate(bench.names)}
+        pipeline | beam.Create(tasks) | stage.transform(work, order)
+    found = [parts.read_part(parts.part_uri(work, name)) for name in bench.names]
+    assert losers(bench, found) == [("squares/c", "same_image", "squares/b")]
+    assert [bitmaps.numbers(part.header.rows) for part in found] == [[1], [0]]
+    assert [bitmaps.numbers(part.header.lost) for part in found] == [[], [0]]
 
 
 def test_a_part_without_a_living_row(bench, tmp_path):
     bench.ingest(write_tar(tmp_path / "a.tar", [("a.png", b"broken"), ("b.png", b"broken")]))
     found = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
-    assert [(part.records, part.header.gone) for part in found] == [([], [0, 1])]
+    assert [(part.records, part.header.rows, part.header.lost) for part in found] == [([], 0, 0)]
 
 
 def test_later_input_changes_no_earlier_winner(bench, tmp_path):
@@ -212,7 +230,7 @@ def test_later_input_changes_no_earlier_winner(bench, tmp_path):
     after = bench.beam(Duplicates(DuplicatesConfig(), bench.shared), work=str(tmp_path / "after"))
     headers = [parts.read_header(parts.part_uri(after, name)) for name in bench.names]
     assert headers[0].digest == before[0].header.digest
-    assert headers[1].gone == [0, 1]
+    assert bitmaps.numbers(headers[1].lost) == [0, 1]
 
 
 def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench, tmp_path):

@@ -4,9 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sources import encode, square_image, write_squares, write_tar
+from square_models import SquareTagger
 from stage_runs import Bench, as_json, shared
 from tagmill.runners.demo import embedded
+from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import embed
+from tagmill.transforms.candidates import Asked
 from tagmill.transforms.embed import Embed, EmbedConfig, crop
 from tagmill.transforms.localize import Localize, LocalizeConfig
 from tagmill.transforms.parse import Parse, ParseConfig
@@ -65,6 +68,7 @@ def run(tmp_path):
         contents = [("a.png", encode(square_image(["red"]))), ("a.json", as_json({"labels": list(labels)}))]
         bench = Bench(tmp_path / "run")
         bench.ingest(write_tar(tmp_path / "a.tar", contents))
+        bench.candidates(Asked(tagger=SquareTagger.classes if tagger else None, localizer=True))
         model = "odd_models:ScriptedLocalizer"
         bench.run(Localize(LocalizeConfig(model=model, options={"script": script}), bench.shared))
         options = {"vectors": vectors or {"red": (1, 0), "blue": (0, 1), "green": (0.6, 0.8)}}
@@ -88,7 +92,7 @@ def test_a_region_is_compared_with_its_own_tag_and_the_best_other(run):
         "blue": (0, 1, "red"),
     }
     assert [r["embedding"] for r in part.records] == [[1, 0], [1, 0]]
-    assert part.header.notes["tags"] == ["blue", "red"]
+    assert part.header.tags == ["blue", "red"]
 
 
 def test_a_tag_that_was_asked_for_in_vain_is_still_another_tag(run):
@@ -126,8 +130,8 @@ def test_all_boxes_are_embedded_in_the_order_of_the_regions(run):
 
 def test_an_image_without_boxes_has_no_row_and_lives(run):
     part, model = run([])
-    assert (part.records, part.header.gone, model.sizes) == ([], [], [])
-    assert part.header.counts["example"] == {"in": 1, "out": 1, "dropped": 0, "dead": 0}
+    assert (part.records, part.header.lost, part.header.tags, model.sizes) == ([], 0, [], [])
+    assert part.header.counts.of("example") == {"in": 1, "out": 1, "dropped": 0, "dead": 0}
 
 
 REGIONS = [("red", *WHOLE, 0.9), ("red", 0, 0, 9, 9, 0.4), ("blue", *WHOLE, 0.9), ("tidy", *WHOLE, 0.9)]
@@ -174,10 +178,37 @@ def test_a_regions_tagger_is_part_of_the_meaning_only_where_it_is_asked():
     assert meaning("all") != meaning("doubtful")
 
 
+@pytest.mark.parametrize(("mode", "reads"), [("off", False), ("doubtful", True), ("all", True)])
+def test_candidates_are_read_only_for_the_taggers_classes(mode, reads):
+    config = EmbedConfig(model="square_models:SquareEmbedder", region_tagger=mode)
+    tagger = TagConfig(model="square_models:SquareTagger")
+    assert ("candidates" in Embed(config, shared(), tagger).inputs()) is reads
+    assert "candidates" not in Embed(config, shared()).inputs()
+
+
+def test_a_region_has_the_highest_score_of_the_classes_of_its_tag(tmp_path):
+    vocabulary = Vocabulary.from_text("thing\tobject\tblue|red|yellow\nother\tobject\tgreen\n", "t")
+    bench = Bench(tmp_path / "run", vocabulary=vocabulary)
+    fields = as_json({"labels": ["thing", "other"]})
+    contents = [("a.png", encode(square_image(["blue"]))), ("a.json", fields)]
+    bench.ingest(write_tar(tmp_path / "a.tar", contents))
+    (found,) = bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))
+    classes = {"other": ["green"], "thing": ["red", "blue", "yellow"]}
+    assert {r["tag"]: r["classes"] for r in found.records} == classes
+    script = [("thing", *WHOLE, 0.5), ("other", *WHOLE, 0.5)]
+    model = "odd_models:ScriptedLocalizer"
+    bench.run(Localize(LocalizeConfig(model=model, options={"script": script}), bench.shared))
+    options = {"vectors": {"thing": (1, 0)}}
+    config = EmbedConfig(model="odd_models:FixedEmbedder", options=options, region_tagger="all")
+    (part,) = bench.run(Embed(config, bench.shared, TagConfig(model="square_models:SquareTagger")))
+    assert {r["tag"]: r["region_score"] for r in part.records} == {"other": 0.0, "thing": 1.0}
+
+
 def test_real_squares_look_most_like_themselves(tmp_path):
     bench = Bench(tmp_path / "run")
     bench.ingest(write_squares(tmp_path / "a.tar", 5))
-    bench.run(Parse(ParseConfig(), bench.shared))
+    bench.run(Parse(ParseConfig(), bench.shared, bench.vocabulary))
+    bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))
     bench.run(Localize(LocalizeConfig(model="square_models:SquareLocalizer"), bench.shared))
     config = EmbedConfig(model="square_models:SquareEmbedder", region_tagger="all")
     (part,) = bench.run(Embed(config, bench.shared, TagConfig(model="square_models:SquareTagger")))
@@ -193,7 +224,8 @@ def test_pixels_are_kept_only_of_regions_that_the_tagger_may_be_asked_about(mode
     stage = Embed(config, shared(), TagConfig(model="square_models:SquareTagger"))
     stage.setup()
     place = {"x1": 10, "y1": 10, "x2": 20, "y2": 30}
-    kept = [stage._cut(IMAGE, {"tag": tag, **place}).pixels is not None for tag in ("red", "tidy")]
+    known = {} if mode == "off" else {"red": [0]}
+    kept = [stage._cut(IMAGE, {"tag": tag, **place}, known).pixels is not None for tag in ("red", "tidy")]
     assert kept == [mode != "off", False]
     assert stage._held((50, 40), [place]) == 12 * 24 + (0 if mode == "off" else 50 * 40)
 

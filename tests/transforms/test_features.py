@@ -8,7 +8,7 @@ from square_models import SquareTeacher, shares
 from stage_runs import shared
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.shard_contract import FeatureNotes
-from tagmill.transforms import parts
+from tagmill.transforms import parquet, parts
 from tagmill.transforms.features import SCHEMA, Features, FeaturesConfig
 from tagmill.transforms.images import decode
 from tagmill.transforms.stage import PartTask, make_part
@@ -18,7 +18,7 @@ NAME = "train-000000"
 
 def images(folder):
     """The images of a shard, in its order."""
-    index = parts.read_table(str(folder / f"{NAME}.index.parquet")).to_pylist()
+    index = parquet.read_table(str(folder / f"{NAME}.index.parquet")).to_pylist()
     data = (folder / f"{NAME}.tar").read_bytes()
     return [
         decode(data[m["offset"] :][: m["size"]], 10**6) for m in index if not m["member"].endswith(".json")
@@ -46,7 +46,7 @@ def test_every_image_of_a_shard_has_its_features_in_order(shards, tmp_path):
     np.testing.assert_allclose(array, expected, rtol=1e-3)
     assert part.table.schema.equals(SCHEMA)
     np.testing.assert_allclose(part.table["length"], np.linalg.norm(expected, axis=1), rtol=1e-6)
-    keys = parts.read_table(str(shards / f"{NAME}.index.parquet"))["key"].unique().to_pylist()
+    keys = parquet.read_table(str(shards / f"{NAME}.index.parquet"))["key"].unique().to_pylist()
     assert part.table["key"].to_pylist() == keys
     notes = FeatureNotes.model_validate(part.header.notes)
     manifest = json.loads((shards / "manifest.json").read_text())
@@ -72,8 +72,8 @@ def test_an_image_without_features_is_a_dead_letter_and_a_row_of_nan(shards, tmp
     assert np.isnan(array[2]).all()
     assert not np.isnan(np.delete(array, 2, axis=0)).any()
     assert 2 not in part.table["row"].to_pylist()
-    assert part.header.counts["example"] == {"in": 9, "out": 8, "dropped": 0, "dead": 1}
-    (letter,) = parts.read_table(parts.dead_uri(str(tmp_path), NAME)).to_pylist()
+    assert part.header.counts.of("example") == {"in": 9, "out": 8, "dropped": 0, "dead": 1}
+    (letter,) = parquet.read_table(parts.dead_uri(str(tmp_path), NAME)).to_pylist()
     assert (letter["row"], letter["stage"], letter["reason"]) == (2, "features", "model_failed")
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,98 @@ def test_moving_makes_room_for_a_new_commit(folder):
     files.move(uri, target)
     assert files.create_bytes(uri, b"new")
     assert (files.read_bytes(uri), files.read_bytes(target)) == (b"new", b"old")
+
+
+class TestAdopt:
+    """A second name for a committed file."""
+
+    @pytest.fixture
+    def places(self, folder):
+        source, target = files.join(folder, "old", "a"), files.join(folder, "new", "dead", "a")
+        files.create_bytes(source, b"a part")
+        return source, target
+
+    def test_a_local_file_gets_a_second_name_and_no_byte_is_copied(self, tmp_path):
+        source, target = tmp_path / "old" / "a", tmp_path / "new" / "dead" / "a"
+        files.create_bytes(str(source), b"a part")
+        assert files.adopt(str(source), str(target)) == 0
+        assert os.path.samefile(source, target)
+        assert source.stat().st_nlink == 2
+        source.unlink()
+        assert target.read_bytes() == b"a part"
+
+    def test_a_store_copies_it_and_says_how_much(self):
+        folder = f"memory://{uuid4().hex}"
+        source, target = files.join(folder, "old", "a"), files.join(folder, "new", "dead", "a")
+        files.create_bytes(source, b"a part")
+        assert files.adopt(source, target) == 6
+        assert (files.read_bytes(source), files.read_bytes(target)) == (b"a part", b"a part")
+        files.remove(source)
+        assert files.read_bytes(target) == b"a part"
+
+    @pytest.mark.parametrize("number", files.NO_LINKS, ids=errno.errorcode.get)
+    def test_where_there_are_no_links_it_is_copied(self, tmp_path, monkeypatch, number):
+        source, target = tmp_path / "old" / "a", tmp_path / "new" / "a"
+        files.create_bytes(str(source), b"a part")
+        monkeypatch.setattr(os, "link", refusing(number))
+        assert files.adopt(str(source), str(target)) == 6
+        assert target.read_bytes() == b"a part"
+        assert not os.path.samefile(source, target)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o644
+        assert os.listdir(tmp_path / "new") == ["a"]
+
+    def test_what_is_there_stays(self, places):
+        source, target = places
+        files.create_bytes(target, b"another")
+        with pytest.raises(FileExistsError):
+            files.adopt(source, target)
+        assert files.read_bytes(target) == b"another"
+
+    def test_what_is_there_stays_where_there_are_no_links(self, tmp_path, monkeypatch):
+        source, target = tmp_path / "old" / "a", tmp_path / "new" / "a"
+        files.create_bytes(str(source), b"a part")
+        files.create_bytes(str(target), b"another")
+        monkeypatch.setattr(os, "link", refusing(errno.EXDEV))
+        with pytest.raises(FileExistsError):
+            files.adopt(str(source), str(target))
+        assert target.read_bytes() == b"another"
+        assert os.listdir(tmp_path / "new") == ["a"]
+
+    def test_another_failure_to_link_is_one(self, tmp_path, monkeypatch):
+        source, target = tmp_path / "old" / "a", tmp_path / "new" / "a"
+        files.create_bytes(str(source), b"a part")
+        monkeypatch.setattr(os, "link", refusing(errno.ENOSPC))
+        with pytest.raises(OSError, match="refused"):
+            files.adopt(str(source), str(target))
+        assert os.listdir(tmp_path / "new") == []
+
+    def test_what_is_not_there_cannot_be_adopted(self, places):
+        source, target = places
+        with pytest.raises(FileNotFoundError):
+            files.adopt(source + "-gone", target)
+        assert not files.exists(target)
+
+
+def refusing(number):
+    def link(*_):
+        raise OSError(number, "refused")
+
+    return link
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 100])
+def test_the_end_of_a_file(folder, count):
+    uri = files.join(folder, "a")
+    files.create_bytes(uri, b"12345")
+    assert files.read_tail(uri, count) == (5, b"12345"[-count:])
+    with pytest.raises(FileNotFoundError):
+        files.read_tail(files.join(folder, "nowhere"), count)
+
+
+def test_the_end_of_an_empty_file(folder):
+    uri = files.join(folder, "a")
+    files.create_bytes(uri, b"")
+    assert files.read_tail(uri, 8) == (0, b"")
 
 
 def test_size_and_removal_of_a_folder(folder):

@@ -7,9 +7,9 @@ import pytest
 
 from ingested import check_counts, letters, rows
 from sources import encode, members, square_image, write_squares, write_tar
-from stage_runs import Bench, shared, source_task
+from stage_runs import Bench, as_json, shared, source_task
 from tagmill.tag_system.errors import ConfigError, InputChangedError, Reason
-from tagmill.transforms import files, parts
+from tagmill.transforms import bitmaps, files, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.ingest import (
     SCHEMA,
@@ -42,6 +42,39 @@ def test_a_row_says_what_the_source_says(ingest):
 
 
 @pytest.mark.parametrize(
+    ("example", "changed"),
+    [
+        ({"url": "elsewhere"}, set()),
+        ({"captions": ["a blue square"]}, {"captions"}),
+        ({"captions": ["a red square", "another"]}, {"captions"}),
+        ({"captions": ["a red square", ""]}, {"captions"}),
+        ({"labels": ["blue"]}, {"labels"}),
+        ({"labels": [{"name": "red", "box": [1, 2, 3, 4]}]}, {"labels"}),
+        ({"split": "val"}, {"splits"}),
+    ],
+    ids=str,
+)
+def test_what_one_stage_needs_changes_nothing_for_the_others(tmp_path, example, changed):
+    fields = {"captions": ["a red square"], "labels": ["red"], "split": "train"}
+    one, other = (slices(tmp_path / str(n), f) for n, f in enumerate((fields, fields | example)))
+    assert {name for name in one | other if one.get(name) != other.get(name)} == changed
+
+
+def slices(folder, fields, **changes):
+    values = {"key": "a", "image": PNG} | changes
+    contents = [(f"{values['key']}.png", values["image"]), (f"{values['key']}.json", as_json(fields))]
+    (part,) = Bench(folder / "run").ingest(write_tar(folder / "a.tar", contents))
+    return part.header.slices
+
+
+@pytest.mark.parametrize("changes", [{"image": members("k", 1)["k.png"]}, {"key": "b"}], ids=["image", "key"])
+def test_another_image_or_key_is_another_picture_to_the_models_alone(tmp_path, changes):
+    one, other = slices(tmp_path / "one", {}), slices(tmp_path / "other", {}, **changes)
+    assert one.keys() == {"pixels", "captions", "labels", "splits"}
+    assert {name for name in one if one[name] != other[name]} == {"pixels"}
+
+
+@pytest.mark.parametrize(
     ("part_size", "count", "sizes"),
     [(1, 3, [1, 1, 1]), (3, 6, [3, 3]), (3, 7, [3, 3, 1]), (10, 3, [3]), (2, 0, [])],
     ids=str,
@@ -61,7 +94,8 @@ def test_dead_rows_keep_their_numbers_and_fill_parts(ingest):
     examples = {f"{i:03d}": b"broken" if i in (0, 4, 5, 6, 7) else {"caption": str(i)} for i in range(9)}
     bench = ingest(examples, part_size=4)
     assert [[r["row"] for r in bench.part("ingest", n).records] for n in bench.names] == [[1, 2, 3], [], [0]]
-    assert [bench.part("ingest", n).header.gone for n in bench.names] == [[0], [0, 1, 2, 3], []]
+    lost = [bitmaps.numbers(bench.part("ingest", n).header.lost) for n in bench.names]
+    assert lost == [[0], [0, 1, 2, 3], []]
     check_counts(bench)
 
 
@@ -174,7 +208,7 @@ def test_captions_of_an_image_stand_in_one_line_and_a_second_line_is_no_caption(
     assert [r["captions"] for r in rows(bench)] == [["one", "two"], ["four"]]
     assert letters(bench) == [(1, "example", "key_repeated")]
     (found,) = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
-    assert found.header.dropped == {"same_image": 1}
+    assert found.header.dropped == {"same_image": [2]}
 
 
 def test_json_lines_are_ingested_with_their_images(tmp_path):

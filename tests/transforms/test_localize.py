@@ -3,11 +3,14 @@ import math
 
 import pytest
 
-from sources import write_squares
-from stage_runs import Bench, shared
+from sources import encode, square_image, write_squares, write_tar
+from stage_runs import Bench, as_json, part, shared
 from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import bitmaps, candidates
+from tagmill.transforms.candidates import Asked
 from tagmill.transforms.localize import SCHEMA, Localize, LocalizeConfig
 from tagmill.transforms.parse import Parse, ParseConfig
+from tagmill.transforms.parts import Inputs
 
 VOCABULARY = Vocabulary.from_text(
     "red\tobject\tred square|crimson\nblue\tobject\tblue square\n"
@@ -22,12 +25,11 @@ def localize(tmp_path):
     """Localize one image of 96 x 80, whose labels are given, by a script of boxes."""
 
     def localize(script, labels=("red", "blue"), classes=None, **changes):
-        from sources import encode, square_image, write_tar
-        from stage_runs import as_json
-
         contents = [("a.png", encode(square_image(["red"]))), ("a.json", as_json({"labels": list(labels)}))]
         bench = Bench(tmp_path / "run", vocabulary=VOCABULARY)
         bench.ingest(write_tar(tmp_path / "a.tar", contents))
+        kinds = {"kinds": changes["kinds"]} if "kinds" in changes else {}
+        bench.candidates(Asked(localizer=True, localized=classes), **kinds)
         options = {"script": script, "classes": classes}
         config = LocalizeConfig(model="odd_models:ScriptedLocalizer", options=options, **changes)
         stage = Localize(config, bench.shared)
@@ -139,7 +141,8 @@ class TestClosedList:
 def test_real_squares_are_found_where_they_are(tmp_path):
     bench = Bench(tmp_path / "run")
     bench.ingest(write_squares(tmp_path / "a.tar", 5))
-    bench.run(Parse(ParseConfig(), bench.shared))
+    bench.run(Parse(ParseConfig(), bench.shared, bench.vocabulary))
+    bench.candidates()
     (part,) = bench.run(Localize(LocalizeConfig(model="square_models:SquareLocalizer"), bench.shared))
     truth = {
         row: sorted(json.loads(e["meta"])["truth"])
@@ -152,12 +155,44 @@ def test_real_squares_are_found_where_they_are(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"kinds": ["scene"]}, {"box_floor": 0.2}, {"max_boxes": 3}, {"options": {"script": [], "classes": []}}],
+    [{"box_floor": 0.2}, {"max_boxes": 3}, {"options": {"script": [], "classes": []}}],
     ids=str,
 )
 def test_what_changes_the_output_changes_the_meaning(changes):
     base = {"model": "odd_models:ScriptedLocalizer", "options": {"script": []}}
     before = Localize(LocalizeConfig(**base), shared()).meaning
-    assert Localize(LocalizeConfig(**base), shared(candidate_floor=0.4)).meaning != before
     assert Localize(LocalizeConfig(**(base | changes)), shared()).meaning != before
     assert Localize(LocalizeConfig(**base, batch_size=3), shared()).meaning == before
+
+
+def test_kinds_say_what_is_asked_and_not_how_it_is_answered():
+    base = {"model": "odd_models:ScriptedLocalizer", "options": {"script": []}}
+    stages = [Localize(LocalizeConfig(**base, **more), shared()) for more in ({}, {"kinds": ["scene"]})]
+    assert stages[0].meaning == stages[1].meaning
+    assert [stage.settings["kinds"] for stage in stages] == [["object"], ["scene"]]
+
+
+def test_images_are_asked_for_what_the_candidates_say_and_for_no_more(tmp_path):
+    """Names need not be tags, several may be of one tag, and rows that are gone are not asked for."""
+
+    def candidate(row, tag, *prompts):
+        counts = dict.fromkeys(("given", "parsed", "generated"), 0)
+        names = {"prompts": list(prompts), "classes": ["not for a localizer"]}
+        return {"row": row, "tag": tag, "kind": "object", **counts, **names}
+
+    contents = [(f"{row}.png", encode(square_image(["red"], row))) for row in range(3)]
+    bench = Bench(tmp_path / "run")
+    (ingest,) = bench.ingest(write_tar(tmp_path / "a.tar", contents))
+    found = [candidate(0, "a", "x", "y"), candidate(0, "b"), candidate(1, "c", "z"), candidate(2, "d", "w")]
+    read = {"ingest": ingest, "candidates": part("candidates", candidates.SCHEMA, found)}
+    options = {"script": [("y", 1, 2, 3, 4, 0.5), ("w", 1, 2, 3, 4, 0.5)]}
+    config = LocalizeConfig(model="odd_models:ScriptedLocalizer", options=options)
+    stage = Localize(config, bench.shared)
+    stage.setup()
+    output = stage.process(Inputs("p", read, {}, bench.roots[bench.names[0]], bitmaps.of([2])))
+    assert stage.model.asked == [["x", "y"], ["z"]]
+    assert [(r["row"], r["tag"], r["region"]) for r in output.table.to_pylist()] == [
+        (0, "a", 0),
+        (1, "c", None),
+    ]
+    assert output.examples == 2

@@ -12,8 +12,7 @@ from stage_runs import Bench
 from tagmill.models.base import create
 from tagmill.runners.demo import embedded
 from tagmill.tag_system.errors import ConfigError, DataError, Reason
-from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, images, on_pixels, parts
+from tagmill.transforms import bitmaps, files, images, on_pixels, parts
 from tagmill.transforms.tag import Tag, TagConfig
 
 
@@ -38,14 +37,14 @@ def picky(bench, bad, unprepared=(), **changes):
 def test_an_image_that_the_model_fails_on_is_dead_and_the_others_live(bench, bad, batch_size, where):
     part = picky(bench, *((bad, ()) if where == "predict" else ((), bad)), batch_size=batch_size)
     rows = [width - 20 for width in bad]
-    assert part.header.gone == rows
+    assert bitmaps.numbers(part.header.lost) == rows
     assert [r["row"] for r in part.records] == [row for row in range(12) if row not in rows]
     dead = bench.dead("tag")
     assert [(d["row"], d["key"], d["reason"]) for d in dead] == [
         (width - 20, f"squares/{width}", "model_failed") for width in bad
     ]
     assert dead[0]["detail"] == f"KeyError: 'width {bad[0]}'"
-    count = part.header.counts["example"]
+    count = part.header.counts.of("example")
     assert (count["in"], count["out"], count["dead"]) == (12, 12 - len(bad), len(bad))
 
 
@@ -72,15 +71,15 @@ def test_an_image_that_cannot_be_decoded_is_dead_and_no_failure_of_the_model(tmp
     bench.ingest(write_tar(tmp_path / "a.tar", contents))
     part = picky(bench, [20, 21], batch_size=5)
     assert [d["reason"] for d in bench.dead("tag")] == ["model_failed"] * 2 + ["image_too_large"] * 6
-    assert part.header.gone == [0, 1, 6, 7, 8, 9, 10, 11]
-    assert part.header.dead == {"example/image_too_large": 6, "example/model_failed": 2}
+    assert bitmaps.numbers(part.header.lost) == [0, 1, 6, 7, 8, 9, 10, 11]
+    assert part.header.dead == {"image_too_large": [6, 7, 8, 9, 10, 11], "model_failed": [0, 1]}
 
 
 def test_a_part_of_which_nothing_lives(tmp_path):
     bench = Bench(tmp_path / "run", max_pixels=1)
     bench.ingest(write_tar(tmp_path / "a.tar", [("a.png", encode(Image.new("RGB", (9, 9))))]))
     part = picky(bench, [])
-    assert (part.records, part.header.gone, part.of_row(0)) == ([], [0], [])
+    assert (part.records, part.header.lost, part.of_row(0)) == ([], bitmaps.of([0]), [])
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
@@ -93,7 +92,7 @@ def test_what_prepare_says_of_an_image_or_of_the_config_stands(bench, monkeypatc
     monkeypatch.setattr(SquareTagger, "prepare", prepare)
     config = TagConfig(model="square_models:SquareTagger", batch_size=batch_size)
     (part,) = bench.run(Tag(config, bench.shared))
-    assert part.header.gone == list(range(6, 12))
+    assert bitmaps.numbers(part.header.lost) == list(range(6, 12))
     assert {(d["reason"], d["detail"]) for d in bench.dead("tag")} == {
         ("image_too_thin", f"width {width}") for width in range(26, 32)
     }
@@ -103,6 +102,7 @@ def test_what_prepare_says_of_an_image_or_of_the_config_stands(bench, monkeypatc
 
     monkeypatch.setattr(SquareTagger, "prepare", refuse)
     files.remove(bench.uri("tag"))
+    bench.stages.pop()
     with pytest.raises(ConfigError, match="no"):
         bench.run(Tag(config, bench.shared))
 
@@ -117,8 +117,7 @@ def test_images_are_prepared_in_the_threads_that_decode_and_predicted_in_the_mod
 def test_a_stage_gives_what_preparing_and_predicting_by_hand_give(tmp_path):
     options = {"path": str(embedded() / "tagger"), "device": "cpu"}
     model = create("ram", options)
-    vocabulary = Vocabulary.from_text("".join(f"{name}\tobject\n" for name in model.classes), "demo")
-    bench = Bench(tmp_path / "run", vocabulary=vocabulary, part_size=12)
+    bench = Bench(tmp_path / "run", part_size=12)
     pictures = [square_image(["red", "blue"], seed, (60 + 9 * seed, 80)) for seed in range(7)]
     bench.ingest(write_tar(tmp_path / "a.tar", [(f"{i}.png", encode(p)) for i, p in enumerate(pictures)]))
     (part,) = bench.run(
@@ -164,6 +163,7 @@ def test_batches_of_huge_images_give_the_same_rows(bench, monkeypatch):
     monkeypatch.setattr(images, "AHEAD_PIXELS", 100)
     monkeypatch.setattr(on_pixels, "AHEAD_PIXELS", 100)
     files.remove(bench.uri("tag"))
+    bench.stages.pop()
     assert picky(bench, [25]).records == expected
 
 

@@ -3,9 +3,11 @@ import json
 import pytest
 
 from sources import encode, square_image, write_tar
-from stage_runs import Bench, as_json, shared
+from stage_runs import SQUARES, Bench, as_json, example, ingest_part, part, shared
 from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import bitmaps, caption
 from tagmill.transforms.parse import SCHEMA, Parse, ParseConfig
+from tagmill.transforms.parts import Inputs
 
 
 @pytest.fixture
@@ -17,8 +19,8 @@ def parse(tmp_path):
             contents.append((f"{number}.json", as_json({"captions": found})))
         bench = Bench(tmp_path / "run")
         bench.ingest(write_tar(tmp_path / "a.tar", contents))
-        (part,) = bench.run(Parse(ParseConfig(), bench.shared))
-        return part
+        (made,) = bench.run(Parse(ParseConfig(), bench.shared, bench.vocabulary))
+        return made
 
     return parse
 
@@ -26,6 +28,7 @@ def parse(tmp_path):
 def test_every_living_caption_has_a_row_with_its_index(parse):
     part = parse(["a red square", "", "two blue squares"], [], [None, "nothing"], ["a tidy red square"])
     assert part.table.schema.equals(SCHEMA)
+    assert {r["source"] for r in part.records} == {"given"}
     found = [(r["row"], r["caption_index"], sorted(m["tag"] for m in r["mentions"])) for r in part.records]
     assert found[:3] == [(0, 0, ["red"]), (0, 2, ["blue"]), (2, 1, [])]
     assert found[3][:2] == (3, 0)
@@ -34,9 +37,9 @@ def test_every_living_caption_has_a_row_with_its_index(parse):
 
 def test_an_example_without_captions_lives(parse):
     part = parse([], ["a red square"])
-    assert part.header.gone == []
-    assert part.header.counts["example"] == {"in": 2, "out": 2, "dropped": 0, "dead": 0}
-    assert part.header.counts["caption"] == {"in": 1, "out": 1, "dropped": 0, "dead": 0}
+    assert part.header.lost == 0
+    assert part.header.counts.of("example") == {"in": 2, "out": 2, "dropped": 0, "dead": 0}
+    assert part.header.counts.of("caption") == {"in": 1, "out": 1, "dropped": 0, "dead": 0}
 
 
 def test_a_part_without_any_caption(parse):
@@ -62,8 +65,39 @@ def test_spans_count_characters_of_the_caption(parse, caption):
     assert [m["tag"] for m in part.records[0]["mentions"]] == ["red"]
 
 
+def test_generated_captions_are_parsed_after_the_given_and_count_as_no_ones_captions():
+    generated = [{"row": 0, "caption": "a blue square"}, {"row": 2, "caption": "two green squares"}]
+    read = {
+        "ingest": ingest_part(
+            example(0, captions=["a red square", None, "nothing"]),
+            example(1, captions=["a purple square"]),
+            example(2),
+            example(3, captions=["a red square"]),
+        ),
+        "caption": part("caption", caption.SCHEMA, generated),
+    }
+    stage = Parse(ParseConfig(), shared(), SQUARES)
+    stage.setup()
+    output = stage.process(Inputs("p", read, {}, "", bitmaps.of([3])))
+    found = [
+        (r["row"], r["source"], r["caption_index"], [m["tag"] for m in r["mentions"]])
+        for r in output.table.to_pylist()
+    ]
+    assert found == [
+        (0, "given", 0, ["red"]),
+        (0, "given", 2, []),
+        (0, "generated", 0, ["blue"]),
+        (1, "given", 0, ["purple"]),
+        (2, "generated", 0, ["green"]),
+    ]
+    assert (output.examples, output.captions) == (3, 3)
+
+
 def test_vocabulary_and_parser_are_the_meaning():
-    meaning = Parse(ParseConfig(), shared()).meaning
+    meaning = Parse(ParseConfig(), shared(), SQUARES).meaning
+    assert meaning.keys() == {"config", "parser", "vocabulary"}
+    assert meaning["vocabulary"] == SQUARES.digest
     assert json.loads(json.dumps(meaning)) == meaning
-    assert Parse(ParseConfig(), shared(Vocabulary.from_text("red", "x"))).meaning != meaning
-    assert Parse(ParseConfig(), shared(part_size=9, threads=3)).meaning == meaning
+    assert Parse(ParseConfig(), shared(), Vocabulary.from_text("red", "x")).meaning != meaning
+    assert Parse(ParseConfig(mode="fast"), shared(), SQUARES).meaning != meaning
+    assert Parse(ParseConfig(), shared(part_size=9, threads=3), SQUARES).meaning == meaning

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from sources import encode, square_image, write_tar
-from stage_runs import Bench, as_json
+from stage_runs import Bench, as_json, example, ingest_part, part
 from tagmill.tag_system.errors import DamageError, InputChangedError
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Sample, unescape
-from tagmill.transforms import files, parts
+from tagmill.transforms import caption, files, parquet, parse, parts
 from tagmill.transforms.clean import Clean, CleanConfig
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.localize import Localize, LocalizeConfig
@@ -22,9 +22,9 @@ from tagmill.transforms.shards import (
     Shards,
     ShardsConfig,
     ShardTask,
-    Slice,
     WriteShards,
     index_uri,
+    make_sample,
     tar_uri,
     write_shard,
 )
@@ -70,15 +70,15 @@ def made(folder, path, part_size=2):
     bench = Bench(folder / "run", part_size=part_size)
     bench.ingest(path)
     bench.run(Duplicates(DuplicatesConfig(), bench.shared))
-    bench.run(Parse(ParseConfig(), bench.shared))
+    bench.run(Parse(ParseConfig(), bench.shared, bench.vocabulary))
+    bench.candidates()
     bench.run(Localize(LocalizeConfig(model="square_models:SquareLocalizer"), bench.shared))
     bench.run(Clean(CleanConfig(), bench.shared))
     return bench
 
 
 def task(bench, stage, split="train"):
-    slices = [Slice(t.name, t.inputs, t.root) for t in bench.tasks(stage)]
-    return ShardTask(f"{split}-000000", split, "made-by", slices)
+    return ShardTask(f"{split}-000000", split, "made-by", bench.tasks(stage))
 
 
 @pytest.fixture
@@ -157,8 +157,28 @@ def test_captions_keep_their_own_mentions_after_a_hole(shard):
     ]
 
 
+def test_generated_captions_stand_after_the_given_and_have_their_own_mentions():
+    def parsed(source, index, *tags):
+        mentions = [{"tag": t, "kind": "object", "surface": t, "start": 2, "end": 2 + len(t)} for t in tags]
+        return {"row": 0, "source": source, "caption_index": index, "mentions": mentions}
+
+    captions = [parsed("given", 0, "red"), parsed("given", 2), parsed("generated", 0, "blue", "green")]
+    read = {
+        "ingest": ingest_part(example(0, captions=["a red one", None, "nothing"])),
+        "caption": part("caption", caption.SCHEMA, [{"row": 0, "caption": "a blue one"}]),
+        "parse": part("parse", parse.SCHEMA, captions),
+    }
+    found = make_sample(parts.Inputs("p", read, {}, ""), 0)["captions"]
+    assert [(c["text"], c["source"], [m["tag"] for m in c["mentions"]]) for c in found] == [
+        ("a red one", "given", ["red"]),
+        ("nothing", "given", []),
+        ("a blue one", "generated", ["blue", "green"]),
+    ]
+    assert found[0]["mentions"] == [{"tag": "red", "kind": "object", "start": 2, "end": 5}]
+
+
 def test_offsets_of_the_index_point_at_the_exact_bytes(shard):
-    table = parts.read_table(index_uri(shard, "train-000000"))
+    table = parquet.read_table(index_uri(shard, "train-000000"))
     assert table.schema.remove_metadata().equals(INDEX_SCHEMA)
     data = files.read_bytes(tar_uri(shard, "train-000000"))
     index = table.to_pylist()
@@ -166,7 +186,7 @@ def test_offsets_of_the_index_point_at_the_exact_bytes(shard):
         (m.name, content) for m, content in read(shard)
     ]
     assert all(unescape(r["member"].split(".")[0]) == r["key"] for r in index)
-    header = json.loads(table.schema.metadata[parts.METADATA_KEY])
+    header = json.loads(table.schema.metadata[parquet.METADATA_KEY])
     assert header["sha256"] == hashlib.sha256(data).hexdigest()
     assert (header["bytes"], header["examples"], header["split"]) == (len(data), 5, "train")
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 import sys
@@ -9,19 +10,25 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from flaky_files import FlakyFileSystem
 from sources import write_squares
-from stage_runs import Bench, shared
-from tagmill.transforms import files, parts
+from square_models import SquareTagger
+from stage_runs import SQUARES, Bench, shared, write_gone
+from tagmill.tag_system.decisions import Policy
+from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.caption import Caption, CaptionConfig
 from tagmill.transforms.clean import Clean, CleanConfig
 from tagmill.transforms.cluster import Cluster, ClusterConfig
+from tagmill.transforms.digests import value_digest
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.embed import Embed, EmbedConfig
+from tagmill.transforms.features import Features, FeaturesConfig
 from tagmill.transforms.ingest import Ingest, IngestConfig
 from tagmill.transforms.localize import Localize, LocalizeConfig
+from tagmill.transforms.on_pixels import UNSAID
 from tagmill.transforms.parse import Parse, ParseConfig
 from tagmill.transforms.shards import Shards, ShardsConfig
 from tagmill.transforms.stage import (
@@ -30,7 +37,9 @@ from tagmill.transforms.stage import (
     PartTask,
     StageConfig,
     conform,
+    gone_rows,
     limit_threads,
+    living,
     make_part,
     part_fingerprint,
 )
@@ -40,14 +49,16 @@ TAGGER = TagConfig(model="square_models:SquareTagger")
 STAGES = [
     Ingest(IngestConfig(), shared()),
     Duplicates(DuplicatesConfig(), shared()),
-    Parse(ParseConfig(), shared()),
     Caption(CaptionConfig(model="square_models:SquareCaptioner"), shared()),
+    Parse(ParseConfig(), shared(), SQUARES),
     Tag(TAGGER, shared()),
+    Candidates(CandidatesConfig(), shared(), SQUARES, Asked(tagger=SquareTagger.classes, localizer=True)),
     Localize(LocalizeConfig(model="square_models:SquareLocalizer"), shared()),
     Embed(EmbedConfig(model="square_models:SquareEmbedder", region_tagger="all"), shared(), TAGGER),
     Cluster(ClusterConfig(), shared()),
     Clean(CleanConfig(), shared()),
     Shards(ShardsConfig(), shared()),
+    Features(FeaturesConfig(model="square_models:SquareTeacher"), shared()),
 ]
 every_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 
@@ -103,6 +114,114 @@ def test_stages_read_only_what_comes_before_them():
         assert set(stage.inputs()) <= set(names[:place])
 
 
+MODEL_MODULES = ("tag", "caption", "localize", "embed", "features", "on_pixels", "stage")
+
+
+@pytest.mark.parametrize("module", MODEL_MODULES)
+def test_no_stage_with_a_model_knows_the_vocabulary(module):
+    """A word more must cost no model a call: what it is asked, candidates says by its own names."""
+    code = f"""
+import importlib, sys
+importlib.import_module("tagmill.transforms.{module}")
+loaded = [name for name in sys.modules if name.startswith("tagmill.tag_system.")]
+words = {{"vocabulary", "parser", "matching", "lexicon"}} & {{name.split(".")[2] for name in loaded}}
+assert not words, words
+assert "tagmill.transforms.parts" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@every_stage
+def test_only_stages_without_a_model_say_the_vocabulary(stage):
+    assert not (stage.uses_model and "vocabulary" in stage.meaning)
+    module = type(stage).__module__.rpartition(".")[2]
+    assert module in MODEL_MODULES or not stage.uses_model
+
+
+@every_stage
+def test_a_stage_with_a_model_serves_for_fewer_rows_than_it_was_made_for(stage):
+    assert not (stage.uses_model and stage.follows_rows)
+
+
+def test_stages_that_count_or_write_what_lives_follow_the_rows():
+    follow = {stage.name for stage in STAGES if stage.follows_rows}
+    assert follow == {"duplicates", "cluster", "clean", "shards"}
+
+
+@every_stage
+def test_the_settings_are_the_whole_config_but_for_what_says_nothing(stage):
+    config = stage.config.model_dump(mode="json")
+    unsaid = UNSAID if stage.uses_model else ()
+    assert stage.settings == {name: value for name, value in config.items() if name not in unsaid}
+    assert json.loads(json.dumps(stage.settings)) == stage.settings
+
+
+class TestDefaults:
+    """What a stage means is what differs from the defaults, however it is written."""
+
+    def meaning(self, stage, config):
+        other = copy.copy(stage)
+        vars(other).pop("meaning", None)
+        other.config = config
+        return other.meaning
+
+    def values(self, stage):
+        return stage.config.model_dump(mode="json")
+
+    @every_stage
+    def test_a_default_that_is_written_out_changes_nothing(self, stage):
+        written = type(stage.config).model_validate(self.values(stage))
+        assert written.model_fields_set == set(type(stage.config).model_fields)
+        assert self.meaning(stage, written) == stage.meaning
+
+    @every_stage
+    def test_the_order_of_keys_changes_nothing(self, stage):
+        turned = type(stage.config).model_validate(reverse(self.values(stage)))
+        meaning = self.meaning(stage, turned)
+        assert meaning == stage.meaning
+        assert value_digest(meaning) == value_digest(stage.meaning)
+
+    @every_stage
+    def test_an_optional_new_key_changes_nothing_until_it_is_used(self, stage):
+        config = type(stage.config)
+        wider = create_model("Wider", __base__=config, one_more=(int | None, None))
+        assert self.meaning(stage, wider.model_validate(self.values(stage))) == stage.meaning
+        used = wider.model_validate({**self.values(stage), "one_more": 7})
+        if "config" in stage.meaning:
+            assert self.meaning(stage, used)["config"] == stage.meaning["config"] | {"one_more": 7}
+
+    def test_a_new_key_of_the_policy_changes_nothing_until_it_is_used(self):
+        clean = next(stage for stage in STAGES if stage.name == "clean")
+        policy = create_model("WiderPolicy", __base__=Policy, one_more=(int | None, None))
+        wider = create_model("Wider", __base__=CleanConfig, policy=(policy, policy()))
+        assert self.meaning(clean, wider.model_validate(self.values(clean))) == clean.meaning
+        used = self.meaning(clean, wider(policy={"one_more": 7}))
+        assert used == {"config": {"policy": {"one_more": 7}}}
+
+    @pytest.mark.parametrize("rule", ["paper", "adaptive"])
+    def test_constants_of_a_rule_that_is_not_chosen_change_nothing(self, rule):
+        def meaning(**policy):
+            return Clean(CleanConfig(policy={"rule": rule, **policy}), shared()).meaning
+
+        other = {"paper": {"agreeing": 5}, "adaptive": {"outlier_fraction": 0.5}}[rule]
+        own = {"adaptive": {"agreeing": 5}, "paper": {"outlier_fraction": 0.5}}[rule]
+        assert meaning(**{"adaptive" if rule == "paper" else "paper": other}) == meaning()
+        assert meaning(**{rule: own}) != meaning()
+
+    def test_what_differs_from_the_defaults_is_said_and_nothing_else(self):
+        changed = Tag(TagConfig(model=TAGGER.model, batch_size=3, score_floor=0.1, options={}), shared())
+        assert changed.meaning["config"] == {"model": TAGGER.model, "score_floor": 0.1}
+        assert Tag(TAGGER, shared()).meaning["config"] == {"model": TAGGER.model}
+
+
+def reverse(value):
+    """Turn round the keys of every object."""
+    if not isinstance(value, dict):
+        return value
+    return {name: reverse(found) for name, found in reversed(value.items())}
+
+
 @every_stage
 def test_an_unknown_key_of_a_config_is_an_error(stage):
     with pytest.raises(ValidationError):
@@ -125,8 +244,8 @@ def test_the_fingerprint_follows_version_meaning_and_inputs():
     ("rows", "error"), [([0, 0, 1], None), ([1, 0], "not ascending"), ([], None)], ids=str
 )
 def test_tables_must_have_ascending_rows(rows, error):
-    table = pa.table({"row": rows, "tag": ["a"] * len(rows), "score": [0.5] * len(rows)})
-    table = table.cast(pa.schema([("row", pa.int64()), ("tag", pa.string()), ("score", pa.float64())]))
+    table = pa.table({"row": rows, "name": ["a"] * len(rows), "score": [0.5] * len(rows)})
+    table = table.cast(pa.schema([("row", pa.int64()), ("name", pa.string()), ("score", pa.float64())]))
     if error:
         with pytest.raises(ValueError, match=error):
             conform(table, STAGES[4])
@@ -195,20 +314,21 @@ def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench):
 def test_the_loser_of_two_workers_leaves_the_winners_part(bench, tmp_path):
     folder = str(tmp_path / "both")
     task = bench.tasks(Tag(TAGGER, bench.shared))[0]
-    for floor in (0.05, 0.9):
+    for floor in (0.1, 0.9):
         stage = Tag(TAGGER.model_copy(update={"score_floor": floor}), bench.shared)
         stage.setup()
         make_part(stage, folder, task)
     header = parts.read_header(parts.part_uri(folder, task.name))
-    assert header.meaning["config"]["score_floor"] == 0.05
+    assert header.meaning["config"]["score_floor"] == 0.1
     assert header.libraries.keys() >= {"apache-beam", "numpy", "pyarrow", "pillow"}
 
 
 def test_tasks_survive_beams_coders():
-    task = PartTask("p", "f", {"ingest": "ü/1", "tag": "2"}, "root")
+    task = PartTask("p", "f", {"ingest": "ü/1", "tag": "2"}, "root", "rows.parquet")
     coder = beam.coders.registry.get_coder(PartTask)
     back = coder.decode(coder.encode(task))
-    assert (back.name, back.fingerprint, dict(back.inputs), back.root) == ("p", "f", task.inputs, "root")
+    assert (back.name, back.fingerprint, dict(back.inputs)) == ("p", "f", task.inputs)
+    assert (back.root, back.gone) == ("root", "rows.parquet")
 
 
 def test_a_user_can_write_a_stage(tmp_path, bench):
@@ -224,7 +344,88 @@ def test_a_user_can_write_a_stage(tmp_path, bench):
             )
 
     found = bench.run(Nothing(StageConfig(), bench.shared))
-    assert [part.header.gone for part in found] == [[0]] * 4
+    assert [bitmaps.numbers(part.header.lost) for part in found] == [[0]] * 4
+
+
+class TestGoneRows:
+    """Which rows earlier stages took out is a table's matter, and no part's."""
+
+    def task(self, bench, gone="", name=0):
+        name = bench.names[name]
+        inputs = {"ingest": parts.part_uri(bench.uri("ingest"), name)}
+        return PartTask(name, "f", inputs, bench.roots[name], gone)
+
+    def test_without_a_table_all_rows_live(self, bench):
+        assert gone_rows(self.task(bench)) == 0
+        assert Tag(TAGGER, bench.shared).read(self.task(bench)).rows == [0, 1]
+
+    def test_rows_of_its_own_part_are_left_out(self, bench, tmp_path):
+        bits = [0b01, 0b10, 0, 0b11]
+        gone = write_gone(str(tmp_path / "gone.parquet"), dict(zip(bench.names, bits, strict=True)))
+        tasks = [self.task(bench, gone, place) for place in range(4)]
+        assert [gone_rows(task) for task in tasks] == bits
+        stage = Tag(TAGGER, bench.shared)
+        assert [stage.read(task).rows for task in tasks] == [[1], [0], [0, 1], []]
+
+    def test_a_table_keeps_what_lives_whatever_else_it_holds(self, bench, tmp_path):
+        gone = write_gone(str(tmp_path / "gone.parquet"), {bench.names[0]: bitmaps.of([0, 3, 70])})
+        table = pa.table({"row": pa.array([0, 0, 1, 3, 69, 70, 70], pa.int32()), "tag": list("abcdefg")})
+        assert living(table, self.task(bench, gone))["tag"].to_pylist() == ["c", "e"]
+        assert living(table, self.task(bench)).equals(table)
+        assert living(table, self.task(bench, gone, 1)).equals(table)
+        assert living(table.slice(0, 0), self.task(bench, gone)).num_rows == 0
+
+    def test_a_part_says_for_which_rows_it_was_made(self, bench, tmp_path):
+        stage = Tag(TAGGER, bench.shared)
+        stage.setup()
+        gone = write_gone(str(tmp_path / "gone.parquet"), {bench.names[0]: 0b01})
+        make_part(stage, str(tmp_path / "tag"), self.task(bench, gone))
+        made = parts.read_part(parts.part_uri(str(tmp_path / "tag"), bench.names[0]))
+        assert (made.header.rows, made.header.lost) == (0b10, 0)
+        assert made.header.counts.of("example") == {"in": 1, "out": 1, "dropped": 0, "dead": 0}
+        assert {r["row"] for r in made.records} == {1}
+
+    def test_a_table_that_was_replaced_is_read_anew_by_the_same_worker(self, bench, tmp_path):
+        found = []
+        for bits in (0b01, 0b1_0000_0010):
+            gone = write_gone(str(tmp_path / "gone.parquet"), {bench.names[0]: bits})
+            found.append(gone_rows(self.task(bench, gone)))
+        assert found == [0b01, 0b1_0000_0010]
+
+    def test_what_was_made_for_more_rows_serves_those_that_live(self, tmp_path):
+        """The tagger ran before the copies went; all that follows is as if it had run after."""
+        made = {}
+        for order in ("tag first", "duplicates first"):
+            bench = Bench(tmp_path / order, part_size=3)
+            for name in ("a", "b"):
+                bench.ingest(write_squares(tmp_path / order / f"{name}.tar", 3 if name == "a" else 4))
+            first = [Tag(TAGGER, bench.shared), Duplicates(DuplicatesConfig(), bench.shared)]
+            for stage in first if order == "tag first" else first[::-1]:
+                bench.run(stage)
+            bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))
+            bench.run(Localize(LocalizeConfig(model="square_models:SquareLocalizer"), bench.shared))
+            bench.run(Clean(CleanConfig(), bench.shared))
+            made[order] = {
+                stage: [bench.part(stage, name).header for name in bench.names]
+                for stage in ("tag", "candidates", "localize", "clean")
+            }
+        one, other = made["tag first"], made["duplicates first"]
+        assert [h.rows for h in one["tag"]] == [0b111, 0b111, 0b1]
+        assert [h.rows for h in other["tag"]] == [0b111, 0, 0b1]
+        for stage in ("candidates", "localize", "clean"):
+            assert [h.rows for h in one[stage]] == [h.rows for h in other[stage]] == [0b111, 0, 0b1]
+            assert [h.digest for h in one[stage]] == [h.digest for h in other[stage]]
+
+
+def test_every_slice_that_a_stage_names_is_written(tmp_path):
+    bench = Bench(tmp_path / "run")
+    bench.ingest(write_squares(tmp_path / "a.tar", 2))
+    bench.candidates()
+    slices = {name: bench.part(name).header.slices.keys() for name in ("ingest", "candidates")}
+    for stage in STAGES:
+        for name, part_slice in stage.slices.items():
+            assert name in stage.inputs()
+            assert part_slice in slices[name]
 
 
 class CountRows(PartStage[StageConfig]):
@@ -248,7 +449,7 @@ def test_a_table_that_was_replaced_is_read_anew_by_the_same_worker(bench):
     table = files.join(bench.uri("cluster"), "clusters.parquet")
     found = []
     for rows, name in enumerate(bench.names[:2]):
-        files.replace_bytes(table, parts.table_bytes(pa.table({"tag": ["red"] * rows})))
+        files.replace_bytes(table, parquet.table_bytes(pa.table({"tag": ["red"] * rows})))
         inputs = {"ingest": parts.part_uri(bench.uri("ingest"), name), "cluster": table}
         make_part(stage, bench.uri("count"), PartTask(name, "f", inputs, bench.roots[name]))
         found.append(bench.part("count", name).header.notes["rows"])

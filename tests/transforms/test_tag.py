@@ -6,9 +6,8 @@ import pytest
 from odd_models import WitnessTagger
 from sources import COLOURS, write_squares
 from square_models import SquareTagger, shares
-from stage_runs import SQUARES, Bench, shared
+from stage_runs import Bench, shared
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms.class_names import masked_tags
 from tagmill.transforms.images import decode
 from tagmill.transforms.tag import SCHEMA, Tag, TagConfig
 
@@ -24,10 +23,10 @@ def test_the_squares_of_every_image_are_seen(tmp_path):
     bench.ingest(write_squares(tmp_path / "a.tar", 7))
     for part, name in zip(bench.run(Tag(TagConfig(model=TAGGER), bench.shared)), bench.names, strict=True):
         assert part.table.schema.equals(SCHEMA)
-        assert {row: sorted(r["tag"] for r in part.of_row(row)) for row in truth(bench, name)} == truth(
+        assert {row: sorted(r["name"] for r in part.of_row(row)) for row in truth(bench, name)} == truth(
             bench, name
         )
-        assert part.header.counts["example"]["out"] == len(truth(bench, name))
+        assert part.header.counts.of("example")["out"] == len(truth(bench, name))
         assert part.header.seconds.keys() >= {"model", "decode", "wait", "read", "total"}
 
 
@@ -36,7 +35,7 @@ def test_the_floor_is_the_least_score_that_is_written(tmp_path, floor):
     bench = Bench(tmp_path / "run")
     bench.ingest(write_squares(tmp_path / "a.tar", 3))
     (part,) = bench.run(Tag(TagConfig(model=TAGGER, score_floor=floor), bench.shared))
-    found = {(r["row"], r["tag"]): r["score"] for r in part.records}
+    found = {(r["row"], r["name"]): r["score"] for r in part.records}
     expected = {}
     for row, record in enumerate(bench.part("ingest").records):
         place = record["image"]
@@ -48,15 +47,13 @@ def test_the_floor_is_the_least_score_that_is_written(tmp_path, floor):
     assert found == expected
 
 
-def test_what_the_model_knows_is_noted_and_so_is_what_is_no_tag(tmp_path):
-    vocabulary = Vocabulary.from_text("blue\nother\nred\n", "test")
-    bench = Bench(tmp_path / "run", vocabulary=vocabulary)
+def test_the_models_own_classes_are_written_in_its_order_whatever_the_vocabulary(tmp_path):
+    bench = Bench(tmp_path / "run", vocabulary=Vocabulary.from_text("blue\nother\nred\n", "test"))
     bench.ingest(write_squares(tmp_path / "a.tar", 2))
     (part,) = bench.run(Tag(TagConfig(model=TAGGER, score_floor=0), bench.shared))
-    assert masked_tags(part.header.notes["scored"], vocabulary) == {"red", "blue"}
-    assert part.header.notes["unmapped_classes"] == 3
-    assert part.header.notes["unmapped"] == "green, yellow, purple"
-    assert [r["tag"] for r in part.records] == ["blue", "red"] * 2
+    assert [r["name"] for r in part.records] == SquareTagger.classes * 2
+    assert [r["row"] for r in part.records] == [0] * len(COLOURS) + [1] * len(COLOURS)
+    assert part.header.notes == {}
 
 
 def test_batches_hold_what_the_config_says(tmp_path):
@@ -67,16 +64,18 @@ def test_batches_hold_what_the_config_says(tmp_path):
     assert WitnessTagger.batches == [3, 3, 1]
 
 
-def test_the_meaning_says_model_vocabulary_and_floor_but_not_the_batch():
-    def meaning(vocabulary=SQUARES, **changes):
-        return Tag(TagConfig(**({"model": TAGGER} | changes)), shared(vocabulary)).meaning
+def test_the_meaning_says_model_and_floor_but_neither_batch_nor_vocabulary():
+    def meaning(**changes):
+        return Tag(TagConfig(**({"model": TAGGER} | changes)), shared()).meaning
 
+    assert meaning() == {"config": {"model": TAGGER}, "model": SquareTagger().fingerprint()}
     assert meaning(batch_size=2) == meaning()
     assert meaning(score_floor=0.1) != meaning()
-    assert meaning(Vocabulary.from_text("red", "x")) != meaning()
-    assert meaning()["model"] == SquareTagger().fingerprint()
 
 
 def test_processing_before_setup_is_a_bug(tmp_path):
-    with pytest.raises(RuntimeError, match="before setup"):
-        Tag(TagConfig(model=TAGGER), shared()).process(None)
+    bench = Bench(tmp_path / "run")
+    bench.ingest(write_squares(tmp_path / "a.tar", 1))
+    stage = Tag(TagConfig(model=TAGGER), bench.shared)
+    with pytest.raises(AttributeError, match="classes"):
+        stage.process(bench.inputs(stage))

@@ -29,8 +29,10 @@ def values(path):
 
 
 def close(ours, theirs, tolerance=2e-5):
+    """Equal but for rounding, which grows with the numbers and differs between processors."""
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max().item() < tolerance
+    largest = max(1.0, theirs.abs().max().item())
+    assert (ours - theirs).abs().max().item() < tolerance * largest
 
 
 class Mini:

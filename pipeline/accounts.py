@@ -1,0 +1,74 @@
+"""Accounts: what came into a part and what became of it, by the rows that live now.
+
+A part that was made for more rows than live now serves all the same. What it counted then no longer holds.
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from tagmill.pipeline.records import PartRecord
+from tagmill.tag_system.errors import DamageError
+from tagmill.transforms import parquet, parts
+from tagmill.transforms.parts import Counts, Footer
+
+THREADS = 16
+"""Files that are looked at together: on an object store, each look takes its time."""
+
+
+def read_footers(folder: str, names: Iterable[str]) -> dict[str, Footer]:
+    """Read the footers of parts, many at a time. Raises DamageError for one that cannot be read."""
+    listed = list(names)
+    with ThreadPoolExecutor(THREADS) as pool:
+        footers = pool.map(lambda name: _read_footer(parts.part_uri(folder, name)), listed)
+        return dict(zip(listed, footers, strict=True))
+
+
+def _read_footer(uri: str) -> Footer:
+    try:
+        footer = parts.read_footer(uri)
+    except ValueError as error:
+        raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error
+    if not footer.header.adds_up():
+        raise DamageError(f"{uri} has lost a row twice, or one that did not come in; remove it and run again")
+    return footer
+
+
+def account(
+    folder: str,
+    ingest: str,
+    found: Mapping[str, PartRecord],
+    came: Mapping[str, int],
+    gone: Mapping[str, int],
+) -> dict[str, PartRecord]:
+    """Count parts anew by the rows that come in now; `gone` are those that earlier stages took out.
+
+    `folder` and `ingest` are the generations' folders of the parts and of ingest.
+    """
+    changed = [name for name, part in found.items() if part.came != came[name]]
+    footers = read_footers(folder, changed)
+    accounted = {}
+    for name, part in found.items():
+        lost = part.lost
+        if name in footers:
+            header = footers[name].header
+            counts, lost = _counts(header, came[name], ingest), header.lost & came[name]
+            part = replace(part, counts=counts, came=came[name])
+        accounted[name] = replace(part, gone=gone[name] | lost)
+    return accounted
+
+
+def _counts(header: parts.Header, came: int, ingest: str) -> Counts:
+    """Count what came into a part of the rows `came`, and what became of it."""
+
+    def living(reasons: Mapping[str, list[int]]) -> dict[str, int]:
+        counted = {reason: sum(came >> row & 1 for row in rows) for reason, rows in reasons.items()}
+        return {reason: count for reason, count in counted.items() if count}
+
+    captions = header.captions
+    if captions and came != header.rows:
+        examples = parquet.read_table(parts.part_uri(ingest, header.name), ["row", "captions"]).to_pylist()
+        given = [example["captions"] for example in examples if came >> example["row"] & 1]
+        captions = sum(text is not None for texts in given for text in texts)
+    reasons = (header.dropped, header.dead, header.dead_captions)
+    return Counts(came.bit_count(), captions, *map(living, reasons))

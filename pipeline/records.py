@@ -1,0 +1,243 @@
+"""What the driver records of a finished stage, so that nobody need open its parts to know what they are.
+
+RUN/<stage>/<gen>/records/_STAGE-<token>-<n>.json   the parts in order: digests, counts, notes, times
+RUN/<stage>/<gen>/records/rows-<token>-<n>.parquet  what is large: bitmaps of rows and of tags, see
+`ROWS_SCHEMA`
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from tagmill.pipeline import ledger
+from tagmill.tag_system.errors import DamageError
+from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms.digests import value_digest
+from tagmill.transforms.parts import Counts, Footer, Unit
+from tagmill.transforms.stage import ROWS_SCHEMA
+
+FOLDER = "records"
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What the driver remembers of a part.
+
+    `digest` is that of its rows, `seal` that of its bytes, `size` their number; `beside` are the digests of
+    what lies beside it. Bitmaps of rows: `made_for` are those for which it was made, `came` those of them
+    that came in, which `counts` counts, `gone` those that do not live after the stage, by it or an earlier
+    one.
+    """
+
+    name: str
+    fingerprint: str
+    digest: str
+    seal: str
+    size: int
+    beside: dict[str, str]
+    slices: dict[str, str]
+    counts: Counts
+    notes: dict[str, Any]
+    seconds: dict[str, float]
+    made_for: int = 0
+    came: int = 0
+    gone: int = 0
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, footer: Footer) -> "PartRecord":
+        """Take the record from a part's footer, as long as all rows live for which it was made."""
+        header = footer.header
+        return cls(
+            header.name,
+            header.fingerprint,
+            header.digest,
+            footer.seal,
+            footer.size,
+            header.files,
+            header.slices,
+            header.counts,
+            header.notes,
+            header.seconds,
+            header.rows,
+            header.rows,
+            header.lost,
+            tuple(header.tags),
+        )
+
+    @property
+    def lost(self) -> int:
+        """The rows that came in and do not live after the stage."""
+        return self.came & self.gone
+
+    @property
+    def living(self) -> int:
+        """The rows that live after the stage."""
+        return self.came & ~self.gone
+
+    def digest_of(self, part_slice: str | None) -> str:
+        """Give the digest of a slice, or of the whole."""
+        return self.digest if part_slice is None else self.slices[part_slice]
+
+    def files(self) -> list[str]:
+        """Name the part's files in its generation's folder, the part last: it makes the others count."""
+        names = {"dead": f"dead/{self.name}{parts.SUFFIX}", "array": f"{self.name}{parts.ARRAY_SUFFIX}"}
+        return [*(names[what] for what in sorted(self.beside)), f"{self.name}{parts.SUFFIX}"]
+
+
+BITMAPS = ("made_for", "came", "gone", "tags")
+"""What a record has in its table and not in its JSON."""
+
+
+@dataclass
+class StageRecord:
+    """A finished stage: what decided its output, its parts in order, and what else its kind needs.
+
+    `meaning` is what its fingerprints hold, `settings` the whole config, `inputs` the generations that it was
+    made from; `rows` is the table beside the record,
+    empty before it is written.
+    """
+
+    stage: str
+    version: int
+    generation: str
+    meaning: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, PartRecord] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    rows: str = field(default="", compare=False)
+
+    def count(self, unit: Unit, what: str) -> int:
+        """Sum a count over the parts, such as ("example", "dead")."""
+        return sum(part.counts.of(unit)[what] for part in self.parts.values())
+
+    def content(self) -> dict[str, Any]:
+        """Give what is equal for equal runs: all but bytes and times, and the stamps of source files."""
+        told = [[part.name, part.digest, asdict(part.counts)] for part in self.parts.values()]
+        more = {name: value for name, value in self.more.items() if name != "wall"}
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "meaning": self.meaning,
+            "parts": told,
+            "more": more,
+        }
+
+
+def write_record(folder: str, token: int, record: StageRecord) -> str:
+    """Add a record, and before it its table, to a generation's folder; returns the uri of the table."""
+    notes = files.join(folder, FOLDER)
+    table = parquet.table_bytes(_rows(record))
+    rows = ""
+
+    def make(place: ledger.Place) -> bytes | None:
+        nonlocal rows
+        rows = f"rows-{place[0]:08d}-{place[1]:06d}.parquet"
+        # One that is there was left by an interruption, and may say something else.
+        if not files.create_bytes(files.join(notes, rows), table):
+            return None
+        return _json(record, rows)
+
+    ledger.add(notes, token, make)
+    return files.join(notes, rows)
+
+
+def forget(folder: str, token: int) -> None:
+    """Note that a generation is not finished any more, before its parts are made again all at once."""
+    ledger.add(files.join(folder, FOLDER), token, lambda _: b'{"forgotten": true}\n')
+
+
+def read_record(folder: str) -> StageRecord | None:
+    """Read what is recorded of a generation; None if it was never finished. Raises DamageError."""
+    uri = ledger.latest(files.join(folder, FOLDER))
+    if uri is None:
+        return None
+    found = read_json(uri)
+    try:
+        if found.get("forgotten"):
+            return None
+        rows = files.join(folder, FOLDER, found.pop("rows"))
+        tags, listed = found.pop("tags"), found.pop("parts")
+        bits = {row["name"]: row for row in parquet.read_table(rows).to_pylist()}
+        made = {one["name"]: _part(one, bits[one["name"]], tags) for one in listed}
+        return StageRecord(**found, parts=made, rows=rows)
+    except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
+        raise DamageError(f"{uri} is not the record of a stage ({error}); remove it and run again") from error
+
+
+def superseded(folder: str) -> Iterator[str]:
+    """Name what lies among a generation's records and counts no more."""
+    notes = files.join(folder, FOLDER)
+    uri = ledger.latest(notes)
+    named = read_json(uri).get("rows") if uri else None
+    yield from ledger.superseded(notes)
+    yield from (files.join(notes, name) for name in files.list_names(notes, ".parquet") if name != named)
+
+
+def read_json(uri: str) -> Any:
+    """Read what the driver or a worker noted. Raises DamageError if it is not JSON."""
+    try:
+        return json.loads(files.read_bytes(uri))
+    except ValueError as error:
+        raise DamageError(f"{uri} is damaged ({error}); remove it and run again") from error
+
+
+def root_digest(records: Iterable[StageRecord]) -> str:
+    """Digest the records of a run, and by their seals all bytes that they speak of."""
+    return value_digest([json.loads(_json(record, "")) for record in records])
+
+
+def content_digest(records: Iterable[StageRecord]) -> str:
+    """Digest what all stages of a run say; equal for equal runs."""
+    return value_digest([record.content() for record in records])
+
+
+def _tag_names(record: StageRecord) -> list[str]:
+    return sorted({tag for part in record.parts.values() for tag in part.tags})
+
+
+def _rows(record: StageRecord) -> pa.Table:
+    ids = {tag: number for number, tag in enumerate(_tag_names(record))}
+    rows = [
+        {
+            "name": part.name,
+            "made_for": bitmaps.dump(part.made_for),
+            "came": bitmaps.dump(part.came),
+            "gone": bitmaps.dump(part.gone),
+            "tags": bitmaps.dump(bitmaps.of(ids[tag] for tag in part.tags)),
+        }
+        for part in record.parts.values()
+    ]
+    return pa.Table.from_pylist(rows, ROWS_SCHEMA)
+
+
+def _json(record: StageRecord, rows: str) -> bytes:
+    """Write a record as JSON, a line a part."""
+    head = {name: value for name, value in vars(record).items() if name not in ("parts", "rows")}
+    head |= {"rows": rows, "tags": _tag_names(record)}
+    lines = (_dumped(_without(asdict(part), BITMAPS)) for part in record.parts.values())
+    return (_dumped(head)[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n").encode()
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in set(names)}
+
+
+def _part(values: dict[str, Any], bits: Mapping[str, bytes], tags: list[str]) -> PartRecord:
+    return PartRecord(
+        **_without(values, ["counts"]),
+        counts=Counts(**values["counts"]),
+        made_for=bitmaps.load(bits["made_for"]),
+        came=bitmaps.load(bits["came"]),
+        gone=bitmaps.load(bits["gone"]),
+        tags=tuple(tags[number] for number in bitmaps.numbers(bitmaps.load(bits["tags"]))),
+    )

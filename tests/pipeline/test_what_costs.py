@@ -1,0 +1,352 @@
+"""What a change of config, vocabulary or filters costs: which parts are made, which models run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from counted_models import calls, counted
+from runs import damaged, drive, plans, rows_of, samples, shard_bytes, squares_config
+from sources import VOCABULARY, members, write_tar
+from tagmill.pipeline import report, run, stages, verify
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.example import find_example
+from tagmill.pipeline.run import Driver
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.runners.inspection import show_plan
+from tagmill.transforms.parts import Inputs, Output
+from tagmill.transforms.stage import PartStage, StageConfig
+from tagmill.transforms.tag import TagConfig
+
+PARTS = 20
+
+ODD = 9
+"""An example that shows no red, and is labelled `Scarlet`."""
+
+
+def to_make(config: Path, *overrides: str) -> list[str]:
+    return [name for name, plan in plans(config, *overrides).items() if not plan.is_whole]
+
+
+class TestKeysThatAreNotUsed:
+    @pytest.mark.parametrize(
+        "written",
+        [
+            ["clean.policy.paper.outlier_fraction=0.3", "clean.policy.paper.region_threshold=0.5"],
+            [
+                "tag.score_floor=0.05",
+                "cluster.max_k=8",
+                "clean.policy.rule=adaptive",
+                "ingest.val_fraction=0.01",
+            ],
+            [
+                "clean.policy.unchecked_threshold=null",
+                "cluster.k=null",
+                "candidate_floor=0.3",
+                "duplicates={}",
+            ],
+            ["localize.kinds=[object]", "clean.policy.adaptive={agreeing: 2}", "embed.region_tagger='off'"],
+            ["tag.batch_size=3", "localize.batch_size=1"],
+        ],
+        ids=["unchosen rule", "default", "null", "list", "batch"],
+    )
+    def test_cost_nothing(self, copy, written):
+        drive(copy)
+        assert to_make(copy, *written) == []
+
+    def test_a_new_optional_key_costs_nothing_until_it_is_set(self, copy):
+        class NewTagConfig(TagConfig):
+            flip: bool = False
+            scales: list[float] | None = None
+
+        drive(copy)
+        config = load_config(str(copy))
+        assert config.tag is not None
+
+        def planned(**values: object) -> list[str]:
+            tag = NewTagConfig(**config.tag.model_dump(), **values)
+            driver = Driver(config.model_copy(update={"tag": tag}))
+            return [plan.stage.name for plan in driver.plan() if not plan.is_whole]
+
+        assert planned() == []
+        assert planned(flip=True)[0] == "tag"
+
+    def test_cost_nothing_in_another_order(self, copy):
+        drive(copy)
+
+        def turned(value):
+            return {k: turned(v) for k, v in reversed(value.items())} if isinstance(value, dict) else value
+
+        config = json.loads(copy.read_text())
+        copy.write_text(json.dumps(turned(config)))
+        assert to_make(copy) == []
+
+    def test_of_the_chosen_rule_count(self, copy):
+        drive(copy)
+        assert to_make(copy, "clean.policy.adaptive.weak_box=0.95") == ["clean", "shards"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("cluster.k=3", "k null -> 3"),
+        ("clean.policy.unchecked_threshold=0.9", "policy.unchecked_threshold null -> 0.9"),
+        ("tag.score_floor=0.2", "score_floor 0.05 -> 0.2"),
+        ("clean.policy.trust_given=true", "policy.trust_given false -> true"),
+        ("candidate_floor=0.5", "candidate_floor 0.3 -> 0.5"),
+    ],
+    ids=str,
+)
+def test_plan_names_the_key_with_its_old_and_new_value(copy, override, said):
+    drive(copy)
+    console = Console(width=200, record=True, quiet=False)
+    with console.capture() as shown:
+        show_plan(console, str(copy), [override], accept_changes=False)
+    lines = [line.strip() for line in shown.get().splitlines()]
+    assert said in lines
+    # And back: what was set is what is named.
+    drive(copy, override)
+    with console.capture() as shown:
+        show_plan(console, str(copy), [], accept_changes=False)
+    key, _, values = said.partition(" ")
+    old, _, new = values.partition(" -> ")
+    assert f"{key} {new} -> {old}" in [line.strip() for line in shown.get().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def costly(tmp_path_factory):
+    """A run of one example a part, whose labels and captions are the source's own; models count their images.
+
+    Example `ODD` is labelled `Scarlet` besides, which is not a tag yet.
+    """
+    folder = tmp_path_factory.mktemp("costs") / "it"
+    contents = []
+    for i in range(PARTS):
+        example = members(f"{i:06d}", i)
+        fields = json.loads(example[f"{i:06d}.json"])
+        assert i != ODD or "red" not in fields["truth"]
+        fields["labels"] = [*fields["truth"], "Scarlet"] if i == ODD else fields["truth"]
+        contents += [
+            (f"{i:06d}.png", example[f"{i:06d}.png"]),
+            (f"{i:06d}.json", json.dumps(fields).encode()),
+        ]
+    write_tar(folder / "data" / "a.tar", contents)
+    config = costs_config(folder)
+    drive(config)
+    assert set(calls(folder / "log")) == {"Tagger", "Localizer", "Embedder", "Captioner"}
+    return folder
+
+
+def costs_config(folder: Path, **changes: object) -> Path:
+    inputs = [{"name": "squares", "format": "webdataset", "path": str(folder / "data" / "*.tar")}]
+    parse = {"mode": "fast"}
+    values = {"inputs": inputs, "parse": parse, "part_size": 1, "shards": {"size": 5}}
+    return squares_config(folder, {}, **(values | counted(folder / "log") | changes))
+
+
+@pytest.fixture
+def costs(costly, tmp_path):
+    """A copy of the run, whose log is empty."""
+    shutil.copytree(costly, tmp_path / "it")
+    config = costs_config(tmp_path / "it")
+    drive(config)
+    assert calls(tmp_path / "it" / "log") == {}
+    return config
+
+
+def add_alias(config: Path, tag: str, alias: str) -> None:
+    lines = VOCABULARY.replace(f"{tag} square\n", f"{tag} square|{alias}\n")
+    assert lines != VOCABULARY
+    (config.parent / "vocabulary.tsv").write_text(lines)
+
+
+class TestAWordInTheVocabulary:
+    def test_that_no_part_has_costs_no_model_a_call(self, costs):
+        shards = shard_bytes(costs.parent / "run")
+        add_alias(costs, "red", "vermilion")
+        engine = drive(costs)
+        assert set(engine.stages) <= {"parse", "candidates"}
+        assert calls(costs.parent / "log") == {}
+        assert shard_bytes(costs.parent / "run") == shards
+        assert damaged(costs.parent / "run") == []
+
+    def test_that_one_part_has_costs_the_calls_of_that_part(self, costs):
+        run = costs.parent / "run"
+        red = [
+            row for row in rows_of(run, "clean") if row["part"].endswith(f"{ODD:05d}") and row["tag"] == "red"
+        ]
+        assert red == []
+        add_alias(costs, "red", "Scarlet")
+        engine = drive(costs)
+        called = calls(costs.parent / "log")
+        assert called["Localizer"] == 1
+        assert "Tagger" not in called
+        assert "Captioner" not in called
+        (touched,) = engine.tasks("localize")
+        assert touched.endswith(f"{ODD:05d}")
+        assert engine.tasks("embed") == [touched]
+        (red,) = [r for r in rows_of(run, "clean") if r["part"] == touched and r["tag"] == "red"]
+        assert red["given"] == 1
+        assert damaged(run) == []
+
+    def test_that_goes_again_costs_nothing(self, costs):
+        run = costs.parent / "run"
+        shards = shard_bytes(run)
+        add_alias(costs, "red", "Scarlet")
+        drive(costs)
+        calls(costs.parent / "log")
+        (costs.parent / "vocabulary.tsv").write_text(VOCABULARY)
+        assert drive(costs).jobs == []
+        assert calls(costs.parent / "log") == {}
+        assert shard_bytes(run) == shards
+
+    def test_leaves_whole_folders_that_share_their_bytes(self, costs):
+        run = costs.parent / "run"
+        before = {path.name: path.stat().st_ino for path in (run / "tag").glob("*/*.parquet")}
+        add_alias(costs, "red", "Scarlet")
+        planned = plans(costs)
+        assert planned["tag"].is_whole
+        drive(costs)
+        assert {path.name: path.stat().st_ino for path in (run / "tag").glob("*/*.parquet")} == before
+        for generation in (run / "localize").iterdir():
+            if generation.is_dir():
+                assert len(list(generation.glob("*.parquet"))) == PARTS
+        embeds = [path.stat().st_nlink for path in (run / "embed").glob("*/*.parquet")]
+        assert sorted(embeds) == [1, 1] + [2] * (2 * PARTS - 2)
+
+
+def test_parts_are_taken_over_on_a_store_too(costly, tmp_path):
+    (tmp_path / "data").symlink_to(costly / "data")
+    run = f"memory://costs-{tmp_path.name}"
+    config = costs_config(tmp_path, run=run)
+    drive(config)
+    calls(tmp_path / "log")
+    add_alias(config, "red", "Scarlet")
+    engine = drive(config)
+    assert calls(tmp_path / "log") == {"Embedder": 2, "Localizer": 1}
+    assert engine.tasks("localize") == engine.tasks("embed")
+    assert damaged(run) == []
+    assert drive(config).jobs == []
+
+
+class MinSide(PartStage[StageConfig]):
+    """Drops images that are narrower than a side: a filter as CONTRIBUTING says."""
+
+    name = "min_side"
+    version = 1
+    schema = pa.schema([pa.field("row", pa.int32(), nullable=False)])
+
+    def inputs(self) -> tuple[str, ...]:
+        return ("ingest",)
+
+    def process(self, inputs: Inputs) -> Output:
+        small = [
+            row for row in inputs.rows if json.loads(inputs.examples[row]["meta"])["number"] in (3, 4, 11)
+        ]
+        return Output(self.schema.empty_table(), len(inputs.rows), dropped=dict.fromkeys(small, "too_small"))
+
+
+@pytest.fixture
+def filtered(monkeypatch):
+    """Gives a function that registers the filter, as stages are registered, after another one."""
+    build, names = stages.build_stages, stages.STAGE_NAMES
+
+    def register(after: str) -> None:
+        place = names.index(after) + 1
+        listed = (*names[:place], "min_side", *names[place:])
+        for module in (stages, run, report, verify):
+            monkeypatch.setattr(module, "STAGE_NAMES", listed)
+
+        def built(config, vocabulary):
+            found = build(config, vocabulary)
+            at = next(i for i, stage in enumerate(found) if stage.name == after) + 1
+            return [*found[:at], MinSide(StageConfig(), found[0].shared), *found[at:]]
+
+        monkeypatch.setattr(run, "build_stages", built)
+
+    yield register
+    monkeypatch.undo()
+
+
+def dropped_keys() -> set[str]:
+    return {f"squares/{number:06d}" for number in (3, 4, 11)}
+
+
+def stage_counts(folder: Path) -> dict[str, tuple[int, int]]:
+    rows = pq.read_table(folder / "report" / "stages.parquet").to_pylist()
+    return {r["stage"]: (r["examples_in"], r["examples_out"]) for r in rows if r["stage"] != "cluster"}
+
+
+class TestAFilter:
+    @pytest.mark.parametrize("after", ["ingest", "duplicates", "candidates"])
+    def test_is_heeded_by_every_later_stage_account_and_shard(self, tmp_path, costly, filtered, after):
+        filtered(after)
+        (tmp_path / "it").mkdir()
+        (tmp_path / "it" / "data").symlink_to(costly / "data")
+        config = costs_config(tmp_path / "it", part_size=5)
+        drive(config)
+        folder = tmp_path / "it" / "run"
+        assert {sample["key"] for sample in samples(folder)}.isdisjoint(dropped_keys())
+        counts = stage_counts(folder)
+        place = stages.STAGE_NAMES.index("min_side")
+        for stage, (came, out) in counts.items():
+            before = stages.STAGE_NAMES.index(stage) < place
+            assert (
+                (came, out) == (PARTS, PARTS)
+                if before
+                else (came, out) == (PARTS - 3, PARTS - 3)
+                or (stage == "min_side" and (came, out) == (PARTS, PARTS - 3))
+            )
+        gone = {row for row in range(PARTS) if f"squares/{row:06d}" in dropped_keys()}
+        for stage in ("localize", "embed", "clean"):
+            rows = rows_of(folder, stage)
+            assert {int(row["part"][-5:]) * 5 + row["row"] for row in rows}.isdisjoint(gone)
+        assert damaged(folder) == []
+        assert drive(config).jobs == []
+
+    def test_that_comes_later_and_goes_again_costs_no_model_a_call(self, costs, filtered, monkeypatch):
+        folder = costs.parent / "run"
+        shards, log = shard_bytes(folder), costs.parent / "log"
+        with monkeypatch.context():
+            filtered("duplicates")
+            engine = drive(costs)
+            assert calls(log) == {}
+            assert not {"tag", "localize", "embed", "caption", "parse", "candidates"} & set(engine.stages)
+            assert {sample["key"] for sample in samples(folder)}.isdisjoint(dropped_keys())
+            assert len(samples(folder)) == PARTS - 3
+            counts = stage_counts(folder)
+            assert counts["min_side"] == (PARTS, PARTS - 3)
+            assert {counts[s] for s in ("tag", "localize", "embed", "clean", "shards")} == {(PARTS - 3,) * 2}
+            assert damaged(folder) == []
+            assert drive(costs).jobs == []
+            example = find_example(RunFolder(str(folder)), "squares/000003")
+            assert (example.dropped, example.regions, example.decisions) == ("min_side: too_small", [], [])
+        monkeypatch.undo()
+        assert drive(costs).jobs == []
+        assert calls(log) == {}
+        assert shard_bytes(folder) == shards
+        assert stage_counts(folder)["tag"] == (PARTS, PARTS)
+
+    def test_that_was_there_from_the_start_and_goes_costs_what_it_hid(
+        self, tmp_path, costly, filtered, monkeypatch
+    ):
+        (tmp_path / "it").mkdir()
+        (tmp_path / "it" / "data").symlink_to(costly / "data")
+        config = costs_config(tmp_path / "it")
+        filtered("duplicates")
+        drive(config)
+        calls(tmp_path / "it" / "log")
+        monkeypatch.undo()
+        console = Console(width=200)
+        with console.capture() as shown:
+            show_plan(console, str(config), [], accept_changes=False)
+        assert "made when 1 of its rows were filtered out" in shown.get()
+        engine = drive(config)
+        assert calls(tmp_path / "it" / "log")["Tagger"] == 3
+        assert {task[-5:] for task in engine.tasks("tag")} == {"00003", "00004", "00011"}
+        assert len(samples(tmp_path / "it" / "run")) == PARTS
+        assert shard_bytes(tmp_path / "it" / "run") == shard_bytes(costly / "run")

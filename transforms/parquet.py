@@ -1,0 +1,82 @@
+"""The Parquet files of a run: tables with a header of ours, sealed by what their footers say of the bytes."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tagmill.tag_system import shard_contract as contract
+from tagmill.transforms import files
+
+METADATA_KEY = contract.METADATA_KEY
+BODY_KEY = b"tagmill_body"
+"""Under which a footer holds the sha256 of the bytes before it."""
+
+TAIL_BYTES = 1 << 16
+"""Read of a file to find its footer; most footers are smaller."""
+
+
+def table_bytes(table: pa.Table, header: Mapping[str, Any] | None = None) -> bytes:
+    """Write a table as Parquet (zstd), with the header in its footer, and there the sha256 of all before it.
+
+    So a look at the footer is enough to know what the whole file must be; see `seal`.
+    """
+    if header is not None:
+        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(header)})
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({BODY_KEY: hashlib.sha256(sink.getvalue()).hexdigest()})
+    return sink.getvalue()
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What the end of a Parquet file of ours says: its metadata, the seal of all its bytes, their number."""
+
+    metadata: dict[bytes, bytes]
+    seal: str
+    size: int
+
+
+def read_tail(uri: str) -> Tail:
+    """Read the footer of a file alone. Raises FileNotFoundError, and ValueError for a damaged file."""
+    size, tail = files.read_tail(uri, TAIL_BYTES)
+    length = _footer_length(tail)
+    if length > len(tail):
+        size, tail = files.read_tail(uri, length)
+    whole = pa.BufferReader(tail)
+    try:
+        body = (pq.read_metadata(whole).metadata or {}).get(BODY_KEY, b"").decode()
+        metadata = pq.read_schema(whole).metadata or {}
+    except (OSError, pa.ArrowException) as error:  # the bytes were read: nothing is wrong but what they say
+        raise ValueError(f"its footer cannot be read: {error}") from error
+    return Tail(metadata, _seal(body, tail[-length:]), size)
+
+
+def seal(data: bytes) -> str:
+    """Compute the seal of a Parquet file's bytes, all of them: what `read_footer` must give for it."""
+    length = _footer_length(data)
+    return _seal(hashlib.sha256(data[:-length]).hexdigest(), data[-length:])
+
+
+def _seal(body: str, footer: bytes) -> str:
+    return hashlib.sha256(body.encode() + footer).hexdigest()
+
+
+def _footer_length(data: bytes) -> int:
+    """Tell how many bytes the footer takes, its length and the closing mark included."""
+    if data[-4:] != b"PAR1":
+        raise ValueError("it does not end as a Parquet file does")
+    return int.from_bytes(data[-8:-4], "little") + 8
+
+
+def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, whole or some of its columns."""
+    with files.open_read(uri) as stream:
+        return pq.read_table(stream, columns=list(columns) if columns else None)
