@@ -4,6 +4,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
@@ -18,9 +19,10 @@ from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.runners.console import ConsoleProgress
 from tagmill.runners.local import LocalEngine
+from tagmill.tag_system.decisions import Policy
 
 
-def run(folder: Path) -> Path:
+def run(folder: Path, batch_size: int = 16) -> Path:
     """Run all stages with built-in models in their own formats; weights are random."""
     models = folder.parent / "models"
     if not models.exists():
@@ -28,13 +30,13 @@ def run(folder: Path) -> Path:
         tiny_models.open_clip(models / "clip")
         tiny_models.tag2text(models / "tag2text")
     write_squares(folder / "data" / "a.tar", 7)
-    config = write_config(
-        folder,
-        caption={"model": "tag2text", "options": {"path": str(models / "tag2text"), "max_length": 14}},
-        tag={"model": "ram", "options": {"path": str(models / "tag2text")}},
-        localize={"model": "grounding-dino", "options": {"path": str(models / "dino")}, "box_floor": 0.0},
-        embed={"model": "open-clip", "options": {"model": f"local-dir:{models / 'clip'}"}},
-    )
+    sections: dict[str, dict[str, Any]] = {
+        "caption": {"model": "tag2text", "options": {"path": str(models / "tag2text"), "max_length": 14}},
+        "tag": {"model": "ram", "options": {"path": str(models / "tag2text")}},
+        "localize": {"model": "grounding-dino", "options": {"path": str(models / "dino")}, "box_floor": 0.0},
+        "embed": {"model": "open-clip", "options": {"model": f"local-dir:{models / 'clip'}"}},
+    }
+    config = write_config(folder, **{n: s | {"batch_size": batch_size} for n, s in sections.items()})
     with (folder / "vocabulary.tsv").open("a") as stream:
         stream.write("car\ndog\nglass\n")
     driver = Driver(load_config(str(config)))
@@ -56,6 +58,32 @@ def test_built_in_models_run_through_all_stages_to_the_same_bytes_twice(first: P
     names = sorted(path.name for path in first.glob("*.tar"))
     assert names
     assert [file_digest(first / name) for name in names] == [file_digest(second / name) for name in names]
+
+
+def test_other_batch_mates_move_scores_and_verdicts_by_rounding_alone(first: Path):
+    """As a filter leaves them that came after the models ran, or that was there before."""
+
+    def decisions(shards: Path) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(s["key"], tag["tag"]): tag for s in samples(shards.parents[1]) for tag in s["tags"]}
+
+    alone = decisions(run(first.parents[3] / "alone", batch_size=1))
+    together = decisions(first)
+    assert alone.keys() == together.keys()
+    policy = Policy()
+    limits = np.array([policy.tagger_threshold, policy.adaptive.weak_box, policy.adaptive.strong_box])
+    for key, tag in together.items():
+        ours, theirs = scores_of(tag), scores_of(alone[key])
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        if not (abs(ours[:, None] - limits) < 1e-4).any():
+            assert tag["verdict"] == alone[key]["verdict"]
+
+
+def scores_of(tag: dict[str, Any]) -> np.ndarray:
+    """The scores of a decision's evidence, and of its best box."""
+    names = ("score", "own_score", "other_score", "region_score")
+    found = [entry[name] for entry in tag["evidence"] for name in names if name in entry]
+    boxes = [entry["boxes"][0][4] for entry in tag["evidence"] if entry.get("boxes")]
+    return np.array(found + boxes)
 
 
 def test_every_box_of_a_shard_belongs_to_a_candidate_and_lies_in_its_image(first: Path):
