@@ -1,17 +1,18 @@
 """The dataset of a run: how shards are cut along the parts, and what is written around them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tagmill.pipeline.plan import Adoption, StagePlan, Stock, Upstream
+from tagmill.pipeline.plan import Adoption, StagePlan, Stock, Upstream, Wanted
 from tagmill.pipeline.records import PartRecord, read_json
 from tagmill.pipeline.run_folder import RunFolder, supersede
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import bitmaps, files, parquet
+from tagmill.transforms import bitmaps, files, parquet, parts
 from tagmill.transforms.digests import value_digest
 from tagmill.transforms.features import Features
 from tagmill.transforms.parts import Counts
@@ -28,9 +29,9 @@ def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> 
     """Cut the parts that no shard takes yet, in their order; what was cut before stays.
 
     `counts` says how many examples of each split a part has; a shard takes whole parts, up to `size`
-    examples. Parts that are gone leave their shards.
+    examples. Parts without examples leave their shards, and so does what no longer fits.
     """
-    kept = [{**shard, "parts": [name for name in shard["parts"] if name in counts]} for shard in cut]
+    kept = [{**shard, "parts": _fitting(shard, counts, size)} for shard in cut]
     kept = [shard for shard in kept if shard["parts"]]
     numbers = {split: 1 + max(_numbers(cut, split), default=-1) for split in contract.SPLITS}
     placed = {(shard["split"], name) for shard in kept for name in shard["parts"]}
@@ -50,6 +51,17 @@ def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> 
     return kept
 
 
+def _fitting(shard: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], size: int) -> list[str]:
+    """List the parts of a shard that have examples of its split, as far as they fit."""
+    fitting, filled = [], 0
+    for name in shard["parts"]:
+        count = counts.get(name, {}).get(shard["split"], 0)
+        if count and filled + count <= size:
+            fitting.append(name)
+            filled += count
+    return fitting
+
+
 def _numbers(cut: Cut, split: str) -> list[int]:
     return [int(shard["name"].rsplit("-", 1)[1]) for shard in cut if shard["split"] == split]
 
@@ -61,14 +73,12 @@ def plan_shards(stage: Shards, generation: str, inputs: list[str], upstream: Ups
     if upstream.is_open(inputs):
         plan.unknown = True
         return plan
-    counts = {name: part.notes["splits"] for name, part in upstream.records["clean"].parts.items()}
-    uri = files.join(folder, CUT)
-    before: Cut = read_json(uri) if files.exists(uri) else []
-    cut = extend_cut(before, counts, stage.config.size)
+    came = upstream.came()
+    counts = _splits(upstream, came)
+    cut = extend_cut(_cut_before(stage, folder, counts, upstream), counts, stage.config.size)
     plan.more = {"cut": cut}
     plan.names = [shard["name"] for shard in cut]
     there = _index_headers(folder, plan.names)
-    came = upstream.came()
     stock = ShardStock(upstream.run, stage, generation, plan.names)
     for shard in cut:
         task = _task(stage, shard, inputs, upstream, came)
@@ -82,6 +92,43 @@ def plan_shards(stage: Shards, generation: str, inputs: list[str], upstream: Ups
             plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
     plan.unfinished = not _is_finished(folder, plan)
     return plan
+
+
+def _splits(upstream: Upstream, came: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Count the examples of each split that live, by part; clean noted it of those that it let out."""
+    counts: dict[str, dict[str, int]] = {}
+    ingest = upstream.plans["ingest"].folder
+    for name, part in upstream.records["clean"].parts.items():
+        counts[name] = part.notes["splits"]
+        if part.living != came[name]:  # a filter came after
+            table = parquet.read_table(parts.part_uri(ingest, name), ["row", "split"])
+            living = [r["split"] for r in table.to_pylist() if came[name] >> r["row"] & 1]
+            counts[name] = dict(Counter(living))
+    return counts
+
+
+def _cut_before(
+    stage: Shards, folder: str, counts: Mapping[str, Mapping[str, int]], upstream: Upstream
+) -> Cut:
+    """Read where the parts were cut before; a new generation takes over a cut that is right as it stands."""
+    uri = files.join(folder, CUT)
+    if files.exists(uri):
+        return _read_cut(uri)
+    current = upstream.run.current(stage.name)
+    uri = files.join(upstream.run.generation(stage.name, current), CUT) if current else ""
+    if current and files.exists(uri):
+        cut = _read_cut(uri)
+        return cut if extend_cut(cut, counts, stage.config.size) == cut else []
+    return []
+
+
+def _read_cut(uri: str) -> Cut:
+    cut: Cut = read_json(uri)
+    if not isinstance(cut, list) or not all(
+        isinstance(shard, dict) and shard.keys() >= {"name", "split", "parts"} for shard in cut
+    ):
+        raise DamageError(f"{uri} is damaged; remove it and run again")
+    return cut
 
 
 class ShardStock:
@@ -144,7 +191,7 @@ def plan_features(stage: Features, generation: str, upstream: Upstream) -> Stage
     stock = Stock(upstream.run, stage, generation, plan.names)
     for name, shard in shards.items():
         fingerprint = part_fingerprint(stage, {"shards": shard.digest})
-        if not stock.serve(plan, name, fingerprint, shard.came):
+        if not stock.serve(plan, Wanted(name, fingerprint, shard.came), dict):
             plan.tasks.append(PartTask(name, fingerprint, {"shards": index_uri(where, name)}, where))
     return plan
 
@@ -184,6 +231,7 @@ def record_of(name: str, header: Mapping[str, Any]) -> PartRecord:
         header["seal"],
         header["bytes"],
         beside={},
+        base="",
         slices={},
         counts=Counts(header["examples"], 0, {}, {}, {}),
         notes={},

@@ -9,7 +9,7 @@ from typing import Any
 
 from tagmill.models.base import Image
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.report import current_records
+from tagmill.pipeline.report import current_records, living_rows
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import find_sources
 from tagmill.tag_system.errors import ConfigError, InputChangedError
@@ -137,12 +137,11 @@ def _add(example: Example, stage: str, records: list[Record], ingest: str) -> No
 def decided_examples(run: RunFolder) -> Iterator[tuple[Record, list[Record]]]:
     """Give every living example of a finished run in order: ingest's row and clean's decisions."""
     ingest, clean = (_folder(run, stage) for stage in ("ingest", "clean"))
-    record = run.read_record("clean", run.current("clean") or "")
-    for name, part in record.parts.items() if record else ():
+    for name, living in living_rows(run).items():
         decided = parts.read_part(parts.part_uri(clean, name))
         ingested = parts.read_part(parts.part_uri(ingest, name))
         for example in ingested.records:
-            if part.living >> example["row"] & 1:
+            if living >> example["row"] & 1:
                 yield example, decided.of_row(example["row"])
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tagmill.pipeline.ledger import claim_token
+from tagmill.pipeline.ledger import claim_token, give_back_token
 from tagmill.pipeline.records import read_json
 from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files
@@ -30,6 +30,7 @@ class Lease:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._run = uri.rpartition("/")[0]
         self.token = 0
         pid = os.getpid()
         self._owner = {
@@ -42,16 +43,19 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        run = self._uri.rpartition("/")[0]
         try:
             # Before the lease: who takes it later has the higher token.
-            self.token = claim_token(run, self._content())
+            self.token = claim_token(self._run, self._content())
             created = files.create_bytes(self._uri, self._content())
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"cannot write {self._uri} ({reason}); choose another run folder") from error
         if not created:
-            self._take_over()
+            try:
+                self._take_over()
+            except ConfigError:
+                give_back_token(self._run, self.token)
+                raise
         self._thread.start()
         return self
 
@@ -60,6 +64,7 @@ class Lease:
         self._thread.join()
         if self._is_ours():
             files.remove(self._uri)
+        give_back_token(self._run, self.token)
 
     def check(self) -> None:
         """Raise ConfigError if another driver has the run now, as after a long sleep of this machine."""
@@ -116,7 +121,7 @@ def read_lease(uri: str) -> dict[str, Any] | None:
 
 def _read(uri: str) -> dict[str, Any] | None:
     try:
-        holder: dict[str, Any] = read_json(uri)
+        holder: dict[str, Any] = read_json(uri, "host", "pid", "heartbeat")
     except FileNotFoundError:
         return None
     return holder

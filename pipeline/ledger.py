@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from tagmill.tag_system.errors import ConfigError
 from tagmill.transforms import files
 
 NAME = "_STAGE-{:08d}-{:06d}"
@@ -49,30 +50,42 @@ def add(folder: str, token: int, make: Callable[[Place], bytes | None]) -> str:
     """Add a note, which `make` writes for its place; returns its uri.
 
     `make` returns None where something of that place is there already, and is asked for the next place.
+    Raises ConfigError if the note does not count, since a later driver has written one.
     """
     own = [number for writer, number in places(folder) if writer == token]
     for number in count(max(own, default=0) + 1):
         data = make((token, number))
         if data is not None and files.create_bytes(note_uri(folder, (token, number)), data):
+            if places(folder)[-1] != (token, number):
+                raise ConfigError(f"another driver has taken over the run: {folder} has newer notes")
             return note_uri(folder, (token, number))
     raise AssertionError("numbers do not end")
 
 
 def claim_token(run: str, owner: bytes = b"") -> int:
-    """Take a token that is higher than any that was taken for the run before."""
-    folder = files.join(run, TOKENS)
-    for token in count(max(tokens(run), default=0) + 1):
-        if files.create_bytes(files.join(folder, f"{token:08d}"), owner):
+    """Take a token that is higher than any that stands in the run's notes, or that another driver holds."""
+    noted = [writer for stage in files.list_folders(run) for writer, _ in places(files.join(run, stage))[-1:]]
+    for token in count(max([0, *noted, *tokens(run)]) + 1):
+        if files.create_bytes(_token_uri(run, token), owner):
             return token
     raise AssertionError("numbers do not end")
+
+
+def give_back_token(run: str, token: int) -> None:
+    """Note that a driver has ended, and will write no more notes."""
+    files.remove(_token_uri(run, token))
+
+
+def _token_uri(run: str, token: int) -> str:
+    return files.join(run, TOKENS, f"{token:08d}")
 
 
 def old_tokens(run: str) -> Iterator[str]:
     """Name the files of all tokens but the last."""
     for token in tokens(run)[:-1]:
-        yield files.join(run, TOKENS, f"{token:08d}")
+        yield _token_uri(run, token)
 
 
 def tokens(run: str) -> list[int]:
-    """List the tokens that were taken for a run, ascending."""
+    """List the tokens that drivers of a run hold, or held when they were killed, ascending."""
     return sorted(int(name) for name in files.list_names(files.join(run, TOKENS)) if name.isdecimal())

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from tagmill.models.training.newer import COUNTS, FLAGS, SCORES, DecisionWriter
 from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.report import living_rows
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -67,11 +68,13 @@ def _tables(run: RunFolder, record: StageRecord) -> Iterator[tuple[pa.Table, pa.
     ingest = run.generation("ingest", run.current("ingest") or "")
     clean = run.generation("clean", record.generation)
 
+    rows = living_rows(run)
+
     def read(name: str) -> tuple[pa.Table, pa.Table]:
         decided = parts.read_part(parts.part_uri(clean, name))
         examples = parquet.read_table(parts.part_uri(ingest, name), ["row", "key", "sha256"])
-        living = pa.array(bitmaps.numbers(record.parts[name].living), pa.int32())
-        return examples.filter(pc.is_in(examples["row"], living)), decided.table
+        living = pa.array(bitmaps.numbers(rows[name]), pa.int32())
+        return tuple(t.filter(pc.is_in(t["row"], living)) for t in (examples, decided.table))
 
     with ThreadPoolExecutor(THREADS) as pool:
         names = list(record.parts)

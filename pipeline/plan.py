@@ -5,18 +5,19 @@ that its inputs and config now give, and was made for all rows that live now. On
 generation of the stage is adopted; what does not serve is made.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from tagmill.pipeline.accounts import THREADS, account, read_footers
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.sources import FoundSource
-from tagmill.transforms import bitmaps, files, parts
-from tagmill.transforms.digests import value_digest
-from tagmill.transforms.stage import GlobalStage, PartStage, PartTask, Stage, libraries, part_fingerprint
+from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms.digests import equal_rows, value_digest
+from tagmill.transforms.stage import GlobalStage, PartStage, PartTask, Stage, part_fingerprint, slices_of
 
 CLUSTERS = "clusters.parquet"
 
@@ -103,7 +104,18 @@ class Upstream:
             if other not in stage.tables
         }
 
-    def task(self, stage: Stage[Any], inputs: Iterable[str], name: str, fingerprint: str) -> PartTask:
+    def by_row(self, stage: Stage[Any], inputs: Iterable[str], name: str) -> dict[str, str]:
+        """Read what a part's inputs say a row of the slices that it depends on; see `digests.row_digests`."""
+        found = {}
+        for other, part_slice in slices_of(stage, inputs):
+            plan = self.plans[other]
+            folder = plan.adopted[name].source if name in plan.adopted else plan.folder
+            found[other] = parts.read_header(parts.part_uri(folder, name)).by_row[part_slice]
+        return found
+
+    def task(
+        self, stage: Stage[Any], inputs: Iterable[str], name: str, fingerprint: str, base: str = ""
+    ) -> PartTask:
         """Make the task of a part."""
         where = {}
         for other in inputs:
@@ -111,14 +123,14 @@ class Upstream:
             is_table = other in stage.tables
             where[other] = files.join(folder, CLUSTERS) if is_table else parts.part_uri(folder, name)
         gone = self.rows if self.gone[name] else ""
-        return PartTask(name, fingerprint, where, self.sources[name].images, gone)
+        return PartTask(name, fingerprint, where, self.sources[name].images, gone, base)
 
     def is_open(self, inputs: Iterable[str]) -> bool:
         """Tell whether some input is still to be made."""
         return any(name not in self.records for name in inputs)
 
 
-def generation_of(stage: Stage[Any], inputs: Mapping[str, str], *, strict_versions: bool) -> str:
+def generation_of(stage: Stage[Any], inputs: Mapping[str, str]) -> str:
     """Name the generation of a stage, from its meaning and its inputs' generations."""
     meaning = {
         "stage": stage.name,
@@ -126,8 +138,6 @@ def generation_of(stage: Stage[Any], inputs: Mapping[str, str], *, strict_versio
         "meaning": stage.meaning,
         "inputs": dict(inputs),
     }
-    if strict_versions:
-        meaning["libraries"] = libraries()
     return value_digest(meaning)[:12]
 
 
@@ -148,9 +158,10 @@ def plan_parts(stage: PartStage[Any], generation: str, inputs: list[str], upstre
             digests["cluster"] = clusters.digest(name)
         if stage.follows_rows:
             digests["rows"] = bitmaps.dump(came[name]).hex()
-        fingerprint = part_fingerprint(stage, digests)
-        if not stock.serve(plan, name, fingerprint, came[name]):
-            plan.tasks.append(upstream.task(stage, inputs, name, fingerprint))
+        base = part_fingerprint(stage, {k: v for k, v in digests.items() if k not in stage.slices})
+        wanted = Wanted(name, part_fingerprint(stage, digests), came[name], base)
+        if not stock.serve(plan, wanted, partial(upstream.by_row, stage, inputs, name)):
+            plan.tasks.append(upstream.task(stage, inputs, name, wanted.fingerprint, base))
     ingest = upstream.plans["ingest"].folder
     for source, found in _by_folder(plan).items():
         plan.done |= account(source, ingest, found, came, upstream.gone)
@@ -166,6 +177,16 @@ def _by_folder(plan: StagePlan) -> dict[str, dict[str, PartRecord]]:
     return found
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A part that a plan asks for: its fingerprint, the rows that come in, and its `base` (see `Header`)."""
+
+    name: str
+    fingerprint: str
+    came: int
+    base: str = ""
+
+
 class Stock:
     """The parts of a stage that are there, in its generation and in others."""
 
@@ -173,28 +194,58 @@ class Stock:
         self._run, self._stage, self._names = run, stage, names
         self._generation = generation
         self._here = known_parts(run, stage.name, generation, names)
+        record = run.read_record(stage.name, generation)
+        self._lost = set(record.parts if record else ()) - self._here.keys()
         self._others: list[tuple[str, dict[str, PartRecord]]] | None = None
 
-    def serve(self, plan: StagePlan, name: str, fingerprint: str, came: int) -> bool:
-        """Put a part that serves into the plan, from here or elsewhere; else say why there is none."""
-        here = self._here.get(name)
-        why = "not made yet" if here is None else _why_not(here, fingerprint, came)
-        if here and not why:
-            plan.done[name] = here
-            return True
-        for folder, found in self._elsewhere():
+    def serve(self, plan: StagePlan, wanted: Wanted, by_row: Callable[[], dict[str, str]]) -> bool:
+        """Put a part that serves into the plan, from here or elsewhere; else say why there is none.
+
+        `by_row` reads what the inputs say a row, of which it depends on slices.
+        """
+        name, why = wanted.name, "not made yet"
+        for folder, found in self._folders():
             part = found.get(name)
-            if part and not _why_not(part, fingerprint, came):
+            if part is None:
+                continue
+            reason = _why_not(part, wanted)
+            if reason == CHANGED and self._is_equal_where_it_counts(folder, part, wanted, by_row):
+                part, reason = replace(part, fingerprint=wanted.fingerprint), ""
+            if not reason and folder != plan.folder and not self._is_sound(folder, part):
+                reason = "its copy is damaged"
+            if not reason:
                 plan.done[name] = part
-                plan.adopted[name] = Adoption(folder, tuple(part.files()), part.size)
+                if folder != plan.folder:
+                    plan.adopted[name] = Adoption(folder, tuple(part.files()), part.size)
                 return True
-            if part and part.fingerprint == fingerprint:
-                why = _why_not(part, fingerprint, came)
+            if folder == plan.folder or reason != CHANGED:
+                why = reason
         plan.reasons.append(f"{name}: {why}")
         return False
 
-    def _elsewhere(self) -> list[tuple[str, dict[str, PartRecord]]]:
-        """Read what other generations have, once and only if this one lacks something."""
+    def _is_equal_where_it_counts(
+        self, folder: str, part: PartRecord, wanted: Wanted, by_row: Callable[[], dict[str, str]]
+    ) -> bool:
+        """Tell whether a part's inputs changed only in rows that do not live, which no filter must bring
+        about.
+
+        Its slices' digests are of all rows that the inputs were made for, and these may be others by now.
+        """
+        if not part.base or part.base != wanted.base or wanted.came & ~part.made_for:
+            return False
+        read, rows = parts.read_header(parts.part_uri(folder, part.name)).read, bitmaps.numbers(wanted.came)
+        now = by_row()
+        return all(equal_rows(read.get(other, ""), digests, rows) for other, digests in now.items())
+
+    def _is_sound(self, folder: str, part: PartRecord) -> bool:
+        """Check a part that was here and is not: who removed it for damage must not get its twin back."""
+        if part.name not in self._lost:
+            return True
+        return parquet.seal(files.read_bytes(parts.part_uri(folder, part.name))) == part.seal
+
+    def _folders(self) -> Iterator[tuple[str, dict[str, PartRecord]]]:
+        """Give what this generation has, and then what others have, which is read if it is needed."""
+        yield self._run.generation(self._stage.name, self._generation), self._here
         if self._others is None:
             self._others = [
                 (
@@ -204,14 +255,17 @@ class Stock:
                 for other in self._run.generations(self._stage.name)
                 if other != self._generation
             ]
-        return self._others
+        yield from self._others
 
 
-def _why_not(part: PartRecord, fingerprint: str, came: int) -> str:
+CHANGED = "its inputs changed"
+
+
+def _why_not(part: PartRecord, wanted: Wanted) -> str:
     """Say why a part does not serve; empty if it does."""
-    if part.fingerprint != fingerprint:
-        return "its inputs changed"
-    if hidden := came & ~part.made_for:
+    if part.fingerprint != wanted.fingerprint:
+        return CHANGED
+    if hidden := wanted.came & ~part.made_for:
         return f"made when {hidden.bit_count()} of its rows were filtered out"
     return ""
 
@@ -267,7 +321,7 @@ def _adopt_all(plan: StagePlan, source: str) -> None:
 
 
 def known_parts(run: RunFolder, stage: str, generation: str, names: list[str]) -> dict[str, PartRecord]:
-    """Gather the records of the parts that lie in a generation's folder.
+    """Gather the records of the parts that lie in a generation's folder, with all that belongs to them.
 
     What the stage's record does not know is read from the footers, such as after an interruption.
     """
@@ -276,7 +330,10 @@ def known_parts(run: RunFolder, stage: str, generation: str, names: list[str]) -
     record = run.read_record(stage, generation)
     known = {name: part for name, part in (record.parts if record else {}).items() if name in there}
     footers = read_footers(folder, sorted(there - set(known)))
-    return known | {name: PartRecord.of(footer) for name, footer in footers.items()}
+    known |= {name: PartRecord.of(footer) for name, footer in footers.items()}
+    beside = set(files.list_names(folder, parts.ARRAY_SUFFIX))
+    beside |= {f"dead/{name}" for name in files.list_names(files.join(folder, "dead"))}
+    return {name: part for name, part in known.items() if beside.issuperset(part.files()[:-1])}
 
 
 class ClusterSlices:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tagmill.pipeline import ledger
 from tagmill.tag_system.errors import DamageError
@@ -38,6 +39,7 @@ class PartRecord:
     seal: str
     size: int
     beside: dict[str, str]
+    base: str
     slices: dict[str, str]
     counts: Counts
     notes: dict[str, Any]
@@ -58,6 +60,7 @@ class PartRecord:
             footer.seal,
             footer.size,
             header.files,
+            header.base,
             header.slices,
             header.counts,
             header.notes,
@@ -97,8 +100,7 @@ class StageRecord:
     """A finished stage: what decided its output, its parts in order, and what else its kind needs.
 
     `meaning` is what its fingerprints hold, `settings` the whole config, `inputs` the generations that it was
-    made from; `rows` is the table beside the record,
-    empty before it is written.
+    made from; `rows` is the table beside the record and `rows_seal` its seal, empty before it is written.
     """
 
     stage: str
@@ -111,6 +113,7 @@ class StageRecord:
     more: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     rows: str = field(default="", compare=False)
+    rows_seal: str = field(default="", compare=False)
 
     def count(self, unit: Unit, what: str) -> int:
         """Sum a count over the parts, such as ("example", "dead")."""
@@ -141,7 +144,7 @@ def write_record(folder: str, token: int, record: StageRecord) -> str:
         # One that is there was left by an interruption, and may say something else.
         if not files.create_bytes(files.join(notes, rows), table):
             return None
-        return _json(record, rows)
+        return _json(record, rows, parquet.seal(table))
 
     ledger.add(notes, token, make)
     return files.join(notes, rows)
@@ -149,7 +152,7 @@ def write_record(folder: str, token: int, record: StageRecord) -> str:
 
 def forget(folder: str, token: int) -> None:
     """Note that a generation is not finished any more, before its parts are made again all at once."""
-    ledger.add(files.join(folder, FOLDER), token, lambda _: b'{"forgotten": true}\n')
+    ledger.add(files.join(folder, FOLDER), token, lambda _: b'{"forgotten": true, "stage": ""}\n')
 
 
 def read_record(folder: str) -> StageRecord | None:
@@ -157,39 +160,49 @@ def read_record(folder: str) -> StageRecord | None:
     uri = ledger.latest(files.join(folder, FOLDER))
     if uri is None:
         return None
-    found = read_json(uri)
+    found = read_json(uri, "stage")
     try:
         if found.get("forgotten"):
             return None
         rows = files.join(folder, FOLDER, found.pop("rows"))
+        data = files.read_bytes(rows)
+        if parquet.seal(data) != found["rows_seal"]:
+            raise ValueError(f"{rows} is damaged")
         tags, listed = found.pop("tags"), found.pop("parts")
-        bits = {row["name"]: row for row in parquet.read_table(rows).to_pylist()}
+        bits = {row["name"]: row for row in pq.read_table(pa.BufferReader(data)).to_pylist()}
         made = {one["name"]: _part(one, bits[one["name"]], tags) for one in listed}
         return StageRecord(**found, parts=made, rows=rows)
-    except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
-        raise DamageError(f"{uri} is not the record of a stage ({error}); remove it and run again") from error
+    except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise DamageError(f"{uri} is not the record of a stage ({why}); remove it and run again") from error
 
 
 def superseded(folder: str) -> Iterator[str]:
     """Name what lies among a generation's records and counts no more."""
     notes = files.join(folder, FOLDER)
     uri = ledger.latest(notes)
-    named = read_json(uri).get("rows") if uri else None
+    named = read_json(uri, "stage").get("rows") if uri else None
     yield from ledger.superseded(notes)
     yield from (files.join(notes, name) for name in files.list_names(notes, ".parquet") if name != named)
 
 
-def read_json(uri: str) -> Any:
-    """Read what the driver or a worker noted. Raises DamageError if it is not JSON."""
+def read_json(uri: str, *keys: str) -> Any:
+    """Read what the driver or a worker noted: an object with these keys, if any are named.
+
+    Raises DamageError if it is not JSON, or is something else.
+    """
     try:
-        return json.loads(files.read_bytes(uri))
-    except ValueError as error:
+        found = json.loads(files.read_bytes(uri))
+        if keys and not (isinstance(found, dict) and found.keys() >= set(keys)):
+            raise ValueError(f"it is not an object with {', '.join(keys)}")
+    except (ValueError, RecursionError) as error:
         raise DamageError(f"{uri} is damaged ({error}); remove it and run again") from error
+    return found
 
 
 def root_digest(records: Iterable[StageRecord]) -> str:
-    """Digest the records of a run, and by their seals all bytes that they speak of."""
-    return value_digest([json.loads(_json(record, "")) for record in records])
+    """Digest the records of a run, as they were read, and by their seals all bytes that they speak of."""
+    return value_digest([json.loads(_json(record, "", record.rows_seal)) for record in records])
 
 
 def content_digest(records: Iterable[StageRecord]) -> str:
@@ -216,10 +229,10 @@ def _rows(record: StageRecord) -> pa.Table:
     return pa.Table.from_pylist(rows, ROWS_SCHEMA)
 
 
-def _json(record: StageRecord, rows: str) -> bytes:
+def _json(record: StageRecord, rows: str, seal: str) -> bytes:
     """Write a record as JSON, a line a part."""
-    head = {name: value for name, value in vars(record).items() if name not in ("parts", "rows")}
-    head |= {"rows": rows, "tags": _tag_names(record)}
+    head = {name: value for name, value in vars(record).items() if name not in ("parts", "rows", "rows_seal")}
+    head |= {"rows": rows, "rows_seal": seal, "tags": _tag_names(record)}
     lines = (_dumped(_without(asdict(part), BITMAPS)) for part in record.parts.values())
     return (_dumped(head)[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 

@@ -95,6 +95,15 @@ def current_records(run: RunFolder) -> Iterator[StageRecord]:
             yield record
 
 
+def living_rows(run: RunFolder) -> dict[str, int]:
+    """Give the rows of each part of ingest whose examples are in the dataset, as bitmaps."""
+    living: dict[str, int] = {}
+    for record in current_records(run):
+        if not living or living.keys() == record.parts.keys():
+            living = {name: part.living for name, part in record.parts.items()}
+    return living
+
+
 def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
     folder = run.generation(record.stage, record.generation)
     dropped: Counter[str] = Counter()

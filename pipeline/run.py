@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from tagmill.pipeline import dataset
 from tagmill.pipeline.accounts import account, read_footers
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.job import Engine, Job
-from tagmill.pipeline.ledger import claim_token
+from tagmill.pipeline.ledger import claim_token, give_back_token
 from tagmill.pipeline.plan import (
     CLUSTERS,
     StagePlan,
@@ -35,7 +35,7 @@ from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import cluster, files, parquet, parts
 from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest, IngestSources, source_of, source_record_uri
-from tagmill.transforms.parts import Unit
+from tagmill.transforms.parts import Footer, Unit
 from tagmill.transforms.shards import Shards, WriteShards, index_uri
 from tagmill.transforms.stage import GlobalStage, MakeParts, PartStage, Stage, libraries
 
@@ -87,7 +87,7 @@ class Driver:
             # What follows the rows that live depends on every stage that can take some out.
             named = self.upstream.plans if stage.follows_rows else inputs
             generations = {name: self.upstream.plans[name].generation for name in named}
-            generation = generation_of(stage, generations, strict_versions=self.config.strict_versions)
+            generation = generation_of(stage, generations)
             plan = self._plan(stage, generation, inputs)
             self.upstream.plans[stage.name] = plan
             if plan.is_known:
@@ -130,11 +130,20 @@ class Driver:
 
     def run(self, engine: Engine, progress: Progress, holder: Holder | None = None) -> None:
         """Make everything that is missing, stage by stage; `holder` holds the run's lease."""
-        self.run_folder.token = holder.token if holder else claim_token(self.run_folder.root)
+        if holder:
+            self.run_folder.token = holder.token
+            self._run(engine, progress, holder.check)
+            return
+        self.run_folder.token = claim_token(self.run_folder.root)
+        try:
+            self._run(engine, progress, lambda: None)
+        finally:
+            give_back_token(self.run_folder.root, self.run_folder.token)
+
+    def _run(self, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
         self._save_config()
         for plan in self.plan():
-            if holder:
-                holder.check()
+            check()
             if isinstance(plan.stage, Ingest) and self._sources is not None:
                 self._sources.note_touched()
             done, total = self.extent(plan)
@@ -260,14 +269,13 @@ class Driver:
         there = committed_parts(plan.folder)
         self._require(plan, [name for name in expected if name not in there])
         footers = read_footers(plan.folder, expected)
+        came = {} if isinstance(plan.stage, Features) else self.upstream.came()
         if not isinstance(plan.stage, GlobalStage):
-            for name, footer in footers.items():
-                if footer.header.fingerprint != expected[name]:
-                    raise DamageError(f"{plan.stage.name}/{name} was made by another config; run again")
+            _check_made(footers, expected, came)
         made = {name: PartRecord.of(footer) for name, footer in footers.items()}
         if not isinstance(plan.stage, Features):
             ingest = self.upstream.plans["ingest"].folder
-            made = account(plan.folder, ingest, made, self.upstream.came(), self.upstream.gone)
+            made = account(plan.folder, ingest, made, came, self.upstream.gone)
         made |= plan.done
         return {name: made[name] for name in plan.names}
 
@@ -339,7 +347,8 @@ class Driver:
             left, came = before[-1].count("example", "out"), record.count("example", "in")
             if left != came:
                 raise DamageError(
-                    f"{record.stage}: {came} examples came in, but {left} left {before[-1].stage}"
+                    f"{record.stage}: {came} examples came in, but {left} left {before[-1].stage}; remove "
+                    f"the folders records of both in {self.run_folder.root} and run again"
                 )
 
     def _save_record(self, record: StageRecord) -> None:
@@ -363,6 +372,19 @@ class Driver:
                     f"{record.stage}: {dead} {of_what} {total} {unit}s are dead letters, more than "
                     f"max_dead_fraction {self.config.max_dead_fraction} allows; see {folder}"
                 )
+
+
+def _check_made(footers: Mapping[str, Footer], expected: Mapping[str, str], came: Mapping[str, int]) -> None:
+    """Check that parts are what was asked for: a worker of an earlier attempt may have been the first.
+
+    Raises DamageError.
+    """
+    for name, footer in footers.items():
+        header = footer.header
+        if header.fingerprint != expected[name]:
+            raise DamageError(f"{header.stage}/{name} was made by another config; run again")
+        if came.get(name, 0) & ~header.rows:
+            raise DamageError(f"{header.stage}/{name} was made for fewer rows; run again")
 
 
 def _dead(record: StageRecord) -> int:

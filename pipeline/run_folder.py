@@ -10,7 +10,7 @@ RUN/shards/<gen>/                     the dataset
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
@@ -30,6 +30,7 @@ class RunFolder:
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
         self.token = 0
+        self._others: list[int] | None = None
 
     def path(self, *names: str) -> str:
         """Name something in the run's folder."""
@@ -53,32 +54,45 @@ class RunFolder:
         None if the folder is not a stage's.
         """
         found = self._pointer(stage)
-        return {found["generation"], found.get("keep")} - {None} if found else None
+        return {found["generation"], *found["keep"]} - {None} if found else None
 
     def begin(self, stage: str, generation: str) -> None:
         """Note that a generation is being made; what was current stays so until it is whole.
 
         The first of a stage needs no note: nothing else could be taken for it.
         """
-        if ledger.latest(self.path(stage)):
-            self._point(stage, self.current(stage), keep=generation)
+        if found := self._pointer(stage):
+            self._point(stage, found["generation"], [*found["keep"], generation])
 
     def switch_off(self, stage: str) -> None:
         """Note that a stage is not of the run any more; its last generation is kept for a change of mind."""
         generation = self.current(stage)
         if generation is not None:
-            self._point(stage, None, keep=generation)
+            self._point(stage, None, [generation])
 
     def _pointer(self, stage: str) -> dict[str, Any]:
         uri = ledger.latest(self.path(stage))
-        found: dict[str, Any] = read_json(uri) if uri else {}
-        return found
+        return read_json(uri, "generation", "keep") if uri else {}
 
-    def _point(self, stage: str, generation: str | None, keep: str | None = None) -> None:
-        pointer = {"generation": generation} | ({"keep": keep} if keep else {})
-        if self._pointer(stage) != pointer:
+    def _point(self, stage: str, generation: str | None, keep: Iterable[str] = ()) -> None:
+        pointer = {"generation": generation, "keep": sorted(set(keep) - {generation})}
+        if self._pointer(stage) != pointer or self._is_contested(self.path(stage)):
             data = json.dumps(pointer, sort_keys=True).encode() + b"\n"
             ledger.add(self.path(stage), self.token, lambda _: data)
+
+    def _is_contested(self, folder: str) -> bool:
+        """Tell whether a driver that came before this one, and did not end, could still outdo a folder's
+        note.
+
+        Then what is right is written once more, under this driver's token.
+        """
+        latest = ledger.places(folder)[-1][0]
+        return any(latest < token < self.token for token in self._rivals())
+
+    def _rivals(self) -> list[int]:
+        if self._others is None:
+            self._others = [token for token in ledger.tokens(self.root) if token < self.token]
+        return self._others
 
     def read_record(self, stage: str, generation: str) -> StageRecord | None:
         """Read what is recorded of a generation; None if it was never finished."""
@@ -88,7 +102,7 @@ class RunFolder:
         """Record a finished generation, unless it stands so, and make it the current one."""
         folder = self.generation(record.stage, record.generation)
         known = records.read_record(folder)
-        if known == record:
+        if known == record and not self._is_contested(files.join(folder, records.FOLDER)):
             record.rows = known.rows
         else:
             record.rows = records.write_record(folder, self.token, record)
@@ -117,7 +131,7 @@ class RunFolder:
         try:
             saved = yaml.safe_load(files.read_bytes(uri))
             config: dict[str, Any] = saved["config"]
-            if not isinstance(config, dict):
+            if not isinstance(config, dict) or "part_size" not in config:
                 raise TypeError("its config is not one")
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise DamageError(f"{uri} is damaged; remove it and run again") from error

@@ -23,6 +23,7 @@ from tagmill.transforms.ingest import (
     SourceTask,
     part_fingerprint,
     part_name,
+    said,
     source_of,
     source_record_uri,
 )
@@ -30,6 +31,10 @@ from tagmill.transforms.readers import access
 from tagmill.transforms.readers.base import InputConfig
 
 _log = logging.getLogger(__name__)
+
+
+RECORD = ("input", "path", "size", "stamp", "sha256", "fingerprint", "config", "parts")
+"""What is noted of a source that was ingested whole."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +123,8 @@ def _absolute(folder: str) -> str:
 
 def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
     """Make the task that ingests a source."""
-    config = {n: v for n, v in source.config.changed().items() if n not in ("path", "images")}
-    fingerprint = value_digest(
-        {"stage": stage.name, "version": stage.version, "meaning": stage.meaning, "input": config}
-    )
+    made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
+    fingerprint = value_digest(made_by | {"input": said(source.config)})
     return SourceTask(
         name=source.name,
         fingerprint=fingerprint,
@@ -155,17 +158,24 @@ class Sources:
         names = [name for name in self.order if f"{name}.json" in there]
         with ThreadPoolExecutor(THREADS) as pool:
             uris = [source_record_uri(self.folder, name) for name in names]
-            return dict(zip(names, pool.map(read_json, uris), strict=True))
+            return dict(zip(names, pool.map(_read_record, uris), strict=True))
 
     def _warn_of_gone(self, names: list[str]) -> None:
         """Name sources that were ingested and are not there any more: nobody may have meant that."""
         if names:
-            known = [read_json(source_record_uri(self.folder, name)) for name in names[:3]]
-            shown = ", ".join(f"{record['input']}: {record['path']}" for record in known)
-            more = " ..." if len(names) > len(known) else ""
+            shown = ", ".join(self._shown(name) for name in names[:3])
+            more = " ..." if len(names) > 3 else ""
             _log.warning(
                 "%d sources are gone; their examples leave the dataset: %s%s", len(names), shown, more
             )
+
+    def _shown(self, name: str) -> str:
+        """Name a source that is gone; one that was just being made again has no record either."""
+        uri = source_record_uri(self.folder, name)
+        if not files.exists(uri):
+            return name
+        record = _read_record(uri)
+        return f"{record['input']}: {record['path']}"
 
     def todo(self, *, accept_changes: bool) -> tuple[list[SourceTask], list[str]]:
         """List the sources that are not ingested, or no longer as they must be, and why.
@@ -180,7 +190,7 @@ class Sources:
             if record is None:
                 reason = "new source"
             elif record["fingerprint"] != task.fingerprint:
-                reason = "its input's config changed"
+                reason = _changes(record["config"], said(source.config))
             elif self._is_changed(source, record):
                 if not accept_changes:
                     raise InputChangedError(
@@ -233,6 +243,23 @@ class Sources:
         for name, record in self._read_records().items():
             for chunk in range(record["parts"]):
                 yield part_name(name, chunk), self.found[name]
+
+
+def _read_record(uri: str) -> dict[str, Any]:
+    """Read what a worker noted of a source. Raises DamageError."""
+    found: dict[str, Any] = read_json(uri, *RECORD)
+    return found
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name the keys of an input that changed, with both values."""
+    defaults = {name: field.default for name, field in InputConfig.model_fields.items()}
+    changes = [
+        f"{key} {json.dumps(before.get(key, defaults[key]))} -> {json.dumps(now.get(key, defaults[key]))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    return f"its input's {', '.join(changes)}"
 
 
 def _parts_of(name: str, record: dict[str, Any]) -> set[str]:

@@ -54,7 +54,7 @@ STAGE_NAMES = (
 
 def build_stages(config: RunConfig, vocabulary: Vocabulary) -> list[Stage[Any]]:
     """Construct the stages that are switched on, in order."""
-    shared = Shared(config.part_size, config.threads, config.ingest.max_pixels)
+    shared = Shared(config.part_size, config.threads, config.ingest.max_pixels, config.strict_versions)
     tag = Tag(config.tag, shared) if config.tag else None
     localize = Localize(config.localize, shared) if config.localize else None
     stages: list[Stage[Any] | None] = [

@@ -72,20 +72,20 @@ def _config_changes(driver: Driver, plan: StagePlan) -> list[str]:
     record = driver.run_folder.read_record(name, current)
     if record is None:
         return []
-    before = flatten(_said(record.meaning, record.settings, record.version))
-    now = flatten(_said(plan.stage.meaning, plan.stage.settings, plan.stage.version))
+    was, now = _said(record.meaning, record.version), _said(plan.stage.meaning, plan.stage.version)
+    shown = [flatten(record.settings) | was, flatten(plan.stage.settings) | now]
     changes = [
-        f"{key} {_shown(before.get(key))} -> {_shown(now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        f"{key} {_shown(shown[0].get(key))} -> {_shown(shown[1].get(key))}"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key)
     ]
     return changes or ["the settings of an earlier stage changed"]
 
 
-def _said(meaning: dict[str, Any], settings: dict[str, Any], version: int) -> dict[str, Any]:
+def _said(meaning: dict[str, Any], version: int) -> dict[str, object]:
     """Name what decides a stage's output: its keys as the config has them, and what else there is."""
     others = {f"({name})": value for name, value in meaning.items() if name != "config"}
-    return settings | others | {"(version)": version}
+    return flatten(meaning["config"]) | flatten(others | {"(version)": version})
 
 
 def _shown(value: object) -> str:

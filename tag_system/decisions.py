@@ -123,8 +123,11 @@ class Policy(_Rules):
 
     def in_force(self) -> dict[str, Any]:
         """Give what differs from the defaults and decides verdicts: no constants of other rules."""
-        others = {"paper", "adaptive"} - {self.rule}
-        return self.model_dump(mode="json", exclude_defaults=True, exclude=others)
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=self.idle())
+
+    def idle(self) -> set[str]:
+        """Name the sections of rules that are not chosen."""
+        return {"paper", "adaptive"} - {self.rule}
 
 
 @dataclass(frozen=True)

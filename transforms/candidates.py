@@ -16,7 +16,7 @@ from pydantic import Field
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.class_names import ClassNames, summary
-from tagmill.transforms.digests import table_digest, value_digest
+from tagmill.transforms.digests import value_digest
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage, Shared, StageConfig
 
@@ -104,7 +104,7 @@ class Candidates(PartStage[CandidatesConfig]):
         records = [record for row in inputs.rows for record in self._of_row(inputs, row)]
         table = pa.Table.from_pylist(records, SCHEMA)
         asked = table.filter(pc.greater(pc.list_value_length(table["prompts"]), 0))
-        slices = {name: table_digest(asked.select(["row", "tag", name])) for name in ("prompts", "classes")}
+        slices = {name: asked.select(["row", "tag", name]) for name in ("prompts", "classes")}
         notes = {}
         if self._tagger is not None:
             unmapped = self._tagger.unmapped

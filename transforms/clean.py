@@ -74,6 +74,11 @@ class Clean(PartStage[CleanConfig]):
             config.pop("policy", None)
         return {"config": config}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config, without the constants of rules that are not chosen."""
+        return {"policy": self.config.policy.model_dump(mode="json", exclude=self.config.policy.idle())}
+
     def process(self, inputs: Inputs) -> Output:
         """Judge the candidates of one part."""
         clusters = Clusters(inputs.tables.get("cluster"))

@@ -75,7 +75,7 @@ class Embed(ModelStage[EmbedConfig]):
     name = "embed"
     version = 2
     schema = SCHEMA
-    slices = PIXELS | {"candidates": "classes"}
+    slices = PIXELS | {"localize": "regions", "candidates": "classes"}
 
     def __init__(self, config: EmbedConfig, shared: Shared, tagger: TagConfig | None = None) -> None:
         super().__init__(config, shared)

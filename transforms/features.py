@@ -46,6 +46,10 @@ EXAMPLES = pa.schema(
 """What is read of a shard: of ingest's columns those that decoding needs."""
 
 
+NOTHING = ("dropped", "dead", "dead_captions", "files", "slices", "by_row", "read", "seconds", "notes")
+"""What the header of a shard, read as a part, has none of."""
+
+
 class FeaturesConfig(ModelConfig):
     """The model that teaches: an `open-clip`, or any `FeatureModel`. `batch_size` counts images."""
 
@@ -147,7 +151,8 @@ def _header(task: PartTask, shard: dict[str, Any]) -> Header:
         digest=shard["sha256"],
         rows=bitmaps.first(shard["examples"]),
         captions=0,
-        **{name: {} for name in ("dropped", "dead", "dead_captions", "files", "slices", "seconds", "notes")},
+        **{name: {} for name in NOTHING},
+        base="",
         tags=[],
         libraries={},
     )

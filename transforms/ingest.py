@@ -17,7 +17,7 @@ from pydantic import Field
 from tagmill.tag_system.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import files, images, parts
-from tagmill.transforms.digests import table_digest, value_digest
+from tagmill.transforms.digests import value_digest
 from tagmill.transforms.given import check_captions, given_labels
 from tagmill.transforms.readers import access, folder, jsonl, webdataset
 from tagmill.transforms.readers.base import (
@@ -115,6 +115,11 @@ class Ingest(Stage[IngestConfig]):
         return {**super()._meaning(), "part_size": self.shared.part_size}
 
 
+def said(config: InputConfig) -> dict[str, Any]:
+    """Give what of an input's config decides what is read of a source, and differs from the defaults."""
+    return {name: value for name, value in config.changed().items() if name not in ("path", "images")}
+
+
 def part_name(source_name: str, chunk: int) -> str:
     """Name the part of a source's chunk."""
     return f"{source_name}-{chunk:05d}"
@@ -178,7 +183,7 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
                 count += _make_part(stage, folder, task, name, config, (e for _, e in group))
             chunks += 1
         record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
-        record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint}
+        record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint, "config": said(config)}
         record |= {"parts": chunks, "examples": count}
     files.create_bytes(source_record_uri(folder, task.name), json.dumps(record, indent=1).encode())
 
@@ -241,9 +246,9 @@ def _make_part(
     return count
 
 
-def slices_of(table: pa.Table) -> dict[str, str]:
-    """Digest what later stages depend on who need no more: another caption costs no model a call."""
-    return {name: table_digest(table.select(["row", *columns])) for name, columns in SLICES.items()}
+def slices_of(table: pa.Table) -> dict[str, pa.Table]:
+    """Cut out what later stages depend on who need no more: another caption costs no model a call."""
+    return {name: table.select(["row", *columns]) for name, columns in SLICES.items()}
 
 
 def _open(source: Source, config: InputConfig) -> AbstractContextManager[IO[bytes]]:

@@ -69,7 +69,7 @@ class Localize(ModelStage[LocalizeConfig]):
             example = inputs.examples[row]
             records += self._records(row, prompts[row], boxes, (example["width"], example["height"]))
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, slices={"regions": table})
 
     def _records(
         self, row: int, prompt: list[tuple[str, str]], boxes: Boxes, size: tuple[int, int]

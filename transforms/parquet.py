@@ -60,7 +60,7 @@ def read_tail(uri: str) -> Tail:
 
 
 def seal(data: bytes) -> str:
-    """Compute the seal of a Parquet file's bytes, all of them: what `read_footer` must give for it."""
+    """Compute the seal of a Parquet file's bytes, all of them: what `read_tail` must give for it."""
     length = _footer_length(data)
     return _seal(hashlib.sha256(data[:-length]).hexdigest(), data[-length:])
 

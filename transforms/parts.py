@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from tagmill.tag_system.errors import DamageError, DataError, Reason
 from tagmill.transforms import bitmaps, files, parquet
-from tagmill.transforms.digests import table_digest, value_digest
+from tagmill.transforms.digests import row_digests, table_digest, value_digest
 
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
 Unit = Literal["example", "caption"]
@@ -64,10 +64,10 @@ class Output:
     """What a stage made of one part.
 
     `table` has the stage's schema; `captions` counts the captions that came in, where the stage works on
-    captions; `dropped` holds rows that the stage took out on purpose (row -> reason); `seconds` are times
-    by what they were spent on; `notes` is what later planning needs to know without reading the table;
-    `array` the bytes of a file that lies beside the part. `slices` are digests of what a later stage that
-    needs no more may depend on, by name; `tags` are the tags that the table holds, where that matters.
+    captions; `dropped` holds rows that the stage took out on purpose (row -> reason); `seconds` are times by
+    what they were spent on; `notes` is what later planning needs to know without reading the table; `array`
+    the bytes of a file that lies beside the part. `slices` are the tables, with a column `row`, on which
+    alone a later stage may depend, by name; `tags` are the tags that the table holds, where that matters.
     """
 
     table: pa.Table
@@ -78,7 +78,7 @@ class Output:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     array: bytes | None = None
-    slices: dict[str, str] = field(default_factory=dict)
+    slices: dict[str, pa.Table] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
 
     def dead_rows(self, unit: Unit) -> dict[str, list[int]]:
@@ -121,7 +121,10 @@ class Header:
     `fingerprint` says what made it, `digest` what it says: its table, and what was lost. `rows` are the rows
     of the ingest part for which it was made, as a bitmap (see `bitmaps`); of these, `dropped`, `dead` and
     `dead_captions` list what the stage took out or could not take, by reason. `files` are the sha256 of what
-    lies beside the part: `dead` and `array`.
+    lies beside the part: `dead` and `array`. `slices` are digests of what a later stage may depend on alone,
+    `by_row` the same a row (see `digests.row_digests`); `base` is the fingerprint without the slices that the
+    part depends on, `read` what these were a row, by input. So it can be said of a part whether it serves for
+    some of its rows.
     """
 
     stage: str
@@ -137,6 +140,9 @@ class Header:
     dead_captions: dict[str, list[int]]
     files: dict[str, str]
     slices: dict[str, str]
+    by_row: dict[str, str]
+    base: str
+    read: dict[str, str]
     tags: list[str]
     seconds: dict[str, float]
     notes: dict[str, Any]
@@ -246,7 +252,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class MadeBy:
-    """What makes a part: the stage and what decides its output, the part's name and fingerprint."""
+    """What makes a part: the stage and what decides its output, the part's name, fingerprint and inputs."""
 
     stage: str
     version: int
@@ -254,6 +260,8 @@ class MadeBy:
     fingerprint: str
     meaning: dict[str, Any]
     libraries: dict[str, str]
+    base: str = ""
+    read: dict[str, str] = field(default_factory=dict)
 
 
 def part_uri(folder: str, name: str) -> str:
@@ -318,7 +326,8 @@ def make_header(
         dead=dead,
         dead_captions=dead_captions,
         files=dict(beside or {}),
-        slices=output.slices,
+        slices={name: table_digest(table) for name, table in output.slices.items()},
+        by_row={name: row_digests(table) for name, table in output.slices.items()},
         tags=output.tags,
         seconds={key: round(value, 4) for key, value in output.seconds.items()},
         notes=output.notes,

@@ -10,7 +10,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -65,6 +65,8 @@ class Shared:
     part_size: int
     threads: int
     max_pixels: int
+    strict_versions: bool = False
+    """Whether versions of the libraries decide the output too."""
 
 
 class Stage(ABC, Generic[ConfigT]):
@@ -101,7 +103,8 @@ class Stage(ABC, Generic[ConfigT]):
 
         Worked out once, by the driver (a model's digest reads its weights), and shipped to the workers.
         """
-        return self._meaning()
+        meaning = self._meaning()
+        return meaning | {"libraries": libraries()} if self.shared.strict_versions else meaning
 
     def _meaning(self) -> dict[str, Any]:
         return {"config": self.config.changed()}
@@ -155,7 +158,8 @@ class GlobalStage(Stage[ConfigT]):
 class PartTask:
     """A part to be made: its name, what makes it, where its inputs are and its images resolve.
 
-    `gone` is the table that says which rows earlier stages took out (see `ROWS_SCHEMA`); empty: none.
+    `gone` is the table that says which rows earlier stages took out (see `ROWS_SCHEMA`); empty: none. `base`
+    is the fingerprint without the slices that the part depends on.
     """
 
     name: str
@@ -163,6 +167,7 @@ class PartTask:
     inputs: Mapping[str, str]
     root: str
     gone: str = ""
+    base: str = ""
 
 
 ROWS_SCHEMA = pa.schema(
@@ -245,7 +250,14 @@ def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
     output.table = conform(output.table, stage)
     output.seconds["read"] = opened - start
     output.seconds["total"] = time.perf_counter() - start
-    parts.commit(folder, made_by(stage, task.name, task.fingerprint), output, inputs.rows)
+    read = {other: inputs.parts[other].header.by_row[name] for other, name in slices_of(stage, task.inputs)}
+    made = replace(made_by(stage, task.name, task.fingerprint), base=task.base, read=read)
+    parts.commit(folder, made, output, inputs.rows)
+
+
+def slices_of(stage: Stage[Any], inputs: Iterable[str]) -> list[tuple[str, str]]:
+    """List of which inputs a stage depends on a slice alone, with the slice's name."""
+    return [(other, stage.slices[other]) for other in inputs if other in stage.slices]
 
 
 @lru_cache(maxsize=2)

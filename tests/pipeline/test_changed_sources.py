@@ -165,8 +165,8 @@ def test_other_fields_of_an_input_make_its_sources_anew(copy):
     config["inputs"][0]["labels"] = None
     copy.write_text(json.dumps(config))
     assert set(plans(copy)["ingest"].reasons) == {
-        "b.tar: its input's config changed",
-        "c.tar: its input's config changed",
+        'b.tar: its input\'s labels "truth" -> null',
+        'c.tar: its input\'s labels "truth" -> null',
     }
     made = drive(copy)
     assert len(made.tasks("ingest")) == 2

@@ -12,6 +12,7 @@ from tagmill.pipeline import ledger, records
 from tagmill.pipeline.records import StageRecord, content_digest, root_digest
 from tagmill.pipeline.report import current_records, write_report
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import files, parquet, parts
 
@@ -95,15 +96,45 @@ def test_what_an_old_driver_still_writes_counts_for_nothing(tmp_path, store):
     old.write_record(of_old)
     new.write_record(of_new)
     for _ in range(3):  # woken, it records and points and begins again
-        old.write_record(of_old)
-        old.begin("tag", "cccc")
-        old.switch_off("tag")
+        for late in (
+            lambda: old.write_record(of_old),
+            lambda: old.begin("tag", "cccc"),
+            lambda: old.switch_off("tag"),
+        ):
+            with pytest.raises(ConfigError, match="another driver has taken over the run"):
+                late()
     assert new.current("tag") == "bbbb"
     assert new.needed("tag") == {"bbbb"}
     changed = StageRecord("tag", 1, "bbbb", {"model": "old"})
-    old.write_record(changed)
-    old.forget_all("tag", "bbbb")
+    for late in (lambda: old.write_record(changed), lambda: old.forget_all("tag", "bbbb")):
+        with pytest.raises(ConfigError, match="another driver has taken over the run"):
+            late()
     assert new.read_record("tag", "bbbb") == of_new
+
+
+def test_a_driver_that_slept_cannot_bring_back_what_was_current_before_it_slept(tmp_path):
+    root = str(tmp_path)
+
+    def driver() -> RunFolder:
+        folder = RunFolder(root)
+        folder.token = ledger.claim_token(root)
+        return folder
+
+    def write(folder: RunFolder, generation: str) -> None:
+        folder.write_record(StageRecord("tag", 1, generation, {}))
+
+    for generation in ("aaaa", "bbbb", "aaaa"):
+        ended = driver()
+        write(ended, generation)
+        ledger.give_back_token(root, ended.token)
+    sleeping, awake = driver(), driver()
+    write(awake, "aaaa")  # it stands so, but the sleeper could say otherwise
+    with pytest.raises(ConfigError, match="another driver has taken over"):
+        write(sleeping, "bbbb")
+    assert awake.current("tag") == "aaaa"
+    ledger.give_back_token(root, awake.token)
+    shutil.rmtree(tmp_path / ledger.TOKENS)  # tokens start above those in the notes
+    assert driver().token > awake.token
 
 
 def test_of_many_who_claim_a_token_each_gets_one_of_its_own(tmp_path):
@@ -118,7 +149,7 @@ def test_a_table_without_its_record_is_passed_over_and_garbage(copy):
     drive(copy)
     folder = current_folder(run, "tag") / records.FOLDER
     known = current_record(run, "tag")
-    place = (ledger.tokens(str(run))[-1] + 1, 1)
+    place = (ledger.places(str(run / "tag"))[-1][0] + 1, 1)
     left = folder / f"rows-{place[0]:08d}-{place[1]:06d}.parquet"
     files.create_bytes(str(left), parquet.table_bytes(parquet.read_table(known.rows).slice(1)))
     assert current_record(run, "tag") == known

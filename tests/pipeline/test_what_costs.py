@@ -18,6 +18,7 @@ from tagmill.pipeline.example import find_example
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.inspection import show_plan
+from tagmill.transforms import stage
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage, StageConfig
 from tagmill.transforms.tag import TagConfig
@@ -164,6 +165,18 @@ def add_alias(config: Path, tag: str, alias: str) -> None:
     (config.parent / "vocabulary.tsv").write_text(lines)
 
 
+def test_other_versions_of_the_libraries_make_everything_anew_if_that_is_asked(costs, monkeypatch):
+    strict = "strict_versions=true"
+    drive(costs, strict)
+    assert drive(costs, strict).jobs == []
+    calls(costs.parent / "log")
+    monkeypatch.setattr(stage, "libraries", lambda: {"numpy": "99.0"})
+    assert to_make(costs) == []
+    made = drive(costs, strict)
+    assert {name for name, _ in made.jobs} >= {"ingest", "tag", "localize", "embed", "clean", "shards"}
+    assert calls(costs.parent / "log")["Tagger"] == PARTS
+
+
 class TestAWordInTheVocabulary:
     def test_that_no_part_has_costs_no_model_a_call(self, costs):
         shards = shard_bytes(costs.parent / "run")
@@ -293,17 +306,17 @@ class TestAFilter:
         assert {sample["key"] for sample in samples(folder)}.isdisjoint(dropped_keys())
         counts = stage_counts(folder)
         place = stages.STAGE_NAMES.index("min_side")
-        for stage, (came, out) in counts.items():
-            before = stages.STAGE_NAMES.index(stage) < place
+        for name, (came, out) in counts.items():
+            before = stages.STAGE_NAMES.index(name) < place
             assert (
                 (came, out) == (PARTS, PARTS)
                 if before
                 else (came, out) == (PARTS - 3, PARTS - 3)
-                or (stage == "min_side" and (came, out) == (PARTS, PARTS - 3))
+                or (name == "min_side" and (came, out) == (PARTS, PARTS - 3))
             )
         gone = {row for row in range(PARTS) if f"squares/{row:06d}" in dropped_keys()}
-        for stage in ("localize", "embed", "clean"):
-            rows = rows_of(folder, stage)
+        for name in ("localize", "embed", "clean"):
+            rows = rows_of(folder, name)
             assert {int(row["part"][-5:]) * 5 + row["row"] for row in rows}.isdisjoint(gone)
         assert damaged(folder) == []
         assert drive(config).jobs == []
@@ -330,6 +343,21 @@ class TestAFilter:
         assert calls(log) == {}
         assert shard_bytes(folder) == shards
         assert stage_counts(folder)["tag"] == (PARTS, PARTS)
+
+    def test_that_came_later_makes_no_word_and_no_threshold_dearer(self, costs, filtered):
+        log = costs.parent / "log"
+        filtered("duplicates")
+        config = costs_config(costs.parent, part_size=1)
+        drive(config)
+        add_alias(config, "red", "vermilion")  # nobody's
+        drive(config)
+        assert calls(log) == {}
+        drive(config, "candidate_floor=0.31")  # no other candidates
+        assert calls(log) == {}
+        add_alias(config, "red", "Scarlet")
+        drive(config)
+        assert calls(log) == {"Embedder": 2, "Localizer": 1}
+        assert damaged(config.parent / "run") == []
 
     def test_that_was_there_from_the_start_and_goes_costs_what_it_hid(
         self, tmp_path, costly, filtered, monkeypatch

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from stage_runs import example, ingest_part, part
 from tagmill.tag_system.errors import DamageError, DataError, Reason
 from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms.digests import equal_rows, row_digests, table_digest
 from tagmill.transforms.parts import Counts, Dead, Inputs, MadeBy, Output
 
 SCHEMA = pa.schema([pa.field("row", pa.int32(), nullable=False), pa.field("tag", pa.string())])
 MADE_BY = MadeBy("tag", 3, "p-00000", "finger", {"floor": 0.1}, {"numpy": "2"})
 ROWS = [0, 1, 2, 3]
+NAMES = pa.table({"row": [0, 2, 2], "name": ["a", "b", "c"]})
 
 
 def output(rows=(), **changes):
@@ -34,7 +36,7 @@ def test_a_part_and_its_header_come_back_as_they_went(tmp_path):
         dropped={9: "same"},
         seconds={"model": 1.23456},
         notes={"source": "ü", "n": [1, None]},
-        slices={"names": "digest"},
+        slices={"names": NAMES},
         tags=["a", "b"],
     )
     written = header(made, [0, 2, 9, 70])
@@ -43,7 +45,8 @@ def test_a_part_and_its_header_come_back_as_they_went(tmp_path):
     assert parts.read_header(uri) == parts.read_footer(uri).header == written
     assert (written.rows, written.lost) == (bitmaps.of([0, 2, 9, 70]), bitmaps.of([9]))
     assert (written.captions, written.dropped, written.dead) == (7, {"same": [9]}, {})
-    assert (written.slices, written.tags) == ({"names": "digest"}, ["a", "b"])
+    assert (written.slices, written.tags) == ({"names": table_digest(NAMES)}, ["a", "b"])
+    assert equal_rows(written.by_row["names"], row_digests(NAMES), range(3))
     assert written.seconds == {"model": 1.2346}
     assert {name: getattr(written, name) for name in vars(MADE_BY)} == vars(MADE_BY)
     read = parts.read_part(uri)
@@ -180,7 +183,7 @@ class TestLost:
 
 def test_the_digest_says_what_a_part_says():
     made = output([(0, "a")])
-    same = output([(0, "a")], seconds={"model": 9.0}, notes={"x": 1}, slices={"s": "d"}, tags=["a"])
+    same = output([(0, "a")], seconds={"model": 9.0}, notes={"x": 1}, slices={"s": NAMES}, tags=["a"])
     elsewhere = replace(MADE_BY, name="q", fingerprint="another", meaning={}, libraries={})
     assert header(made).digest == parts.make_header(elsewhere, same, ROWS).digest
     assert header(made).digest != header(output([(0, "b")])).digest
