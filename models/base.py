@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 Image: TypeAlias = NDArray[np.uint8]
 """Pixels of one image, RGB, shape (height, width, 3), upright: an EXIF orientation has been applied."""

@@ -16,7 +16,7 @@ import numpy as np
 from tagmill.models import pretrained
 from tagmill.models.base import Boxes, Image, Prepared
 from tagmill.models.grounding_dino_images import Picture, Preparation
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 from tagmill.tag_system.prompts import Text, build
 
 CLS, SEP, DOT, QUESTION = 101, 102, 1012, 1029

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
 from tagmill.models.pretrained import Source, changed, check_dtype, digest, resolve_device
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"

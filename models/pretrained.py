@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tagmill.models.base import file_digest
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
 """Number formats that a built-in model can run in; results are always float32."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tagmill.pipeline.records import PartRecord
-from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.parts import Counts, Footer
 

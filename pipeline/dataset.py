@@ -10,10 +10,11 @@ from tagmill.pipeline.plan import Adoption, StagePlan, Stock, Upstream, Wanted
 from tagmill.pipeline.records import PartRecord, read_json
 from tagmill.pipeline.run_folder import RunFolder, supersede
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import bitmaps, files, parquet, parts
-from tagmill.transforms.digests import value_digest
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.features import Features
 from tagmill.transforms.parts import Counts
 from tagmill.transforms.shards import Shards, ShardTask, index_uri, tar_uri

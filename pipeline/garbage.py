@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from tagmill.pipeline import ledger, records
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
 
 
 def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from tagmill.pipeline.ledger import claim_token, give_back_token
 from tagmill.pipeline.records import read_json
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0

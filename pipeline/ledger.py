@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 
 NAME = "_STAGE-{:08d}-{:06d}"
 _NAME = re.compile(r"_STAGE-(\d{8,})-(\d{6,})\.json")

@@ -15,8 +15,9 @@ from tagmill.pipeline.accounts import THREADS, account, read_footers
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.sources import FoundSource
-from tagmill.transforms import bitmaps, files, parquet, parts
-from tagmill.transforms.digests import equal_rows, value_digest
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import equal_rows, value_digest
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.stage import GlobalStage, PartStage, PartTask, Stage, part_fingerprint, slices_of
 
 CLUSTERS = "clusters.parquet"

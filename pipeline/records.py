@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagmill.pipeline import ledger
-from tagmill.tag_system.errors import DamageError
-from tagmill.transforms import bitmaps, files, parquet, parts
-from tagmill.transforms.digests import value_digest
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.errors import DamageError
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.parts import Counts, Footer, Unit
 from tagmill.transforms.stage import ROWS_SCHEMA
 

@@ -29,10 +29,10 @@ from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import FORMAT, RunFolder, committed_parts, lone_leftovers, supersede_part
 from tagmill.pipeline.sources import Sources
 from tagmill.pipeline.stages import STAGE_NAMES, build_stages, inputs_of
-from tagmill.tag_system import errors
-from tagmill.tag_system.errors import ConfigError, DamageError, TooManyDeadError
+from tagmill.tag_system.core import errors, files
+from tagmill.tag_system.core.errors import ConfigError, DamageError, TooManyDeadError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import cluster, files, parquet, parts
+from tagmill.transforms import cluster, parquet, parts
 from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest, IngestSources, source_of, source_record_uri
 from tagmill.transforms.parts import Footer, Unit

@@ -17,8 +17,9 @@ import yaml
 
 from tagmill.pipeline import ledger, records
 from tagmill.pipeline.records import StageRecord, read_json
-from tagmill.tag_system.errors import ConfigError, DamageError
-from tagmill.transforms import files, parts
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.transforms import parts
 
 FORMAT = 2
 """Of run folders: raised when parts or records of an older one can no longer be read."""

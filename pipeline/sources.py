@@ -15,9 +15,9 @@ from tagmill.pipeline.accounts import THREADS, read_footers
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.records import read_json
 from tagmill.pipeline.run_folder import committed_parts, supersede
-from tagmill.tag_system.errors import ConfigError, InputChangedError
-from tagmill.transforms import files
-from tagmill.transforms.digests import value_digest
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms.ingest import (
     Ingest,
     SourceTask,

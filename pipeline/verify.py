@@ -1,19 +1,19 @@
 """Verification: does what lies in a run's folder still match what was recorded of it?"""
 
-import hashlib
 from collections.abc import Iterator
 
 from tagmill.pipeline import ledger
+from tagmill.pipeline.current import current_records
 from tagmill.pipeline.dataset import CUT
 from tagmill.pipeline.plan import CLUSTERS
 from tagmill.pipeline.records import StageRecord, read_json
-from tagmill.pipeline.report import current_records
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.stages import STAGE_NAMES
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parquet, parts
+from tagmill.transforms import parquet, parts
 from tagmill.transforms.cluster import tag_digests
 from tagmill.transforms.ingest import source_record_uri
 from tagmill.transforms.shards import index_uri, tar_uri
@@ -89,8 +89,7 @@ def _sealed(uri: str, seal: str) -> Iterator[str]:
 def _digested(uri: str, digest: str) -> Iterator[str]:
     """Check the bytes of any file."""
     try:
-        with files.open_read(uri) as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec
+        found = files.sha256(uri)
     except FileNotFoundError:
         yield f"{uri} is missing"
     else:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 OWN = ("--runner", "--direct_num_workers", "--direct_running_mode", "--save_main_session", "--pickle_library")
 """Flags that tagmill sets itself."""

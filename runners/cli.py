@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from tagmill.runners import (
+from tagmill.runners.commands import (
     evaluate,
     models,
     parse,
@@ -19,8 +19,8 @@ from tagmill.runners import (
     vocabulary_describe,
     vocabulary_embed,
 )
-from tagmill.runners.logs import configure_logging
-from tagmill.tag_system.errors import (
+from tagmill.runners.commands.logs import configure_logging
+from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
     InputChangedError,
@@ -71,7 +71,7 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, help="worker processes")] = 1,
 ) -> None:
     """Run the whole engine on embedded scenes with tiny models, offline, and say what came out."""
-    from tagmill.runners.demo import Demo, embedded, show_demo
+    from tagmill.runners.commands.demo import Demo, embedded, show_demo
 
     show_demo(_console(), Demo(photos, run_folder, workers), embedded())
 
@@ -92,7 +92,7 @@ def run(
     log_format: Annotated[str, typer.Option(help="auto, plain or json")] = "auto",
 ) -> None:
     """Make everything of a run that is not made yet. Flags after `--` go to Beam."""
-    from tagmill.runners import launch
+    from tagmill.runners.commands import launch
 
     launch.run(
         launch.Request(
@@ -113,7 +113,7 @@ def run(
 @app.command()
 def plan(config: Config, overrides: Override = None, accept_changes: AcceptChanges = False) -> None:
     """Say what a run would make, and why; nothing is written."""
-    from tagmill.runners import inspection
+    from tagmill.runners.commands import inspection
 
     inspection.show_plan(_console(), config, overrides or [], accept_changes=accept_changes)
 
@@ -121,7 +121,7 @@ def plan(config: Config, overrides: Override = None, accept_changes: AcceptChang
 @app.command()
 def status(run_folder: Run) -> None:
     """Say how far a run is: stages, parts, counts, dead letters, who drives it."""
-    from tagmill.runners import inspection
+    from tagmill.runners.commands import inspection
 
     inspection.show_status(_console(), run_folder)
 
@@ -133,8 +133,8 @@ def inspect(
     output: Annotated[str | None, typer.Option(help="draw the image with its boxes into this file")] = None,
 ) -> None:
     """Say why each tag of one image was kept or dropped, and draw its boxes."""
-    from tagmill.runners import inspection
-    from tagmill.runners.example_view import show_example
+    from tagmill.runners.commands import inspection
+    from tagmill.runners.commands.example_view import show_example
 
     show_example(_console(), inspection.open_run(run_folder), key, output)
 
@@ -142,7 +142,7 @@ def inspect(
 @app.command()
 def verify(run_folder: Run) -> None:
     """Check every part and shard of a run against its recorded digest."""
-    from tagmill.runners import inspection
+    from tagmill.runners.commands import inspection
 
     inspection.show_verify(_console(), run_folder)
 
@@ -153,7 +153,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and keep it")] = False,
 ) -> None:
     """Remove what no current stage needs: old generations, superseded parts, leftovers."""
-    from tagmill.runners import inspection
+    from tagmill.runners.commands import inspection
 
     inspection.show_gc(_console(), run_folder, dry_run=dry_run)
 

@@ -8,7 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.transforms.resources import parse_resource_hints
 
 from tagmill.pipeline.job import Job
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 BEAM_RUNNERS = {"portable": "PortableRunner", "dataflow": "DataflowRunner"}
 

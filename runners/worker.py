@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from tagmill.runners.logs import configure_logging
+from tagmill.runners.commands.logs import configure_logging
 
 
 def main() -> None:

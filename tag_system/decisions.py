@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from tagmill.tag_system.core.config import Config
 
 Verdict = Literal["kept", "dropped", "uncertain"]
 
@@ -76,11 +78,7 @@ class Evidence:
     distance_rank: float | None = None
 
 
-class _Rules(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PaperRule(_Rules):
+class PaperRule(Config):
     """Constants of the rule `paper`: the share of a tag's regions that counts as outliers, and the tagger's
     score on a region under which the tag is contradicted.
     """
@@ -89,7 +87,7 @@ class PaperRule(_Rules):
     region_threshold: float = Field(0.1, ge=0, le=1)
 
 
-class AdaptiveRule(_Rules):
+class AdaptiveRule(Config):
     """Constants of the rule `adaptive`.
 
     A tag that `agreeing` captions name is kept unless its region looks like another tag: on 300 photographs
@@ -106,7 +104,7 @@ class AdaptiveRule(_Rules):
     outlier_rank: float = Field(0.95, ge=0, le=1)
 
 
-class Policy(_Rules):
+class Policy(Config):
     """How verdicts are made.
 
     `tagger_threshold` is the score from which the tagger alone proposes a tag (0.68 for every tag in RAM's

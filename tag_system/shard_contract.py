@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tagmill.tag_system import lexicon
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.words import NOUN, STOP, WORD, Form, Known, Reading, make_form
 
 if TYPE_CHECKING:

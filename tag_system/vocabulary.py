@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
 
 COLUMNS = ("name", "kind", "aliases", "id", "synset", "hypernyms", "sources", "rule", "chinese", "threshold")

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.report import STAGES_SCHEMA, TAGS_SCHEMA
+from tagmill.pipeline.study.report import STAGES_SCHEMA, TAGS_SCHEMA
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Manifest, Sample, SampleEvidence, SampleTag
 from tagmill.transforms import (
     candidates,

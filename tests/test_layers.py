@@ -32,6 +32,12 @@ def test_imports_point_down(path: Path):
             assert LAYERS.index(rest.split(".")[0]) <= layer, f"{path} imports upward: {name}"
 
 
+def test_the_ground_floor_stands_on_nothing_of_ours():
+    for path in (ROOT / "tag_system" / "core").glob("*.py"):
+        for name in imported(path):
+            assert not name.startswith("tagmill.") or name.startswith("tagmill.tag_system.core."), path
+
+
 @pytest.mark.parametrize(
     ("layer", "banned"),
     [("tag_system", {"torch", "apache_beam"}), ("transforms", {"torch"}), ("models", {"apache_beam"})],

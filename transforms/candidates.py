@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.class_names import ClassNames, summary
-from tagmill.transforms.digests import value_digest
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage, Shared, StageConfig
+from tagmill.transforms.stage import PartStage, Shared
 
 SCHEMA = pa.schema(
     [
@@ -40,7 +41,7 @@ null where it does not know the tag, 0 where it lies under the tag stage's floor
 a localizer is asked for it, none where it is not asked; `classes` those of the tagger that stand for it."""
 
 
-class CandidatesConfig(StageConfig):
+class CandidatesConfig(Config):
     """`candidate_floor`: the score from which a tag that only the tagger names is a candidate. `kinds`: which
     kinds of tags a localizer is asked about.
     """

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from tagmill.models.base import Floats
+from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.decisions import Evidence, Policy, decide
 from tagmill.transforms.cluster import nearest_distance
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage, StageConfig
+from tagmill.transforms.stage import PartStage
 
 SCHEMA = pa.schema(
     [
@@ -46,7 +47,7 @@ often it was proposed as a hard negative, `presence` is a verifier's score, `rev
 `implied_by` the kept tag that a tag follows from. Null: nobody was asked."""
 
 
-class CleanConfig(StageConfig):
+class CleanConfig(Config):
     """The policy that judges."""
 
     policy: Policy = Policy()

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tagmill.models.base import Floats
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files, parquet, parts
-from tagmill.transforms.digests import table_digest
-from tagmill.transforms.stage import GlobalStage, PartTask, StageConfig, limit_threads, living
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.digests import table_digest
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.transforms import parquet, parts
+from tagmill.transforms.stage import GlobalStage, PartTask, limit_threads, living
 
 SCHEMA = pa.schema(
     [
@@ -56,7 +58,7 @@ VECTORS_A_BUCKET = 100_000
 Hashes = NDArray[np.uint64]
 
 
-class ClusterConfig(StageConfig):
+class ClusterConfig(Config):
     """`k` fixed, or None to let it grow with the sample: a centre for every `regions_a_centre` regions, up to
     `max_k`; with few regions, outliers would get centres of their own. A tag with fewer than `min_regions` is
     not clustered, and so none of its regions is an outlier.

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tagmill.tag_system.core.config import Config
 from tagmill.transforms import parts
 from tagmill.transforms.stage import (
     GlobalStage,
     PartTask,
-    StageConfig,
     conform,
     gone_rows,
     living,
@@ -53,7 +53,7 @@ Loss = tuple[int, int, str, int, int]
 """Order and row of an example that is dropped, the reason, order and row of the one that lives."""
 
 
-class DuplicatesConfig(StageConfig):
+class DuplicatesConfig(Config):
     """Duplicates are found within an input; there is nothing to choose yet."""
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from tagmill.models import base
 from tagmill.models.base import Floats, Prepared
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import ConfigError, DamageError, DataError
+from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
 from tagmill.transforms import bitmaps, parquet
 from tagmill.transforms.images import IMAGE_REFERENCE, read_references
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from tagmill.models.pixels import turned_box, turned_size
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.pixels import turned_box, turned_size
 from tagmill.transforms.images import ImageInfo
 from tagmill.transforms.readers.base import InputConfig
 

@@ -15,11 +15,10 @@ import pyarrow as pa
 from PIL import Image as pillow
 from threadpoolctl import threadpool_limits
 
-from tagmill.models import pixels
 from tagmill.models.base import Image
-from tagmill.models.pixels import FORMATS
-from tagmill.tag_system.errors import DataError, InputChangedError, Reason
-from tagmill.transforms import files
+from tagmill.tag_system.core import files, pixels
+from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.core.pixels import FORMATS
 from tagmill.transforms.phash import phash
 
 IMAGE_REFERENCE = pa.struct(

@@ -14,10 +14,12 @@ import apache_beam as beam
 import pyarrow as pa
 from pydantic import Field
 
-from tagmill.tag_system.errors import ConfigError, DataError, InputChangedError, Reason
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.tag_system.shard_contract import Split
-from tagmill.transforms import files, images, parts
-from tagmill.transforms.digests import value_digest
+from tagmill.transforms import images, parts
 from tagmill.transforms.given import check_captions, given_labels
 from tagmill.transforms.readers import access, folder, jsonl, webdataset
 from tagmill.transforms.readers.base import (
@@ -29,7 +31,7 @@ from tagmill.transforms.readers.base import (
     Source,
     SourceExample,
 )
-from tagmill.transforms.stage import Stage, StageConfig, conform, limit_threads, made_by
+from tagmill.transforms.stage import Stage, conform, limit_threads, made_by
 
 READERS: dict[str, Reader] = {"folder": folder.read, "jsonl": jsonl.read, "webdataset": webdataset.read}
 
@@ -76,7 +78,7 @@ SPLITS: dict[Split, tuple[str, ...]] = {
 """How each split's name begins in sources."""
 
 
-class IngestConfig(StageConfig):
+class IngestConfig(Config):
     """Limits of what is read, and the share of examples that go to `val` where a source has no split."""
 
     max_pixels: int = Field(100_000_000, gt=0)

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from tagmill.models import base, guard
 from tagmill.models.base import Prepared
-from tagmill.tag_system.errors import DataError
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import DataError
 from tagmill.transforms.images import AHEAD_PIXELS, Decoder
 from tagmill.transforms.parts import Dead, Inputs
-from tagmill.transforms.stage import PartStage, Shared, StageConfig
+from tagmill.transforms.stage import PartStage, Shared
 
 FLOAT = 4
 """A prepared pixel, three numbers of four bytes, takes the room of this many decoded ones."""
@@ -33,7 +34,7 @@ Ahead: TypeAlias = tuple[int, Prepared | DataError, int]
 """A row, its prepared image or what is wrong with it, and how many decoded pixels' room that takes."""
 
 
-class ModelConfig(StageConfig):
+class ModelConfig(Config):
     """A model by its short name or `package.module:Class`, the options of its constructor, its batch."""
 
     model: str

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagmill.tag_system import shard_contract as contract
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
 
 METADATA_KEY = contract.METADATA_KEY
 BODY_KEY = b"tagmill_body"

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage, Shared, StageConfig
+from tagmill.transforms.stage import PartStage, Shared
 
 MENTIONS = pa.list_(
     pa.struct(
@@ -35,7 +36,7 @@ SCHEMA = pa.schema(
 """`source` is `given` or `generated`; `caption_index` counts within it."""
 
 
-class ParseConfig(StageConfig):
+class ParseConfig(Config):
     """What does the linguistics: an English pipeline, or with the mode `fast` a lexicon."""
 
     mode: Mode = "default"

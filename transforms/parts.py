@@ -19,9 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from tagmill.tag_system.errors import DamageError, DataError, Reason
-from tagmill.transforms import bitmaps, files, parquet
-from tagmill.transforms.digests import row_digests, table_digest, value_digest
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import row_digests, table_digest, value_digest
+from tagmill.tag_system.core.errors import DamageError, DataError, Reason
+from tagmill.transforms import bitmaps, parquet
 
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
 Unit = Literal["example", "caption"]

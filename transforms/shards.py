@@ -17,16 +17,18 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import DamageError
 from tagmill.tag_system.sample_tags import short, tag_record
-from tagmill.transforms import files, parquet, parts
+from tagmill.transforms import parquet, parts
 from tagmill.transforms.images import check_unchanged, read_references
-from tagmill.transforms.stage import PartTask, Stage, StageConfig, gone_rows
+from tagmill.transforms.stage import PartTask, Stage, gone_rows
 
 Record = dict[str, Any]
 
 
-class ShardsConfig(StageConfig):
+class ShardsConfig(Config):
     """`size`: how many examples a shard holds at most; it is cut between parts, so not less than a part."""
 
     size: int = Field(10_000, ge=1)
@@ -100,7 +102,7 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
         with open(scratch, "wb") as raw:
             stream = _HashingWriter(raw)
             index, examples = _write_tar(stream, _samples(stage, task))
-        if not files.create_from(tar, scratch) and _sha256(tar) != stream.sha256:
+        if not files.create_from(tar, scratch) and files.sha256(tar) != stream.sha256:
             raise DamageError(f"{tar} is there already and is another; remove it and run again")
     header = {
         "stage": stage.name,
@@ -113,11 +115,6 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
     }
     table = pa.Table.from_pylist(index, contract.INDEX_SCHEMA)
     files.create_bytes(index_uri(folder, task.name), parquet.table_bytes(table, header))
-
-
-def _sha256(uri: str) -> str:
-    with files.open_read(uri) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's file
 
 
 class _HashingWriter(io.RawIOBase):

@@ -12,16 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
 from threadpoolctl import threadpool_limits
 
-from tagmill.transforms import bitmaps, files, parquet, parts
-from tagmill.transforms.digests import value_digest
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import ConfigT
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.transforms import bitmaps, parquet, parts
 
 LIBRARIES = (
     "apache-beam",
@@ -39,23 +40,6 @@ LIBRARIES = (
     "transformers",
 )
 """Libraries whose versions every part records."""
-
-
-class StageConfig(BaseModel):
-    """Base of the stages' configs: unknown keys are errors, values are fixed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    def changed(self) -> dict[str, Any]:
-        """Give what differs from the defaults, as JSON values.
-
-        Fingerprints hold this alone: a key that is added with a default, or a default that is written out,
-        changes none. Whoever changes a default raises the version of the stage.
-        """
-        return self.model_dump(mode="json", exclude_defaults=True)
-
-
-ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 
 @dataclass(frozen=True)

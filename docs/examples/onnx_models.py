@@ -26,7 +26,7 @@ import onnxruntime
 import PIL.Image
 
 from tagmill.models.base import Boxes, Floats, Image, file_digest
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import normalize_name
 
 _COCO_NAMES = (

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tagmill.pipeline.evaluation import Score, evaluate
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.evaluation import Score, evaluate
 from tagmill.tag_system.vocabulary import Vocabulary
 
 

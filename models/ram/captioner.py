@@ -11,7 +11,7 @@ from tagmill.models.pretrained import changed, check_dtype, digest, require_file
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, VOCAB, WEIGHTS
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 THRESHOLD = 0.68
 """Score above which a class becomes a tag, where the checkpoint has no thresholds of its own."""

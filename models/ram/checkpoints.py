@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tagmill.models.ram import position_tables
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 TABLE = "relative_position_bias_table"
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tagmill.models.ram.word_pieces import TAG_TOKENS
 from tagmill.models.ram.writing import aside
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import ConfigError
 
 CONFIG, WEIGHTS, VOCAB = "config.json", "model.safetensors", "vocab.txt"
 NEEDS = ((CONFIG,), (WEIGHTS,))
@@ -20,11 +21,7 @@ Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EncoderConfig(_Part):
+class EncoderConfig(Config):
     """A model of timm and which of its maps become tokens of `width` numbers.
 
     `name` and `arguments` go to `timm.create_model`; weights are never downloaded. No `stages`: the
@@ -45,7 +42,7 @@ class EncoderConfig(_Part):
         return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
-class HeadConfig(_Part):
+class HeadConfig(Config):
     """Sizes of the tagging head; the defaults are those of the published models."""
 
     hidden: Size = 768
@@ -61,7 +58,7 @@ class HeadConfig(_Part):
         return self
 
 
-class TextConfig(_Part):
+class TextConfig(Config):
     """Sizes of the two BERTs of the text side, as wide as the head; the defaults are the published ones.
 
     `tokens` counts the word pieces of `vocab.txt` and the two that mark the start of a caption and of
@@ -76,7 +73,7 @@ class TextConfig(_Part):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
-class AlignmentConfig(_Part):
+class AlignmentConfig(Config):
     """The image-text alignment branch: a BERT of the sizes of the text side, which it stands beside.
 
     `dimension` is the width of the space in which whole images and texts are compared, BLIP's by default.
@@ -85,7 +82,7 @@ class AlignmentConfig(_Part):
     dimension: Size = 256
 
 
-class RamConfig(_Part):
+class RamConfig(Config):
     """All that is needed to build the model and to feed it images.
 
     `dimension` is the width of the space that image tokens and label embeddings share (CLIP's: 512);

@@ -16,7 +16,7 @@ from tagmill.models.ram.checkpoints import TABLE
 from tagmill.models.ram.config import WEIGHTS, EncoderConfig, RamConfig
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.ram.writing import aside
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Tag, Vocabulary, digest_of
 
 SWIN = "swin_large_patch4_window12_384"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmill.models.ram.config import EncoderConfig
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 class Encoder(nn.Module):

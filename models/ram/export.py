@@ -25,7 +25,7 @@ from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.writing import aside
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 TOLERANCE = 1e-3
 """Largest difference of a logit that an exported graph may have."""

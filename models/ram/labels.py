@@ -25,8 +25,8 @@ from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
 from tagmill.models.ram.writing import aside
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.descriptions import TEMPLATES, sentences
-from tagmill.tag_system.errors import ConfigError
 
 CLASSES_AT_ONCE = 64
 

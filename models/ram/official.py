@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tagmill.models.ram import checkpoints
 from tagmill.models.ram.store import Model
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 BEGINNINGS = (
     (r"encoder\.trunk\.layers\.(\d+)\.downsample\.", r"visual_encoder.layers.\1.downsample."),

@@ -16,7 +16,7 @@ from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
 from tagmill.models.ram.ram import Ram
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.models.ram.tag2text import Tag2Text
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 Model: TypeAlias = Ram | Tag2Text
 

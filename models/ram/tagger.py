@@ -13,7 +13,7 @@ from tagmill.models.pretrained import changed, check_dtype, digest, require_file
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 class RamTagger:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 PROMPT = "a picture of "
 """How every caption begins; cut off what is shown."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagmill.models.ram.config import RamConfig
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import normalize_name
 
 

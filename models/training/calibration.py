@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tagmill.models.training.metrics import CUTS, Counts, Ranking, rank
 from tagmill.models.training.scores import POSITIVE, UNKNOWN, ScoreStore
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 Z = 1.959964
 """Standard deviations that hold 95 percent of a normal distribution."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tagmill.models.ram import store
 from tagmill.models.ram.store import Model
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 
 LAST, BEST = "last", "best"
 STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"

@@ -12,7 +12,7 @@ from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.labels import embed_descriptions, embed_names
 from tagmill.models.training.recipe import LabelsConfig
 from tagmill.tag_system import descriptions
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 PLAIN = "a photo of a {}."
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.training import datasets
@@ -15,15 +15,12 @@ from tagmill.models.training.order import Order, Source
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap, Decisions, Preset, TagChoice, choose
 from tagmill.models.training.views import PlainView, TrainView, View
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Split
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatasetConfig(_Section):
+class DatasetConfig(Config):
     """One dataset of the mix.
 
     `path` is its folder, a path or fsspec url; `name` stands in sample ids, by default the folder's. An
@@ -39,7 +36,7 @@ class DatasetConfig(_Section):
     features: str | None = None
 
 
-class DataConfig(_Section):
+class DataConfig(Config):
     """What a training reads.
 
     `batch_size` is that of one rank. `window`: see `order`. `verify` compares the sha256 of all shards first,

@@ -1,13 +1,11 @@
 """Datasets of shards: what the manifest lists, checked, and where in the tars every sample lies."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.shard_contract import FeatureNotes, Manifest, ManifestShard, Split
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -57,7 +56,7 @@ class Dataset:
 
     def shard_uri(self, shard: int) -> str:
         """Name the tar of a shard."""
-        return _join(self.folder, self.shards[shard].name + ".tar")
+        return files.join(self.folder, self.shards[shard].name + ".tar")
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
@@ -71,7 +70,7 @@ def read_manifest(folder: str) -> Manifest:
     Raises ConfigError for a folder without manifest, and for one of another layout.
     """
     try:
-        text = _read(_join(folder, contract.MANIFEST))
+        text = files.read_bytes(files.join(folder, contract.MANIFEST))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"{folder} has no {contract.MANIFEST}, so it is no whole dataset: give the folder that the stage "
@@ -110,8 +109,9 @@ def open_dataset(
 
 def first_keys(dataset: Dataset) -> list[str]:
     """Read the keys of a dataset's first shard."""
-    uri = _join(dataset.folder, dataset.shards[0].name + ".index.parquet")
-    found: list[str] = pq.read_table(pa.BufferReader(_read(uri)), columns=["key"])["key"].unique().to_pylist()
+    uri = files.join(dataset.folder, dataset.shards[0].name + ".index.parquet")
+    table = pq.read_table(pa.BufferReader(files.read_bytes(uri)), columns=["key"])
+    found: list[str] = table["key"].unique().to_pylist()
     return found
 
 
@@ -119,7 +119,7 @@ def verify(dataset: Dataset, shards: Iterable[int] | None = None) -> None:
     """Compare the sha256 of shards, by default of all, with the manifest. Raises DamageError."""
     chosen = range(len(dataset.shards)) if shards is None else shards
     with ThreadPoolExecutor(_THREADS) as pool:
-        digests = pool.map(lambda shard: (shard, _sha256(dataset.shard_uri(shard))), chosen)
+        digests = pool.map(lambda shard: (shard, files.sha256(dataset.shard_uri(shard))), chosen)
         for shard, digest in digests:
             if digest != dataset.shards[shard].sha256:
                 uri = dataset.shard_uri(shard)
@@ -133,20 +133,20 @@ def _open_features(folder: str, shards: Sequence[ManifestShard]) -> Features:
     dimension = notes[0].dimension
     if other := next((note for note in notes if note.dimension != dimension), None):
         raise DamageError(f"{folder} has features of {dimension} and of {other.dimension} numbers")
-    sizes, starts = _sizes(folder), []
+    sizes, starts = files.list_sizes(folder), []
     for shard in shards:
         begin = sizes.get(f"{shard.name}.npy", 0) - 2 * dimension * shard.examples
         if begin <= 0:
-            raise DamageError(f"{_join(folder, shard.name)}.npy is missing or cut short: copy it again")
+            raise DamageError(f"{files.join(folder, shard.name)}.npy is missing or cut short: copy it again")
         starts.append(begin)
-    uris = tuple(_join(folder, f"{shard.name}.npy") for shard in shards)
+    uris = tuple(files.join(folder, f"{shard.name}.npy") for shard in shards)
     return Features(dimension, uris, tuple(starts))
 
 
 def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:
-    uri = _join(folder, f"{shard.name}.parquet")
+    uri = files.join(folder, f"{shard.name}.parquet")
     try:
-        header = pq.read_schema(pa.BufferReader(_read(uri))).metadata[contract.METADATA_KEY]
+        header = pq.read_schema(pa.BufferReader(files.read_bytes(uri))).metadata[contract.METADATA_KEY]
         notes = FeatureNotes.model_validate(json.loads(header)["notes"])
     except FileNotFoundError as error:
         raise ConfigError(
@@ -160,27 +160,21 @@ def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:
     return notes
 
 
-def _sizes(folder: str) -> dict[str, int]:
-    """List the sizes of a folder's files."""
-    fs, path = fsspec.core.url_to_fs(folder)
-    return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in fs.ls(path, detail=True)}
-
-
 def _check_sizes(folder: str, shards: Sequence[ManifestShard]) -> None:
     """Compare the sizes of all tars with the manifest: one listing, and no shard is missing or cut short."""
-    sizes = _sizes(folder)
+    sizes = files.list_sizes(folder)
     for shard in shards:
         size = sizes.get(f"{shard.name}.tar")
         if size != shard.bytes:
-            uri = _join(folder, shard.name + ".tar")
+            uri = files.join(folder, shard.name + ".tar")
             state = "is missing" if size is None else f"has {size} bytes"
             raise DamageError(f"{uri} {state}, the manifest says {shard.bytes} bytes: copy it again")
 
 
 def _read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
-    uri = _join(folder, contract.VOCABULARY)
+    uri = files.join(folder, contract.VOCABULARY)
     try:
-        vocabulary = Vocabulary.from_text(_read(uri).decode(), uri)
+        vocabulary = Vocabulary.from_text(files.read_bytes(uri).decode(), uri)
     except FileNotFoundError as error:
         raise DamageError(f"{uri} is missing: copy it again") from error
     except UnicodeDecodeError as error:
@@ -192,9 +186,9 @@ def _read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
 
 def _read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
     """Read where a shard's samples lie: `PLACE` [examples]."""
-    uri = _join(folder, shard.name + ".index.parquet")
+    uri = files.join(folder, shard.name + ".index.parquet")
     try:
-        table = pq.read_table(pa.BufferReader(_read(uri)), columns=["member", "offset", "size"])
+        table = pq.read_table(pa.BufferReader(files.read_bytes(uri)), columns=["member", "offset", "size"])
     except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
         raise DamageError(f"{uri} cannot be read ({error}): copy it again") from error
     is_record = pc.ends_with(table["member"], ".json")
@@ -216,18 +210,3 @@ def _are_pairs(images: pa.Table, records: pa.Table) -> bool:
     stems = [pc.replace_substring_regex(t["member"], r"\.[^.]*$", "") for t in (images, records)]
     known = pc.match_substring_regex(images["member"], rf"\.({_EXTENSIONS})$")
     return bool(pc.all(pc.and_(known, pc.equal(*stems))).as_py())
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}"
-
-
-def _read(uri: str) -> bytes:
-    fs, path = fsspec.core.url_to_fs(uri)
-    data: bytes = fs.cat_file(path)
-    return data
-
-
-def _sha256(uri: str) -> str:
-    with fsspec.open(uri, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

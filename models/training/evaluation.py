@@ -29,7 +29,7 @@ from tagmill.models.training.scores import UNKNOWN, Labels, ScoreStore, ScoreWri
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap
 from tagmill.models.training.views import PlainView, decode
-from tagmill.tag_system.errors import ConfigError, DataError
+from tagmill.tag_system.core.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)

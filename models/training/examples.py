@@ -14,7 +14,7 @@ from tagmill.models.training.datasets import Features
 from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
 from tagmill.models.training.views import View, decode
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.shard_contract import parse_sample
 
 MAX_BYTES = 256 << 20

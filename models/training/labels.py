@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tagmill.models.training.benchmarks import Benchmark
 from tagmill.models.training.scores import NEGATIVE, POSITIVE, Labels
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of image names that a key does not have to have, in any case of letters."""

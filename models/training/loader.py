@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tagmill.models.training.batches import Batch, Collate
 from tagmill.models.training.examples import Examples
 from tagmill.models.training.steps import Steps
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 READ = "read"
 """What becomes of a sample that is not skipped."""

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmill.models.training.targets import NewerTag
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Basis, Evidence, Verdict
-from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.shard_contract import Sample
 
 KEYS, EXAMPLES, DECISIONS, ABOUT = "keys.npy", "examples.npy", "decisions.npy", "decisions.json"

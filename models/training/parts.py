@@ -17,7 +17,7 @@ from tagmill.models.training.newer import StoredDecisions
 from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
 from tagmill.models.training.teacher import Teacher
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
 DECISIONS = "decisions"

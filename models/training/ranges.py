@@ -5,8 +5,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from tagmill.tag_system.core import files
 
 OPEN_FILES = 128
 """How many files one process keeps open: under the usual limit of 1,024, with room for other workers."""
@@ -64,7 +65,7 @@ class RangeReader:
 
     def _system(self, uri: str) -> tuple[Any, str]:
         if uri not in self._systems:
-            self._systems[uri] = fsspec.core.url_to_fs(uri)
+            self._systems[uri] = files.filesystem(uri)
         return self._systems[uri]
 
     def _read_local(self, path: str, start: int, stop: int) -> bytes:

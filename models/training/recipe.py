@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tagmill.models.training.data import DataConfig
 from tagmill.models.training.schedule import ScheduleConfig
+from tagmill.tag_system.core.config import Config
 
 Term = Literal["tagging", "distillation", "alignment", "caption"]
 
@@ -17,11 +18,7 @@ OFFICIAL_TERMS: dict[str, tuple[Term, ...]] = {
 """What each kind of model is trained with in the official code."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LabelsConfig(_Section):
+class LabelsConfig(Config):
     """What describes a class to CLIP, for the label embeddings of RAM and RAM++.
 
     `templates` are sentences with one `{}` for the name; None are the 63 official ones for RAM and "a photo
@@ -40,7 +37,7 @@ class LabelsConfig(_Section):
         return self
 
 
-class LossConfig(_Section):
+class LossConfig(Config):
     """What a model learns from; see `objectives` for the formulas.
 
     `terms` None are the official ones of its kind; `[tagging]` trains from tags only. `target` says which
@@ -67,7 +64,7 @@ class LossConfig(_Section):
         return self
 
 
-class EngineConfig(_Section):
+class EngineConfig(Config):
     """How the steps are computed; the defaults are those of the papers' code.
 
     A step of the optimizer takes `accumulate` batches of every rank. `clip_norm` bounds the norm of its
@@ -87,7 +84,7 @@ class EngineConfig(_Section):
     checkpointing: bool = False
 
 
-class Recipe(_Section):
+class Recipe(Config):
     """All that a training is told; paths are relative to the working directory.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
@@ -103,7 +100,7 @@ class Recipe(_Section):
     on the split val after each epoch, and keeps the best model.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     out: str
     init: str | None = None

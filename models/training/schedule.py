@@ -3,18 +3,18 @@
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from tagmill.tag_system.core.config import Config
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Config):
     """How the learning rate rises and falls; the defaults are those of the RAM papers' code.
 
     It starts at `warmup_from` and rises in a line for `warmup_steps`. `exponential`: times `rate` each epoch.
     `cosine`: down to `floor` at the end of the last epoch. `constant` stays. It never falls below `floor`.
     `every`: whether it falls from epoch to epoch, as the official code does, or from step to step.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: float = Field(1e-4, gt=0)
     decay: Literal["exponential", "cosine", "constant"] = "exponential"

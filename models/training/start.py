@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -18,7 +17,8 @@ from tagmill.models.training import class_labels
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.teacher import Teacher
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary, normalize_name
 
 TRUNK, ALIGNMENT = "encoder.trunk.", "alignment."
@@ -93,9 +93,8 @@ def _classes(recipe: Recipe, base: RamConfig | None) -> tuple[str, ...]:
 def _vocabulary(folder: str) -> Vocabulary:
     uri = f"{folder.rstrip('/')}/{contract.VOCABULARY}"
     try:
-        with fsspec.open(uri, "rt", encoding="utf-8") as stream:
-            return Vocabulary.from_text(stream.read(), uri)
-    except OSError as error:
+        return Vocabulary.from_text(files.read_bytes(uri).decode(), uri)
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {uri}: give a dataset's folder, RUN/shards/GENERATION") from error
 
 

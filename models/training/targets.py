@@ -7,10 +7,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Evidence, Policy, decide
-from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.sample_tags import evidence_of
 from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -34,14 +35,12 @@ class NewerTag:
     evidence: Evidence
 
 
-class TagChoice(BaseModel):
+class TagChoice(Config):
     """Which decisions become targets.
 
     `policy` decides the evidence anew; `sources` are what may name a tag at all. Without `regions` nothing
     that was found in regions speaks for or against a tag: what is named is kept.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     policy: Policy
     sources: tuple[Evidential, ...] = ("given", "parsed", "generated", "tagger")

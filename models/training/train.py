@@ -36,7 +36,7 @@ from tagmill.models.training.objectives import Objective
 from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.schedule import learning_rate
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Split
 
 

@@ -13,10 +13,10 @@ from PIL import Image as pillow
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from tagmill.models import pixels
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.preprocess import prepare
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core import pixels
+from tagmill.tag_system.core.errors import DataError, Reason
 
 View: TypeAlias = Callable[[pillow.Image, int], Tensor]
 """RGB image and seed -> float32 [3, height, width], the same size for all; the seed decides all chance."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tagmill.tag_system import descriptions
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 PATIENCE = 5
 """Requests in a row that bring no new answer to a prompt before it is given up."""

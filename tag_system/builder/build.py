@@ -9,7 +9,7 @@ from tagmill.tag_system.builder import rules, wordnet
 from tagmill.tag_system.builder.aliases import familiarity, other_names
 from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.rules import Candidate, Decision
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.matching import verb_bases
 from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name

@@ -7,7 +7,7 @@ from tagmill.tag_system.builder import lists
 from tagmill.tag_system.builder.counts import Counts
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.norms import Norms, read_norms
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

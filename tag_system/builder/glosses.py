@@ -9,7 +9,7 @@ from typing import Any
 
 from tagmill.tag_system import descriptions
 from tagmill.tag_system.builder import wordnet
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Tag
 
 MOST = 1 + len(descriptions.TEMPLATES)

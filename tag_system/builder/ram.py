@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tagmill.tag_system.builder import wordnet
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name
 

@@ -15,7 +15,7 @@ from tagmill.tag_system.builder import wordnet
 from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.marks import mark
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.tag_system.vocabulary import normalize_name
 

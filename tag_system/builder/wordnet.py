@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.vocabulary import normalize_name
 

@@ -19,9 +19,9 @@ import yaml
 from rich.console import Console
 
 from tagmill.pipeline.config import load_config
-from tagmill.pipeline.evaluation import Score, read_truth
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.tuning import Labelled, labelled, tune
+from tagmill.pipeline.study.evaluation import Score, read_truth
+from tagmill.pipeline.study.tuning import Labelled, labelled, tune
 from tagmill.tag_system.decisions import Policy, decide
 
 CONSOLE = Console(highlight=False)

@@ -11,7 +11,7 @@ from cleaning_rules import CENTRES, PAPER, THRESHOLDS
 from effect_data import Labels, Work, demo_stages, labels_of, tag_stage, true_labels
 
 from tagmill.models.training.targets import TagChoice
-from tagmill.pipeline.tuning import Labelled, tune
+from tagmill.pipeline.study.tuning import Labelled, tune
 from tagmill.tag_system.decisions import PaperRule, Policy
 
 ARMS = {

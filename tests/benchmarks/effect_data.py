@@ -22,11 +22,11 @@ from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.models.training.labels import read_truth
 from tagmill.models.training.targets import Preset, TagChoice
 from tagmill.models.training.views import PlainView, View
-from tagmill.pipeline import evaluation
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.tuning import Labelled, labelled
-from tagmill.runners.demo import embedded
-from tagmill.runners.demo_config import demo_models
+from tagmill.pipeline.study import evaluation
+from tagmill.pipeline.study.tuning import Labelled, labelled
+from tagmill.runners.commands.demo import embedded
+from tagmill.runners.commands.demo_config import demo_models
 from tagmill.tag_system.shard_contract import Split
 
 TAGGER = embedded() / "tagger"

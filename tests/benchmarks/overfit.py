@@ -45,8 +45,8 @@ from tagmill.models.training.scores import UNKNOWN, ScoreWriter
 from tagmill.models.training.train import Report, Trainer
 from tagmill.models.training.views import PlainView, decode
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.runners.demo import embedded
-from tagmill.runners.demo_config import demo_config, demo_models
+from tagmill.runners.commands.demo import embedded
+from tagmill.runners.commands.demo_config import demo_config, demo_models
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 SCENES, BATCH = 64, 16

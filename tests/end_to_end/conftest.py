@@ -6,9 +6,9 @@ from rich.console import Console
 
 from sources import members, write_config, write_tar
 from tagmill.pipeline.config import load_config
-from tagmill.pipeline.report import write_report
 from tagmill.pipeline.run import Driver
-from tagmill.runners.console import ConsoleProgress
+from tagmill.pipeline.study.report import write_report
+from tagmill.runners.commands.console import ConsoleProgress
 from tagmill.runners.local import LocalEngine
 
 

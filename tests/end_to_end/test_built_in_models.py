@@ -17,7 +17,7 @@ from sources import write_config, write_squares
 from tagmill.models.base import file_digest
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
-from tagmill.runners.console import ConsoleProgress
+from tagmill.runners.commands.console import ConsoleProgress
 from tagmill.runners.local import LocalEngine
 from tagmill.tag_system.decisions import Policy
 

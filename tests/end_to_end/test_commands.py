@@ -12,7 +12,7 @@ from sources import members, write_config, write_squares, write_tar
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.runners.remote import what_is_missing
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def config_over(folder: Path, count: int = 8, **changes: object) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tagmill.pipeline.evaluation import evaluate, read_truth
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.runners.demo import PIECES, Demo, embedded, show_demo
+from tagmill.pipeline.study.evaluation import evaluate, read_truth
+from tagmill.runners.commands.demo import PIECES, Demo, embedded, show_demo
 
 pytestmark = [
     pytest.mark.package,

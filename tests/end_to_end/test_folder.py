@@ -6,7 +6,7 @@ import pytest
 
 from runs import current_folder, drive, parts_there, samples
 from sources import encode, square_image, write_config
-from tagmill.tag_system.errors import InputChangedError
+from tagmill.tag_system.core.errors import InputChangedError
 
 
 @pytest.fixture

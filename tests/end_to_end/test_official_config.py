@@ -7,7 +7,7 @@ import pytest
 from commands import call
 from tagmill.models import base
 from tagmill.pipeline.config import load_config
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "official.yaml"
 

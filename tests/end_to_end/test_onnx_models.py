@@ -15,7 +15,7 @@ from predicting import predict
 from tagmill.models.base import create
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.stages import build_stages
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.class_names import ClassNames
 

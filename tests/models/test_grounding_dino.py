@@ -9,7 +9,7 @@ import tiny_models
 from predicting import predict
 from tagmill.models.base import Boxes, create
 from tagmill.models.grounding_dino import GroundingDino
-from tagmill.tag_system.errors import ConfigError, DataError
+from tagmill.tag_system.core.errors import ConfigError, DataError
 
 COMMIT = "a" * 40
 WEIGHTS = "model.safetensors"

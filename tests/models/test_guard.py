@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tagmill.models import guard
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 
 
 class OutOfMemoryError(RuntimeError):

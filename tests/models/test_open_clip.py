@@ -8,7 +8,7 @@ import tiny_models
 from predicting import predict
 from tagmill.models.base import create
 from tagmill.models.open_clip import OpenClip
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 COMMIT = "b" * 40
 WEIGHTS = "open_clip_model.safetensors"

@@ -22,7 +22,7 @@ from runs import (
     state,
 )
 from sources import encode, members, square_image, write_squares, write_tar
-from tagmill.tag_system.errors import InputChangedError
+from tagmill.tag_system.core.errors import InputChangedError
 
 
 def test_a_new_source_makes_only_its_own_parts_and_old_shards_keep_their_bytes(copy):

@@ -7,7 +7,7 @@ import pytest
 
 from sources import write_config
 from tagmill.pipeline.config import RunConfig, load_config
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 INPUT = {"name": "a", "format": "webdataset", "path": "a.tar"}
 

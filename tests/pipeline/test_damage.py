@@ -8,7 +8,7 @@ import pytest
 
 from runs import current_folder, damaged, drive, latest_note, plans, shard_bytes, stage_files
 from tagmill.pipeline.lease import read_lease
-from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms.parts import read_header
 
 

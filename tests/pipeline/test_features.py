@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from runs import current_folder, current_record, damaged, drive, state
-from tagmill.pipeline.report import current_records
+from tagmill.pipeline.current import current_records
 from tagmill.pipeline.run_folder import RunFolder
 
 FEATURES = "features={model: 'square_models:SquareTeacher'}"

@@ -6,7 +6,7 @@ from runs import current_folder, damaged, drive, shard_bytes
 from sources import write_squares
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
 
 
 def test_what_an_interrupted_run_has_begun_is_no_garbage(copy):

@@ -19,7 +19,8 @@ from runs import (
 from sources import members, write_squares, write_tar
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
-from tagmill.transforms import files, parquet
+from tagmill.tag_system.core import files
+from tagmill.transforms import parquet
 
 
 def stop_before_recording(config: Path, stage: str) -> None:

@@ -14,8 +14,8 @@ from tagmill.pipeline import lease
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.lease import STALE_SECONDS, Lease, read_lease
 from tagmill.pipeline.run import Driver
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def write_lease(path: Path, **changes: object) -> str:

@@ -9,12 +9,14 @@ import pytest
 from runs import STAGES, current_folder, current_record, damaged, drive, plans, squares_config, state, tagmill
 from sources import write_squares
 from tagmill.pipeline import ledger, records
+from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord, content_digest, root_digest
-from tagmill.pipeline.report import current_records, write_report
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.tag_system.errors import ConfigError
+from tagmill.pipeline.study.report import write_report
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import files, parquet, parts
+from tagmill.transforms import parquet, parts
 
 PART_STAGES = [stage for stage in STAGES if stage not in ("cluster", "shards")]
 

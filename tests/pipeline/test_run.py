@@ -25,7 +25,7 @@ from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.local import LocalEngine
-from tagmill.tag_system.errors import ConfigError, TooManyDeadError
+from tagmill.tag_system.core.errors import ConfigError, TooManyDeadError
 
 
 def kept_tags(sample):

@@ -8,8 +8,8 @@ import pytest
 from sources import encode, square_image, write_config, write_squares
 from tagmill.pipeline.config import RunConfig, load_config
 from tagmill.pipeline.sources import find_sources
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def config_over(folder: Path, *inputs: dict[str, Any]) -> RunConfig:

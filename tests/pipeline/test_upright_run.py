@@ -11,9 +11,9 @@ from sources import write_config, write_tar
 from tagmill.models.ram.config import EncoderConfig, RamConfig
 from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.models.training.views import PlainView
-from tagmill.pipeline.example import find_example, read_pixels
-from tagmill.pipeline.picture import draw_example
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.example import find_example, read_pixels
+from tagmill.pipeline.study.picture import draw_example
 from tagmill.transforms import images
 from turned import NAMES, ORIENTATIONS, picture, turned
 

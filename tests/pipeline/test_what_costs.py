@@ -12,15 +12,16 @@ from rich.console import Console
 from counted_models import calls, counted
 from runs import damaged, drive, plans, rows_of, samples, shard_bytes, squares_config
 from sources import VOCABULARY, members, write_tar
-from tagmill.pipeline import report, run, stages, verify
+from tagmill.pipeline import current, run, stages, verify
 from tagmill.pipeline.config import load_config
-from tagmill.pipeline.example import find_example
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.runners.inspection import show_plan
+from tagmill.pipeline.study.example import find_example
+from tagmill.runners.commands.inspection import show_plan
+from tagmill.tag_system.core.config import Config
 from tagmill.transforms import stage
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage, StageConfig
+from tagmill.transforms.stage import PartStage
 from tagmill.transforms.tag import TagConfig
 
 PARTS = 20
@@ -246,7 +247,7 @@ def test_parts_are_taken_over_on_a_store_too(costly, tmp_path):
     assert drive(config).jobs == []
 
 
-class MinSide(PartStage[StageConfig]):
+class MinSide(PartStage[Config]):
     """Drops images that are narrower than a side: a filter as CONTRIBUTING says."""
 
     name = "min_side"
@@ -271,13 +272,13 @@ def filtered(monkeypatch):
     def register(after: str) -> None:
         place = names.index(after) + 1
         listed = (*names[:place], "min_side", *names[place:])
-        for module in (stages, run, report, verify):
+        for module in (stages, run, current, verify):
             monkeypatch.setattr(module, "STAGE_NAMES", listed)
 
         def built(config, vocabulary):
             found = build(config, vocabulary)
             at = next(i for i, stage in enumerate(found) if stage.name == after) + 1
-            return [*found[:at], MinSide(StageConfig(), found[0].shared), *found[at:]]
+            return [*found[:at], MinSide(Config(), found[0].shared), *found[at:]]
 
         monkeypatch.setattr(run, "build_stages", built)
 

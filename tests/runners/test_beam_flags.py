@@ -2,7 +2,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, PortableOptions
 
 from tagmill.runners.beam_flags import OWN, parse_flags
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def test_flags_of_beam_are_read_with_or_without_equals():

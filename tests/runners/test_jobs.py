@@ -12,10 +12,10 @@ from runs import CountingEngine, Quiet, coders_of, squares_config
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.run import Driver
-from tagmill.runners import launch
-from tagmill.runners.job_view import show_jobs, steps
+from tagmill.runners.commands import launch
+from tagmill.runners.commands.job_view import show_jobs, steps
 from tagmill.runners.remote import DEFAULT_HINTS, RemoteEngine, parse_hints
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.transforms.ingest import SourceTask
 from tagmill.transforms.shards import ShardTask
 from tagmill.transforms.stage import PartTask

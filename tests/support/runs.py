@@ -21,9 +21,9 @@ from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.plan import StagePlan
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.report import write_report
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.report import write_report
 from tagmill.pipeline.verify import verify
 from tagmill.runners.local import LocalEngine
 

@@ -10,8 +10,9 @@ import apache_beam as beam
 import pyarrow as pa
 
 from sources import VOCABULARY
+from tagmill.tag_system.core import files
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.ingest import SCHEMA as INGEST_SCHEMA
 from tagmill.transforms.ingest import Ingest, IngestConfig, SourceTask, ingest_source

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sources import members
-from tagmill.tag_system.errors import DataError
+from tagmill.tag_system.core.errors import DataError
 from tagmill.transforms.readers import webdataset
 from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
 

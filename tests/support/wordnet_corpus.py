@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tagmill.tag_system.builder.wordnet import reader
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 if SHARED.is_dir():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from caption_scores import mark, read_captions, scores
 from tagmill.tag_system.builder.ram import import_ram, read_lines
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.parser import PARSER_VERSION, CaptionParser, Mode, TagMention, plain_text
 from tagmill.tag_system.vocabulary import Vocabulary
 

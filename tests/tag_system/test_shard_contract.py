@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 from tagmill.tag_system.shard_contract import (
     LAYOUT,
     Manifest,

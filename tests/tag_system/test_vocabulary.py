@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS
 from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name
 

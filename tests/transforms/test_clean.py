@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from sources import write_squares
 from square_models import SquareTagger
 from stage_runs import SQUARES, Bench, example, ingest_part, part, shared
+from tagmill.tag_system.core import files
 from tagmill.tag_system.decisions import Evidence, Policy, decide
 from tagmill.tag_system.sample_tags import evidence_of
 from tagmill.tag_system.shard_contract import SampleTag
-from tagmill.transforms import bitmaps, candidates, cluster, embed, files, localize, parquet, parse, parts
+from tagmill.transforms import bitmaps, candidates, cluster, embed, localize, parquet, parse, parts
 from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.clean import SCHEMA, Clean, CleanConfig, Clusters
 from tagmill.transforms.cluster import Cluster, ClusterConfig, fit

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stage_runs import Bench, part, shared, write_gone
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import bitmaps, cluster, embed, files, parquet, parts
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.transforms import bitmaps, cluster, embed, parquet, parts
 from tagmill.transforms.cluster import (
     Cluster,
     ClusterConfig,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from flaky_files import FlakyFileSystem
 from sources import encode, square_image, write_tar
 from stage_runs import Bench, as_json, shared, write_gone
-from tagmill.transforms import bitmaps, files, parts
+from tagmill.tag_system.core import files
+from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.duplicates import (
     ENTRY,
     SCHEMA,

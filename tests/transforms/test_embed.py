@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sources import encode, square_image, write_squares, write_tar
 from square_models import SquareTagger
 from stage_runs import Bench, as_json, shared
-from tagmill.runners.demo import embedded
+from tagmill.runners.commands.demo import embedded
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import embed
 from tagmill.transforms.candidates import Asked

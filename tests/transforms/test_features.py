@@ -6,7 +6,7 @@ import pytest
 from runs import current_folder
 from square_models import SquareTeacher, shares
 from stage_runs import shared
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import FeatureNotes
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.features import SCHEMA, Features, FeaturesConfig

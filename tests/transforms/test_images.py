@@ -13,7 +13,7 @@ from PIL import Image
 
 from hostile import chunk, png, resized_jpeg
 from sources import encode, square_image
-from tagmill.tag_system.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
 from tagmill.transforms import images
 
 CAP = 10**6

@@ -8,8 +8,9 @@ import pytest
 from ingested import check_counts, letters, rows
 from sources import encode, members, square_image, write_squares, write_tar
 from stage_runs import Bench, as_json, shared, source_task
-from tagmill.tag_system.errors import ConfigError, InputChangedError, Reason
-from tagmill.transforms import bitmaps, files, parts
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, InputChangedError, Reason
+from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.ingest import (
     SCHEMA,

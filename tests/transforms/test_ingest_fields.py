@@ -11,7 +11,7 @@ from PIL import Image
 from ingested import check_counts, letters, rows
 from sources import encode, write_tar
 from stage_runs import Bench
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.given import check_captions, parse_labels
 from tagmill.transforms.ingest import IngestConfig
 

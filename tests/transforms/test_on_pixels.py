@@ -10,9 +10,10 @@ from sources import encode, square_image, write_tar
 from square_models import SquareTagger
 from stage_runs import Bench
 from tagmill.models.base import create
-from tagmill.runners.demo import embedded
-from tagmill.tag_system.errors import ConfigError, DataError, Reason
-from tagmill.transforms import bitmaps, files, images, on_pixels, parts
+from tagmill.runners.commands.demo import embedded
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
+from tagmill.transforms import bitmaps, images, on_pixels, parts
 from tagmill.transforms.tag import Tag, TagConfig
 
 

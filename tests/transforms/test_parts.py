@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stage_runs import example, ingest_part, part
-from tagmill.tag_system.errors import DamageError, DataError, Reason
-from tagmill.transforms import bitmaps, files, parquet, parts
-from tagmill.transforms.digests import equal_rows, row_digests, table_digest
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import equal_rows, row_digests, table_digest
+from tagmill.tag_system.core.errors import DamageError, DataError, Reason
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.parts import Counts, Dead, Inputs, MadeBy, Output
 
 SCHEMA = pa.schema([pa.field("row", pa.int32(), nullable=False), pa.field("tag", pa.string())])

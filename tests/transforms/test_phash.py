@@ -12,7 +12,7 @@ from hostile import png
 from ingested import rows
 from sources import write_tar
 from stage_runs import Bench
-from tagmill.runners.demo import embedded
+from tagmill.runners.commands.demo import embedded
 from tagmill.transforms import images
 from turned import ORIENTATIONS, saved, turned
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from sources import encode, square_image, write_tar
 from stage_runs import Bench, as_json, example, ingest_part, part
-from tagmill.tag_system.errors import DamageError, InputChangedError
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import DamageError, InputChangedError
 from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Sample, unescape
-from tagmill.transforms import caption, files, parquet, parse, parts
+from tagmill.transforms import caption, parquet, parse, parts
 from tagmill.transforms.clean import Clean, CleanConfig
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.localize import Localize, LocalizeConfig

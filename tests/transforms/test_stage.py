@@ -16,13 +16,15 @@ from flaky_files import FlakyFileSystem
 from sources import write_squares
 from square_models import SquareTagger
 from stage_runs import SQUARES, Bench, shared, write_gone
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.decisions import Policy
-from tagmill.transforms import bitmaps, files, parquet, parts
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.caption import Caption, CaptionConfig
 from tagmill.transforms.clean import Clean, CleanConfig
 from tagmill.transforms.cluster import Cluster, ClusterConfig
-from tagmill.transforms.digests import value_digest
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.embed import Embed, EmbedConfig
 from tagmill.transforms.features import Features, FeaturesConfig
@@ -35,7 +37,6 @@ from tagmill.transforms.stage import (
     MakeParts,
     PartStage,
     PartTask,
-    StageConfig,
     conform,
     gone_rows,
     limit_threads,
@@ -334,7 +335,7 @@ def test_tasks_survive_beams_coders():
 
 
 def test_a_user_can_write_a_stage(tmp_path, bench):
-    class Nothing(PartStage[StageConfig]):
+    class Nothing(PartStage[Config]):
         name, version, schema = "nothing", 1, pa.schema([pa.field("row", pa.int32())])
 
         def inputs(self):
@@ -345,7 +346,7 @@ def test_a_user_can_write_a_stage(tmp_path, bench):
                 self.schema.empty_table(), len(inputs.rows), dropped={inputs.rows[0]: "first"}
             )
 
-    found = bench.run(Nothing(StageConfig(), bench.shared))
+    found = bench.run(Nothing(Config(), bench.shared))
     assert [bitmaps.numbers(part.header.lost) for part in found] == [[0]] * 4
 
 
@@ -432,7 +433,7 @@ def test_every_slice_that_a_stage_names_is_written(tmp_path):
             assert part_slice in slices[name]
 
 
-class CountRows(PartStage[StageConfig]):
+class CountRows(PartStage[Config]):
     """Notes how many rows the cluster table has."""
 
     name = "count"
@@ -449,7 +450,7 @@ class CountRows(PartStage[StageConfig]):
 
 
 def test_a_table_that_was_replaced_is_read_anew_by_the_same_worker(bench):
-    stage = CountRows(StageConfig(), bench.shared)
+    stage = CountRows(Config(), bench.shared)
     table = files.join(bench.uri("cluster"), "clusters.parquet")
     found = []
     for rows, name in enumerate(bench.names[:2]):

@@ -16,7 +16,7 @@ from ingested import rows
 from sources import write_tar
 from stage_runs import Bench
 from tagmill.models.training import views
-from tagmill.tag_system.errors import DataError
+from tagmill.tag_system.core.errors import DataError
 from tagmill.transforms import images
 from turned import ORIENTATIONS, picture, saved, turned
 

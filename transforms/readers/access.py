@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager
 from typing import IO
 
-from tagmill.tag_system.errors import ConfigError
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.transforms.readers import folder
 from tagmill.transforms.readers.base import InputConfig
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.shard_contract import Split
-from tagmill.transforms import files
-from tagmill.transforms.stage import StageConfig
 
 MAX_DEPTH = 50
 """How deeply the JSON of an example may be nested."""
@@ -24,7 +24,7 @@ IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif",
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
-class InputConfig(StageConfig):
+class InputConfig(Config):
     """One input: source files of one format under one name.
 
     `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` the folder that a

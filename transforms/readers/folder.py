@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import IO, Any
 
-from tagmill.tag_system.errors import DataError, InputChangedError, Reason
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
 from tagmill.transforms.readers.base import (
     IMAGE_EXTENSIONS,
     HashingStream,

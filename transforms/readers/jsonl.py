@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from tagmill.tag_system.errors import DataError, Reason
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.readers.base import (
     HashingStream,
     InputConfig,

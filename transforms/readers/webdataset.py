@@ -11,8 +11,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Self
 
-from tagmill.tag_system.errors import DataError, Reason
-from tagmill.transforms import files
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.readers.base import (
     IMAGE_EXTENSIONS,
     HashingStream,

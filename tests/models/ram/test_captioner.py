@@ -12,7 +12,7 @@ from tagmill.models.base import create
 from tagmill.models.ram import store
 from tagmill.models.ram.captioner import Tag2TextCaptioner
 from tagmill.models.ram.ram_plus import RamPlus
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import torch
 
 from tagmill.models.ram import checkpoints
 from tagmill.models.ram.ram_plus import RamPlus
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

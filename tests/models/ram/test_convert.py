@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from tagmill.models.ram import official, store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.convert import convert, infer, info
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
 

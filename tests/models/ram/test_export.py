@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from tagmill.models.ram import checkpoints, convert, export, official, store
 from tagmill.models.ram.config import AlignmentConfig, RamConfig
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
 FULL_SIZE = {"ram": 4585, "ram_plus": 4585, "tag2text": 3429}

@@ -13,7 +13,7 @@ from tagmill.models.ram import labels, store
 from tagmill.models.ram.ram import Ram
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.tag_system import descriptions
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "clip"
 DESCRIPTIONS = REFERENCE.parents[1] / "data" / "ram_tags" / "openimages_rare_200_llm_tag_descriptions.json"

@@ -10,7 +10,7 @@ from tagmill.models.ram import store
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.models.ram.shortlist import Shortlist, score_some
 from tagmill.models.ram.tagger import RamTagger
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 IMAGES = [
     np.random.default_rng(i).integers(0, 256, (48, 64, 3)).astype(np.uint8) // (i + 1) for i in range(3)

@@ -7,7 +7,7 @@ import torch
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, read, write
 from tagmill.models.ram.ram_plus import RamPlus
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.preprocess import prepare
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.models.ram.tagger import RamTagger
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

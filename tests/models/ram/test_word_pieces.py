@@ -1,7 +1,7 @@
 import pytest
 
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 
 from tagmill.models.ram.config import EncoderConfig, RamConfig
 from tagmill.models.training import benchmarks
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 LISTS = Path(__file__).parents[4] / "shared" / "data" / "ram_tags"
 

@@ -4,7 +4,7 @@ import pytest
 from tagmill.models.training import calibration, metrics
 from tagmill.models.training.calibration import Aim
 from tagmill.models.training.scores import ScoreWriter
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def stored(folder, scores, labels):

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagmill.models.training import datasets
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 
 
 def change_manifest(folder, **changes):

@@ -10,7 +10,7 @@ from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.models.training.objectives import Objective
 from tagmill.models.training.parts import terms_of
 from tagmill.models.training.recipe import LossConfig, Recipe
-from tagmill.tag_system.errors import ConfigError, DamageError
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms.features import Features, FeaturesConfig
 from tagmill.transforms.stage import PartTask, make_part
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tagmill.models.training.journal import Journal
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def write(out, steps, start=0, **how):

@@ -5,7 +5,7 @@ import pytest
 
 from tagmill.models.training import labels
 from tagmill.models.training.benchmarks import Benchmark
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from runs import samples
 from tagmill.models.ram.preprocess import prepare
 from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.models.training.ranges import RangeReader
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Sample, unescape
 
 

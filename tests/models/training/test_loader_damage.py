@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from batches import ids
-from tagmill.tag_system.errors import DamageError
+from tagmill.tag_system.core.errors import DamageError
 
 
 def test_damage_is_refused_before_the_first_step_if_asked(copied, overwrite, loader_of):

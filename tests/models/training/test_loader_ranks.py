@@ -9,7 +9,7 @@ from torch import distributed
 
 from batches import ids
 from tagmill.models.training.loader import _check_agreement
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from batches import same
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 @pytest.mark.parametrize("workers", [0, 2])

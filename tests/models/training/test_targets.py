@@ -6,8 +6,8 @@ from runs import samples
 from sources import VOCABULARY
 from tagmill.models.training.datasets import read_manifest
 from tagmill.models.training.targets import ClassMap, NewerTag, TagChoice, choose
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Evidence
-from tagmill.tag_system.errors import ConfigError
 from tagmill.tag_system.shard_contract import Sample
 from tagmill.tag_system.vocabulary import Vocabulary
 

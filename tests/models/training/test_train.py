@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from commands import environment, tagmill
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.models.training import checkpoint, objectives
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from trainings import CLASSES, MODEL, lines, trainer_of, weights
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from tagmill.runners.train import train
-from tagmill.tag_system.errors import ConfigError
+from tagmill.runners.commands.train import train
+from tagmill.tag_system.core.errors import ConfigError
 from trainings import trainer_of
 
 

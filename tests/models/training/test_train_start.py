@@ -11,8 +11,8 @@ import yaml
 from stage_runs import shared
 from tagmill.models.ram import store
 from tagmill.models.training.train import Trainer
-from tagmill.runners.train import read_recipe, train
-from tagmill.tag_system.errors import ConfigError
+from tagmill.runners.commands.train import read_recipe, train
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.features import Features, FeaturesConfig
 from tagmill.transforms.stage import PartTask, make_part

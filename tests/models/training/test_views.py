@@ -14,7 +14,7 @@ from sources import encode, square_image
 from tagmill.models.ram.config import EncoderConfig, RamConfig
 from tagmill.models.ram.preprocess import prepare
 from tagmill.models.training import views
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError, Reason
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "preprocess"
 IMAGE = square_image(["red", "blue"], 3)

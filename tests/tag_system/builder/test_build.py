@@ -7,7 +7,7 @@ from tagmill.tag_system.builder.evidence import Evidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.norms import Norms
 from tagmill.tag_system.builder.ram import import_ram
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Tag, Vocabulary
 from wordnet_corpus import SHARED, needs_wordnet
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tagmill.tag_system.builder.counts import Counts, count, read_captions
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def test_counts_say_each_caption_once_and_skip_names() -> None:

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from tagmill.runners.vocabulary_describe import describe
+from tagmill.runners.commands.vocabulary_describe import describe
 from tagmill.tag_system import descriptions
 from tagmill.tag_system.builder.glosses import sense_of
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Origin, Tag
 from wordnet_corpus import needs_wordnet
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tagmill.tag_system.builder.lists import CategoryList, read_list, read_names, split_names
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 SOURCE = """
 import torch_that_is_not_there

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tagmill.tag_system.builder.norms import Norms, read_norms
-from tagmill.tag_system.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError
 
 RATINGS = "Word,Concreteness,Brysbaert,Muraki,Glasgow,MRC\nDog,4.9,4.9,,,\nhot dog,4.8,,4.8,,\nidea,2,,,,2\n"
 FILES = {

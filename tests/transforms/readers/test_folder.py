@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sources import members
-from tagmill.tag_system.errors import ConfigError, DataError, InputChangedError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.transforms.readers import access, folder
 from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
 

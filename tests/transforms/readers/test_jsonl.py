@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sources import members
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.readers import jsonl
 from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
 

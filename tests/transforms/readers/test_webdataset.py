@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sources import members, write_tar
-from tagmill.tag_system.errors import Reason
+from tagmill.tag_system.core.errors import Reason
 from tagmill.transforms.readers import base
 from webdatasets import CONFIG, PNG, walk
 

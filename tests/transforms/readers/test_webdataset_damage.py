@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sources import members, write_tar
-from tagmill.tag_system.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError, Reason
 from webdatasets import PNG, walk
 
 

@@ -1,0 +1,25 @@
+"""What is current of a run: the records of its stages, and which examples live."""
+
+from collections.abc import Iterator
+
+from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.stages import STAGE_NAMES
+
+
+def current_records(run: RunFolder) -> Iterator[StageRecord]:
+    """Read the records of the stages' current generations, in the order that the stages were passed."""
+    for stage in STAGE_NAMES:
+        generation = run.current(stage)
+        record = run.read_record(stage, generation) if generation else None
+        if record:
+            yield record
+
+
+def living_rows(run: RunFolder) -> dict[str, int]:
+    """Give the rows of each part of ingest whose examples are in the dataset, as bitmaps."""
+    living: dict[str, int] = {}
+    for record in current_records(run):
+        if not living or living.keys() == record.parts.keys():
+            living = {name: part.living for name, part in record.parts.items()}
+    return living

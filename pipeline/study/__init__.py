@@ -1,0 +1,1 @@
+"""What asks a finished run: its examples, its tables, how right it is."""

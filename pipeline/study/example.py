@@ -1,0 +1,170 @@
+"""Everything that a run knows of one example: what came in, what died of what, the verdict on each tag."""
+
+import difflib
+from bisect import bisect_left
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from tagmill.models.base import Image
+from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.current import current_records, living_rows
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.sources import find_sources
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, InputChangedError
+from tagmill.transforms import images, parquet, parts
+from tagmill.transforms.ingest import source_of
+
+SHOWN_KEYS = 5
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Example:
+    """One example in the current generations of a run.
+
+    `ingested` is ingest's row, None if the example died there; `dead` its dead letters and those of its
+    captions; `dropped` the stage that took it out and why, `duplicate_of` the key of the example that lives
+    in its place. `parsed` are parse's rows of given captions, `regions` localize's, best first, `decisions`
+    clean's; `generated` is the captioner's caption. What a stage has not made, or does not make, is empty.
+    """
+
+    key: str
+    part: str
+    row: int
+    ingested: Record | None = None
+    dead: list[Record] = field(default_factory=list)
+    dropped: str | None = None
+    duplicate_of: str | None = None
+    parsed: list[Record] = field(default_factory=list)
+    generated: str | None = None
+    regions: list[Record] = field(default_factory=list)
+    decisions: list[Record] = field(default_factory=list)
+
+    def decided(self, *verdicts: str) -> list[Record]:
+        """Give the decisions with one of these verdicts on tags that some source proposed, by tag."""
+        found = [d for d in self.decisions if d["verdict"] in verdicts and d["rule"] != "not_proposed"]
+        return sorted(found, key=lambda d: str(d["tag"]))
+
+    def not_proposed(self) -> list[Record]:
+        """Give the decisions on tags that are under every source's threshold, the best tagger score first."""
+        found = [d for d in self.decisions if d["rule"] == "not_proposed"]
+        return sorted(found, key=lambda d: (-(d["tagger"] or 0), d["tag"]))
+
+
+def find_example(run: RunFolder, key: str) -> Example:
+    """Gather what a run knows of the example with this key, `<input>/<source key>`.
+
+    Raises ConfigError that names the nearest keys if there is none.
+    """
+    ingest = _folder(run, "ingest")
+    part, row = _find(run, ingest, key)
+    example = Example(key, part, row)
+    for record in current_records(run):
+        stage, folder = record.stage, run.generation(record.stage, record.generation)
+        if part not in record.parts or not record.parts[part].came >> row & 1:
+            continue
+        if files.exists(parts.dead_uri(folder, part)):
+            letters = parquet.read_table(parts.dead_uri(folder, part)).to_pylist()
+            example.dead += [letter for letter in letters if letter["row"] == row]
+        made = parts.read_part(parts.part_uri(folder, part))
+        for reason, rows in made.header.dropped.items():
+            if row in rows:
+                example.dropped = f"{stage}: {reason}"
+        _add(example, stage, made.of_row(row), ingest)
+    return example
+
+
+def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:
+    """Find the part and row of a key; living ones go before dead ones, which may share a key with them."""
+    near: list[str] = []
+    dead: tuple[str, int] | None = None
+    record = run.read_record("ingest", run.current("ingest") or "")
+    names = list(record.parts) if record else []
+    with ThreadPoolExecutor(16) as pool:
+        for name, (living, lost) in zip(
+            names, pool.map(lambda name: _keys(ingest, name), names), strict=True
+        ):
+            if key in living:
+                return name, living[key]
+            if key in lost and dead is None:
+                dead = name, lost[key]
+            near += _near(sorted(living), key)
+    if dead:
+        return dead
+    nearest = difflib.get_close_matches(key, sorted(set(near)), n=SHOWN_KEYS, cutoff=0)
+    raise ConfigError(f"no example {key} in {run.root}; the nearest keys: {', '.join(nearest)}")
+
+
+def _keys(ingest: str, name: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Read the rows of a part's living and dead examples, by key."""
+    living = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pydict()
+    lost: list[Record] = []
+    if files.exists(parts.dead_uri(ingest, name)):
+        lost = parquet.read_table(parts.dead_uri(ingest, name), ["key", "row", "unit"]).to_pylist()
+    return (
+        dict(zip(living["key"], living["row"], strict=True)),
+        {letter["key"]: letter["row"] for letter in lost if letter["unit"] == "example"},
+    )
+
+
+def _near(keys: list[str], key: str) -> list[str]:
+    """Pick a few of a part's sorted keys that may be meant: neighbours, and those that end in the key."""
+    place = bisect_left(keys, key)
+    last = key.rpartition("/")[2]
+    ending = [other for other in keys if last and other.endswith(last)]
+    return [*ending[:SHOWN_KEYS], *keys[max(0, place - 2) : place + 2]]
+
+
+def _add(example: Example, stage: str, records: list[Record], ingest: str) -> None:
+    if stage == "ingest":
+        example.ingested = next(iter(records), None)
+    elif stage == "duplicates" and records:
+        winner = parts.read_part(parts.part_uri(ingest, records[0]["winner_part"]))
+        example.duplicate_of = winner.of_row(records[0]["winner_row"])[0]["key"]
+    elif stage == "parse":
+        example.parsed = [record for record in records if record["source"] == "given"]
+    elif stage == "caption" and records:
+        example.generated = records[0]["caption"]
+    elif stage == "localize":
+        example.regions = [record for record in records if record["region"] is not None]
+    elif stage == "clean":
+        example.decisions = records
+
+
+def decided_examples(run: RunFolder) -> Iterator[tuple[Record, list[Record]]]:
+    """Give every living example of a finished run in order: ingest's row and clean's decisions."""
+    ingest, clean = (_folder(run, stage) for stage in ("ingest", "clean"))
+    for name, living in living_rows(run).items():
+        decided = parts.read_part(parts.part_uri(clean, name))
+        ingested = parts.read_part(parts.part_uri(ingest, name))
+        for example in ingested.records:
+            if living >> example["row"] & 1:
+                yield example, decided.of_row(example["row"])
+
+
+def _folder(run: RunFolder, stage: str) -> str:
+    generation = run.current(stage)
+    if generation is None:
+        raise ConfigError(f"{run.root}: the stage {stage} was not run yet")
+    return run.generation(stage, generation)
+
+
+def read_pixels(run: RunFolder, example: Example) -> Image:
+    """Decode the image of an example from its source.
+
+    Raises ConfigError if the example died at ingest or its source is not found from the working directory,
+    InputChangedError if the source is another one now, DataError if the image cannot be decoded.
+    """
+    if example.ingested is None:
+        raise ConfigError(f"{example.key} died at ingest: there is no image to draw")
+    config = RunConfig.model_validate(run.saved_config() or {})
+    source = find_sources(config).get(source_of(example.part))
+    if source is None:
+        raise InputChangedError(f"the source of {example.key} is gone since it was ingested")
+    (data,) = images.read_references([example.ingested["image"]], source.images)
+    images.check_unchanged(data, example.ingested)
+    return images.decode(data, config.ingest.max_pixels)

@@ -1,0 +1,191 @@
+"""Report tables, derived from the parts of a finished run and never from a runner's metrics.
+
+RUN/report/stages.parquet  a row a stage: what went in and out, what died of what, time, bytes, models
+RUN/report/tags.parquet    a row a tag: its sources, its verdicts by rule, its boxes and distances
+"""
+
+import json
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tagmill.pipeline.current import current_records
+from tagmill.pipeline.plan import CLUSTERS
+from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.tag_system.core import files
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import parquet, parts
+
+COUNTS = pa.map_(pa.string(), pa.int64())
+
+STAGES_SCHEMA = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("generation", pa.string(), nullable=False),
+        pa.field("version", pa.int32(), nullable=False),
+        pa.field("parts", pa.int64(), nullable=False),
+        pa.field("examples_in", pa.int64(), nullable=False),
+        pa.field("examples_out", pa.int64(), nullable=False),
+        pa.field("examples_dropped", pa.int64(), nullable=False),
+        pa.field("examples_dead", pa.int64(), nullable=False),
+        pa.field("captions_in", pa.int64(), nullable=False),
+        pa.field("captions_out", pa.int64(), nullable=False),
+        pa.field("captions_dead", pa.int64(), nullable=False),
+        pa.field("dropped", COUNTS, nullable=False),
+        pa.field("dead", COUNTS, nullable=False),
+        pa.field("seconds", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("meaning", pa.string(), nullable=False),
+        pa.field("libraries", pa.map_(pa.string(), pa.string()), nullable=False),
+    ]
+)
+"""`seconds` are summed over the parts, by what they were spent on, but for `wall`, the length of the stage's
+last job as the driver saw it; `dead` counts by unit and reason."""
+
+TAGS_SCHEMA = pa.schema(
+    [
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("given", pa.int64(), nullable=False),
+        pa.field("parsed", pa.int64(), nullable=False),
+        pa.field("generated", pa.int64(), nullable=False),
+        pa.field("tagger", pa.int64(), nullable=False),
+        pa.field("kept", pa.int64(), nullable=False),
+        pa.field("dropped", pa.int64(), nullable=False),
+        pa.field("uncertain", pa.int64(), nullable=False),
+        pa.field("rules", COUNTS, nullable=False),
+        pa.field("boxes", pa.int64(), nullable=False),
+        pa.field("k", pa.int32()),
+        pa.field("spread", pa.float32()),
+        pa.field("distance_quantiles", pa.list_(pa.float32())),
+    ]
+)
+"""`given`, `parsed`, `generated`, `tagger` count images of which the tag is a candidate by that source (the
+tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`; `distance_quantiles` are the
+0th, 1st, ... 100th percentile of the cluster table's distances."""
+
+BY = ("tag", "verdict", "rule")
+COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
+"""What decisions are counted by, and what is counted of them."""
+
+THREADS = 16
+
+
+def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
+    """Derive both tables from the current generations of a finished run."""
+    records = list(current_records(run))
+    stages = pa.Table.from_pylist([_stage_row(run, record) for record in records], STAGES_SCHEMA)
+    tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
+    for name, table in (("stages", stages), ("tags", tags)):
+        files.replace_bytes(run.path("report", f"{name}.parquet"), parquet.table_bytes(table))
+
+
+def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
+    folder = run.generation(record.stage, record.generation)
+    dropped: Counter[str] = Counter()
+    dead: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for part in record.parts.values():
+        dropped.update(part.counts.dropped)
+        dead.update({f"example/{reason}": count for reason, count in part.counts.dead.items()})
+        dead.update({f"caption/{reason}": count for reason, count in part.counts.dead_captions.items()})
+        for name, value in part.seconds.items():
+            seconds[name] += value
+    return {
+        "stage": record.stage,
+        "generation": record.generation,
+        "version": record.version,
+        "parts": len(record.parts),
+        **{f"examples_{what}": record.count("example", what) for what in ("in", "out", "dropped", "dead")},
+        **{f"captions_{what}": record.count("caption", what) for what in ("in", "out", "dead")},
+        "dropped": dict(dropped),
+        "dead": dict(dead),
+        "seconds": {**seconds, "wall": record.more.get("wall", 0.0)},
+        "bytes": files.folder_size(folder),
+        "meaning": json.dumps(record.meaning | {"config": record.settings}, sort_keys=True),
+        "libraries": record.libraries,
+    }
+
+
+def _tag_rows(
+    run: RunFolder, records: dict[str, StageRecord], vocabulary: Vocabulary
+) -> list[dict[str, Any]]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    floor = records["candidates"].settings["candidate_floor"]
+    for row in _tallied(run, records["clean"], floor).to_pylist():
+        counts = found[row["tag"]]
+        counts.update({name: row[name] for name in COUNTED})
+        counts[row["verdict"]] += row["images"]
+        counts[f"{row['verdict']}/{row['rule']}"] += row["images"]
+    clusters = _clusters(run, records.get("cluster"))
+    return [
+        _tag_row(tag.name, tag.kind, found[tag.name], clusters.get(tag.name, {}))
+        for tag in vocabulary
+        if tag.name in found
+    ]
+
+
+def _tallied(run: RunFolder, record: StageRecord, floor: float) -> pa.Table:
+    """Count the decisions of all parts by tag, verdict and rule, a few parts in memory at a time."""
+    folder = run.generation("clean", record.generation)
+    uris = [parts.part_uri(folder, name) for name in record.parts]
+    fields = [pa.field(name, pa.string()) for name in BY] + [pa.field(name, pa.int64()) for name in COUNTED]
+    total = pa.schema(fields).empty_table()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(uris), 4 * THREADS):
+            some = pool.map(lambda uri: _tally(uri, floor), uris[start : start + 4 * THREADS])
+            total = _summed(pa.concat_tables([total, *some]))
+    return total
+
+
+def _tally(uri: str, candidate_floor: float) -> pa.Table:
+    """Count the decisions of one part."""
+    columns = ["tag", "verdict", "rule", "given", "parsed", "generated", "tagger", "boxes"]
+    table = parts.read_part(uri, columns).table.replace_schema_metadata()
+    counts = {name: pc.greater(table[name], 0) for name in ("given", "parsed", "generated")}
+    counts["tagger"] = pc.fill_null(pc.greater_equal(table["tagger"], candidate_floor), False)
+    counts |= {"images": pa.array([1] * table.num_rows, pa.int64()), "boxes": table["boxes"]}
+    numbers = {name: pc.cast(counts[name], pa.int64()) for name in COUNTED}
+    return _summed(pa.table({name: table[name] for name in BY} | numbers))
+
+
+def _summed(table: pa.Table) -> pa.Table:
+    """Add up the counts of equal tag, verdict and rule."""
+    sums = table.group_by(list(BY), use_threads=False).aggregate([(name, "sum") for name in COUNTED])
+    return pa.table({name: sums[name] for name in BY} | {name: sums[f"{name}_sum"] for name in COUNTED})
+
+
+def _tag_row(tag: str, kind: str, counts: Counter[str], cluster: dict[str, Any]) -> dict[str, Any]:
+    plain = ("images", "given", "parsed", "generated", "tagger", "kept", "dropped", "uncertain", "boxes")
+    return {
+        "tag": tag,
+        "kind": kind,
+        **{name: counts[name] for name in plain},
+        "rules": {name: count for name, count in sorted(counts.items()) if "/" in name},
+        "k": cluster.get("k"),
+        "spread": cluster.get("spread"),
+        "distance_quantiles": cluster.get("distance_quantiles"),
+    }
+
+
+def _clusters(run: RunFolder, record: StageRecord | None) -> dict[str, dict[str, Any]]:
+    if record is None:
+        return {}
+    uri = files.join(run.generation("cluster", record.generation), CLUSTERS)
+    table = parquet.read_table(uri, ["tag", "k", "spread", "distances"])
+    rows = zip(table.drop_columns("distances").to_pylist(), table["distances"], strict=True)
+    return {row["tag"]: row | {"distance_quantiles": _percentiles(some.values)} for row, some in rows}
+
+
+def _percentiles(distances: pa.Array) -> list[float]:
+    """Give the 0th, 1st, ... 100th percentile of distances; none of none."""
+    if not len(distances):
+        return []
+    found: list[float] = np.quantile(distances.to_numpy(), np.linspace(0, 1, 101)).tolist()
+    return found

@@ -1,0 +1,77 @@
+"""Choosing the constants of a policy by a labelled dataset: the evidence of a run, judged again and again.
+
+Nothing is run: clean's parts hold all evidence, and `decide` is pure. Constants that were tuned on a dataset
+must be measured on another.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.evaluation import Score, Truth
+from tagmill.pipeline.study.example import decided_examples
+from tagmill.tag_system.decisions import Evidence, Policy, decide
+
+EVIDENCE = tuple(field.name for field in fields(Evidence))
+
+Grid = Mapping[str, Sequence[Any]]
+"""Values to try by constant, as `adaptive.weak_box`."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Candidates of one kind with the truth about each, and how many true tags are no candidates."""
+
+    evidence: list[Evidence]
+    true: list[bool]
+    missed: int
+
+    def score(self, policy: Policy) -> Score:
+        """Count what the policy keeps against the truth."""
+        kept = [decide(evidence, policy).verdict == "kept" for evidence in self.evidence]
+        right = sum(k and t for k, t in zip(kept, self.true, strict=True))
+        return Score(right, sum(kept) - right, self.missed + sum(self.true) - right)
+
+
+def labelled(run: RunFolder, truth: Truth, kind: str) -> Labelled:
+    """Collect the candidates of a kind from a finished run, but for tags that the truth does not know."""
+    evidence, true, missed = [], [], 0
+    for example, decisions in decided_examples(run):
+        tags = {tag for tag in truth.of(example) if truth.kinds[tag] == kind}
+        for record in decisions:
+            if truth.kinds.get(record["tag"]) == kind:
+                evidence.append(Evidence(**{name: record[name] for name in EVIDENCE}))
+                true.append(record["tag"] in tags)
+        missed += len(tags - {record["tag"] for record in decisions})
+    return Labelled(evidence, true, missed)
+
+
+def tune(
+    data: Labelled, start: Policy, grid: Grid, goal: Callable[[Score], float], rounds: int = 3
+) -> tuple[Policy, float]:
+    """Better one constant after the other, as long as any helps; returns the policy and what it reaches.
+
+    Raises ValueError for a constant that no policy has.
+    """
+    best, reached = start, goal(data.score(start))
+    for _ in range(rounds):
+        before = reached
+        for name, values in grid.items():
+            for policy in _variants(best, name, values):
+                found = goal(data.score(policy))
+                if found > reached:
+                    best, reached = policy, found
+        if reached == before:
+            break
+    return best, reached
+
+
+def _variants(policy: Policy, name: str, values: Sequence[Any]) -> Iterator[Policy]:
+    section, _, constant = name.rpartition(".")
+    rules = getattr(policy, section) if section else policy
+    if constant not in type(rules).model_fields:
+        raise ValueError(f"a policy has no constant {name}")
+    for value in values:
+        changed = rules.model_copy(update={constant: value})
+        yield policy.model_copy(update={section: changed}) if section else changed

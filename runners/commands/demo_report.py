@@ -1,0 +1,167 @@
+"""What the demo prints when its run is made: scores against the truth, and what to look at next."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.evaluation import STEPS, StepScores, Truth, by_kind, evaluate, read_truth
+from tagmill.pipeline.study.example import decided_examples, find_example
+from tagmill.runners.commands.example_view import draw
+from tagmill.tag_system.core import files
+from tagmill.transforms import parquet
+
+AFTER = {"parse": "captions alone", "tag": "and the tagger", "clean": "cleaned"}
+
+SHOWN_TAGS = 5
+
+MOST_DROPPED = (
+    "SELECT tag, kept, dropped - coalesce(rules['dropped/not_proposed'], 0) AS dropped "
+    f"FROM '{{path}}' ORDER BY 3 DESC, tag LIMIT {SHOWN_TAGS}"
+)
+
+
+def show(console: Console, run: RunFolder, config: str, truth_file: Path | None) -> None:
+    """Print the report of a finished run with this config file; without a truth nothing is scored."""
+    truth = read_truth(str(truth_file)) if truth_file else None
+    if truth:
+        _show_scores(console, run, truth)
+    key = choose_example(run, truth)
+    console.print("\n[bold]What to look at next[/bold]")
+    _show_dataset(console, run, key)
+    _show_tables(console, run)
+    if key:
+        _show_example(console, run, key)
+    console.print("\nWhat would another policy cost? No model runs again:")
+    _show_command(console, f"{command()} plan {config} --set clean.policy.rule=paper")
+
+
+def _show_scores(console: Console, run: RunFolder, truth: Truth) -> None:
+    scores = evaluate(run, truth.of, {tag: tag for tag in truth.kinds})
+    console.print("\n[bold]Tags against the truth[/bold]")
+    console.print(score_table(scores, truth))
+    unscored = scores["clean"].unscored
+    if unscored:
+        console.print(
+            f"{unscored} kept tags are not scored: the truth does not know them", style="dim", highlight=False
+        )
+
+
+def score_table(scores: dict[str, StepScores], truth: Truth) -> Table:
+    """Tabulate precision, recall and F1 after each step, by kind."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("after", "kind", "precision", "recall", "F1", "F1 by tag", "tags"):
+        table.add_column(column, justify="left" if column in ("after", "kind") else "right", no_wrap=True)
+    for step in STEPS:
+        kinds = by_kind(scores[step], truth.kinds)
+        for place, (kind, (score, macro)) in enumerate(kinds.items()):
+            numbers = [f"{number:.3f}" for number in (score.precision, score.recall, score.f1, macro)]
+            tags = str(score.right + score.wrong)
+            style = "bold" if kind == "all" else None
+            table.add_row(
+                AFTER[step] if not place else "", kind, *numbers, tags, style=style, end_section=kind == "all"
+            )
+    return table
+
+
+def choose_example(run: RunFolder, truth: Truth | None = None) -> str | None:
+    """Choose the example that shows most: a wrong tag that went and right ones that stayed, with boxes.
+
+    Returns its key; the first of equals, None if no example lives.
+    """
+    best: tuple[int, str] | None = None
+    for example, decisions in decided_examples(run):
+        true = truth.of(example) if truth else None
+        worth = _worth(decisions, true)
+        if best is None or worth > best[0]:
+            best = worth, example["key"]
+    return best[1] if best else None
+
+
+def _worth(decisions: Sequence[dict[str, Any]], true: set[str] | None) -> int:
+    """Weigh how much of the engine's work shows in one example."""
+    kept = [d for d in decisions if d["verdict"] == "kept"]
+    dropped = [d for d in decisions if d["verdict"] == "dropped" and d["rule"] != "not_proposed"]
+    worth = 4 * bool(kept and dropped)
+    worth += any(d["boxes"] for d in kept) + any(d["boxes"] for d in dropped)
+    worth += any(d["parsed"] for d in dropped) + any(not d["parsed"] for d in kept) + (2 <= len(kept) <= 5)
+    if true is not None:
+        worth += 4 * ({d["tag"] for d in kept} == true and not true & {d["tag"] for d in dropped})
+    return worth
+
+
+def _show_dataset(console: Console, run: RunFolder, key: str | None) -> None:
+    folder = run.generation("shards", run.current("shards") or "")
+    console.print(
+        "\nThe dataset: webdataset tars, an index of each, a manifest and a data card", highlight=False
+    )
+    console.print(f"  {_short(folder)}", highlight=False, markup=False)
+    found = _members(folder, key) if key else None
+    if found:
+        tar, member = found
+        console.print("One sample of it, with every tag's evidence:", highlight=False)
+        _show_command(console, f"tar -xOf {_short(tar)} {member} | python3 -m json.tool | less")
+
+
+def _members(folder: str, key: str) -> tuple[str, str] | None:
+    """Find the tar and the member that hold an example's JSON."""
+    for name in files.list_names(folder, ".index.parquet"):
+        rows = parquet.read_table(files.join(folder, name), ["key", "member"]).to_pylist()
+        for row in rows:
+            if row["key"] == key and row["member"].endswith(".json"):
+                return files.join(folder, name.removesuffix(".index.parquet") + ".tar"), row["member"]
+    return None
+
+
+def _show_tables(console: Console, run: RunFolder) -> None:
+    path = run.path("report", "tags.parquet")
+    console.print("\nA table of all tags and one of all stages. Which tags did the cleaning drop most?")
+    _show_command(console, f'duckdb -c "{MOST_DROPPED.format(path=_short(path))}"')
+    table = Table(box=None, header_style="dim")
+    for column in ("tag", "kept", "dropped"):
+        table.add_column(column, justify="left" if column == "tag" else "right")
+    for row in most_dropped(path):
+        table.add_row(*map(str, row))
+    console.print(Padding(table, (0, 0, 0, 1), expand=False))
+
+
+def most_dropped(path: str) -> list[tuple[str, int, int]]:
+    """Answer `MOST_DROPPED` without DuckDB."""
+    rows = parquet.read_table(path, ["tag", "kept", "dropped", "rules"]).to_pylist()
+    found = [
+        (row["tag"], row["kept"], row["dropped"] - dict(row["rules"]).get("dropped/not_proposed", 0))
+        for row in rows
+    ]
+    return sorted(found, key=lambda row: (-row[2], row[0]))[:SHOWN_TAGS]
+
+
+def _show_example(console: Console, run: RunFolder, key: str) -> None:
+    picture = run.path("report", "example.png")
+    draw(run, find_example(run, key), picture)
+    console.print("\nWhy does an image have its tags, and why did others go? This one is drawn already:")
+    console.print(f"  {_short(picture)}", highlight=False, markup=False)
+    _show_command(console, f"{command()} inspect {_short(run.root)} {key} --output {_short(picture)}")
+
+
+def _show_command(console: Console, line: str) -> None:
+    console.print(f"  {line}", style="cyan", highlight=False, markup=False)
+
+
+def command() -> str:
+    """Say how this program was called, so that what is printed can be pasted."""
+    called = os.path.abspath(sys.argv[0])
+    is_on_path = shutil.which("tagmill") == called
+    return "tagmill" if is_on_path or os.path.basename(called) != "tagmill" else _short(called)
+
+
+def _short(path: str) -> str:
+    """Write a path relative to the working directory, if it lies below it."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

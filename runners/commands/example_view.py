@@ -1,0 +1,144 @@
+"""Shows one example of a run: why each of its tags was kept or dropped, as a table and as a picture."""
+
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.example import Example, find_example, read_pixels
+from tagmill.pipeline.study.picture import draw_example
+from tagmill.tag_system.core.errors import ConfigError, DataError
+
+TABLE_WIDTH = 200
+
+STYLES = {"kept": "green", "uncertain": "yellow", "dropped": "red"}
+
+COLUMNS = (
+    "tag",
+    "kind",
+    "verdict",
+    "rule",
+    "basis",
+    "sources",
+    "tagger",
+    "box",
+    "own tag",
+    "other tag",
+    "rank",
+)
+EXPLAINED = (
+    "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own "
+    "tag, other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look "
+    "more typical"
+)
+
+
+def show_example(console: Console, run: RunFolder, key: str, output: str | None) -> None:
+    """Print what a run knows of an example, and draw it if a file is named.
+
+    Raises ConfigError for an unknown key, an example without an image, and a file that cannot be written.
+    """
+    example = find_example(run, key)
+    console.print(f"{example.key}: part {example.part}, row {example.row}", markup=False, highlight=False)
+    _print_captions(console, example)
+    for letter in example.dead:
+        if letter["unit"] == "example":
+            said = f"dead at {letter['stage']}: {letter['reason']}, {letter['detail']}"
+            console.print(shown(said), style="red", markup=False, highlight=False)
+    if example.duplicate_of:
+        console.print(f"dropped: {example.duplicate_of} is the same", markup=False, highlight=False)
+    elif example.dropped:
+        console.print(f"dropped by {shown(example.dropped)}", markup=False, highlight=False)
+    if example.decisions:
+        # Whatever is narrower, a pipe above all, wraps the lines itself; a cell cut short would be lost.
+        console.width = max(console.width, TABLE_WIDTH)
+        console.print(decision_table(example))
+        console.print(EXPLAINED, style="dim", highlight=False)
+    elif not example.dead and not example.dropped:
+        console.print("no tags: nothing proposed one, or the stage clean was not run yet", highlight=False)
+    if output is not None:
+        draw(run, example, output)
+        console.print(f"drawn: {output}", markup=False, highlight=False)
+
+
+def draw(run: RunFolder, example: Example, output: str) -> None:
+    """Draw an example into a file whose extension says the format. Raises ConfigError if that fails."""
+    try:
+        picture = draw_example(example, read_pixels(run, example))
+    except DataError as error:
+        raise ConfigError(f"{example.key} cannot be drawn: {error}") from error
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(output)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {output} ({error}); name a .png file that can be written") from error
+
+
+def _print_captions(console: Console, example: Example) -> None:
+    died = {letter["caption_index"]: letter for letter in example.dead if letter["unit"] == "caption"}
+    mentions = {record["caption_index"]: record["mentions"] for record in example.parsed}
+    for index, caption in enumerate(example.ingested["captions"] if example.ingested else []):
+        if index in died and caption is None:
+            said = shown(f"dead letter: {died[index]['reason']}, {died[index]['detail']}")
+            console.print(f"caption {index}: {said}", style="red", markup=False, highlight=False)
+            continue
+        text = Text(f"caption {index}: ") + _underlined(caption, mentions.get(index, []))
+        console.print(text, highlight=False)
+    if example.generated is not None:
+        console.print(f"generated: {shown(example.generated)}", markup=False, highlight=False)
+
+
+def shown(text: str) -> str:
+    """Put a mark in the place of each character that would steer a terminal: captions come from anywhere.
+
+    The places of all other characters stay.
+    """
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(each) == "Cc" else each for each in text)
+
+
+def _underlined(caption: str, mentions: list[dict[str, Any]]) -> Text:
+    """Mark in a caption what the parser took for a tag."""
+    text = Text(shown(caption))
+    for mention in mentions:
+        text.stylize("underline", mention["start"], mention["end"])
+    return text
+
+
+def decision_table(example: Example) -> Table:
+    """Tabulate the decisions on an example's tags: kept, uncertain, dropped, and never proposed last."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS:
+        numeric = column in ("tagger", "box", "own tag", "other tag", "rank")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for verdict, style in STYLES.items():
+        for decision in example.decided(verdict):
+            table.add_row(*_cells(decision), style=style)
+    for decision in example.not_proposed():
+        table.add_row(*_cells(decision), style="dim")
+    return table
+
+
+def _cells(decision: dict[str, Any]) -> list[str]:
+    sources = [f"{name} {decision[name]}" for name in ("given", "parsed", "generated") if decision[name]]
+    other = _number(decision["other_score"])
+    return [
+        decision["tag"],
+        decision["kind"],
+        decision["verdict"],
+        decision["rule"],
+        decision["basis"],
+        ", ".join(sources) or "tagger",
+        _number(decision["tagger"]),
+        _number(decision["box_score"]) or ("none" if decision["asked"] else ""),
+        _number(decision["own_score"]),
+        f"{other} {decision['other_tag']}" if other else "",
+        _number(decision["distance_rank"]),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

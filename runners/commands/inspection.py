@@ -1,0 +1,168 @@
+"""What the commands that look at a run print: plan, status, verify, gc."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.current import current_records
+from tagmill.pipeline.garbage import garbage
+from tagmill.pipeline.lease import Lease, read_lease
+from tagmill.pipeline.plan import StagePlan
+from tagmill.pipeline.records import StageRecord, content_digest, root_digest
+from tagmill.pipeline.run import Driver
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.verify import verify
+from tagmill.runners.commands.console import UNITS
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
+
+SHOWN_REASONS = 5
+
+
+def show_plan(console: Console, config: str, overrides: list[str], *, accept_changes: bool) -> None:
+    """Print, for each stage, what a run would make and why."""
+    driver = Driver(load_config(config, overrides), accept_changes=accept_changes)
+    total = 0
+    for plan in driver.plan():
+        total += not plan.is_whole
+        unit = UNITS.get(plan.stage.name, "parts")
+        changes = _config_changes(driver, plan)
+        if plan.unknown:
+            console.print(
+                f"{plan.stage.name}: all or some of its {unit}, as its inputs are made", highlight=False
+            )
+        elif plan.is_whole:
+            console.print(f"{plan.stage.name}: up to date, {driver.extent(plan)[1]} {unit}", highlight=False)
+        else:
+            console.print(f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}", highlight=False)
+        for change in changes:
+            console.print(f"  {change}", highlight=False, markup=False)
+        if plan.tasks and not changes:
+            _show_reasons(console, plan.reasons)
+    console.print("nothing to do" if not total else "`tagmill run` makes it", highlight=False)
+
+
+def _to_do(plan: StagePlan, unit: str) -> Iterator[str]:
+    if plan.tasks:
+        yield f"make {len(plan.tasks)} of {len(plan.done) + len(plan.tasks)} {unit}"
+    if plan.adopted:
+        size = sum(adoption.bytes for adoption in plan.adopted.values())
+        yield f"take {len(plan.adopted)} {unit} over from other settings, {size:,} bytes"
+    if plan.unfinished and not plan.tasks:
+        yield "write the manifest anew"
+
+
+def _show_reasons(console: Console, reasons: list[str]) -> None:
+    for reason in reasons[:SHOWN_REASONS]:
+        console.print(f"  {reason}", highlight=False, markup=False)
+    if len(reasons) > SHOWN_REASONS:
+        console.print(f"  and {len(reasons) - SHOWN_REASONS} more", highlight=False)
+
+
+def _config_changes(driver: Driver, plan: StagePlan) -> list[str]:
+    """Say which settings differ from those of the stage's current generation."""
+    name = plan.stage.name
+    current = driver.run_folder.current(name)
+    if current is None or current == plan.generation:
+        return []
+    record = driver.run_folder.read_record(name, current)
+    if record is None:
+        return []
+    was, now = _said(record.meaning, record.version), _said(plan.stage.meaning, plan.stage.version)
+    shown = [flatten(record.settings) | was, flatten(plan.stage.settings) | now]
+    changes = [
+        f"{key} {_shown(shown[0].get(key))} -> {_shown(shown[1].get(key))}"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key)
+    ]
+    return changes or ["the settings of an earlier stage changed"]
+
+
+def _said(meaning: dict[str, Any], version: int) -> dict[str, object]:
+    """Name what decides a stage's output: its keys as the config has them, and what else there is."""
+    others = {f"({name})": value for name, value in meaning.items() if name != "config"}
+    return flatten(meaning["config"]) | flatten(others | {"(version)": version})
+
+
+def _shown(value: object) -> str:
+    """Write a setting as a config file has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def flatten(value: object, prefix: str = "") -> dict[str, object]:
+    """Turn nested settings into dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: dict[str, object] = {}
+    for key, item in value.items():
+        found |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def show_status(console: Console, folder: str) -> None:
+    """Print a table of the stages: current generation, parts, examples, dead letters."""
+    run = open_run(folder)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
+        table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
+    records = list(current_records(run))
+    for record in records:
+        counts = [str(record.count("example", what)) for what in ("in", "out", "dropped")]
+        table.add_row(record.stage, record.generation, str(len(record.parts)), *counts, _dead(record))
+    console.print(table)
+    lease = read_lease(run.path("lease.json"))
+    driver = f"process {lease['pid']} on {lease['host']}" if lease else "nobody"
+    console.print(f"driven by {driver}", highlight=False)
+    console.print(f"digest of its bytes:   {root_digest(records)}", highlight=False)
+    console.print(f"digest of its content: {content_digest(records)} (equal for equal runs)", highlight=False)
+
+
+def _dead(record: StageRecord) -> str:
+    examples, captions = record.count("example", "dead"), record.count("caption", "dead")
+    return f"{examples} examples, {captions} captions" if captions else str(examples)
+
+
+def open_run(folder: str) -> RunFolder:
+    """Open a run's folder. Raises ConfigError if it is none."""
+    run = RunFolder(folder)
+    if not files.exists(run.path("run.yaml")):
+        raise ConfigError(f"{folder} is not a run folder: it has no run.yaml")
+    run.saved_config()
+    return run
+
+
+def show_verify(console: Console, folder: str) -> None:
+    """Check a run and print what is wrong. Raises DamageError if anything is."""
+    damaged = 0
+    for stage, checked, problems in verify(open_run(folder)):
+        console.print(f"{stage}: {checked} checked, {len(problems)} damaged", highlight=False)
+        for problem in problems:
+            console.print(f"  {problem}", highlight=False, markup=False)
+        damaged += len(problems)
+    if damaged:
+        raise DamageError(f"{damaged} damaged; remove the damaged files and run again to make them anew")
+
+
+def show_gc(console: Console, folder: str, *, dry_run: bool) -> None:
+    """Remove garbage, under the run's lease, and print what went."""
+    run = open_run(folder)
+    if dry_run:
+        _collect(console, run, remove=False)
+        return
+    with Lease(run.path("lease.json")):
+        _collect(console, run, remove=True)
+
+
+def _collect(console: Console, run: RunFolder, *, remove: bool) -> None:
+    total = 0
+    for path, size in garbage(run):
+        total += size
+        said = f"{'removed' if remove else 'would remove'} {path}: {size:,} bytes"
+        console.print(said, highlight=False, markup=False)
+        if remove:
+            files.remove(path)
+    console.print(f"{total:,} bytes in all", highlight=False)

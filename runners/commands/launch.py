@@ -1,0 +1,91 @@
+"""Launches runs: picks the engine, holds the lease, shows progress."""
+
+from dataclasses import dataclass
+from typing import get_args
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from rich.console import Console
+
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.job import Engine
+from tagmill.pipeline.lease import Lease
+from tagmill.pipeline.run import Driver
+from tagmill.pipeline.study.report import write_report
+from tagmill.runners.beam_flags import parse_flags
+from tagmill.runners.commands.console import ConsoleProgress, LogFormat
+from tagmill.runners.commands.job_view import show_jobs
+from tagmill.runners.local import LocalEngine
+from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    config: str
+    overrides: list[str]
+    runner: str
+    workers: int
+    hints: list[str]
+    accept_changes: bool
+    log_format: LogFormat
+    beam_flags: list[str]
+
+
+def log_format(value: str) -> LogFormat:
+    """Check a log format. Raises ConfigError."""
+    for known in get_args(LogFormat):
+        if value == known:
+            return known
+    raise ConfigError(f"--log-format {value}: use one of {', '.join(get_args(LogFormat))}")
+
+
+def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
+    """Make a run whole, or show the jobs that would."""
+    options = parse_flags(request.beam_flags)
+    engine = _engine(request, options, console)
+    config = load_config(request.config, request.overrides)
+    if isinstance(engine, RemoteEngine) and files.is_local(config.run):
+        # Workers may have been started in another folder.
+        config = config.model_copy(update={"run": files.filesystem(config.run)[1]})
+    driver = Driver(config, accept_changes=request.accept_changes)
+    missing = what_is_missing(request.runner.lower())
+    if dry_run:
+        show_jobs(console, driver, engine)
+        if missing:
+            console.print(missing, markup=False)
+        return
+    if missing:
+        raise ConfigError(missing)
+    if request.runner.lower() == "dataflow" and files.is_local(config.run):
+        raise ConfigError(
+            f"--runner dataflow: its workers cannot reach {config.run} on this machine; set `run` to a "
+            "folder of an object store, such as gs://BUCKET/FOLDER"
+        )
+    with Lease(driver.run_folder.path("lease.json")) as lease:
+        names = [stage.name for stage in driver.stages]
+        with ConsoleProgress(console, request.log_format, names) as progress:
+            driver.run(engine, progress, lease)
+        write_report(driver.run_folder, driver.vocabulary)
+
+
+def _engine(request: Request, options: PipelineOptions, console: Console) -> Engine:
+    name = request.runner.lower()
+    if name == "daskrunner":
+        raise ConfigError("--runner DaskRunner: it loses data in silence in Beam 2.77; use local or portable")
+    if name == "directrunner":
+        console.print("DirectRunner first tries to download a binary; running on the local runner instead")
+        name = "local"
+    if name == "local":
+        if request.hints:
+            raise ConfigError("--hint is for runners off this machine; the local one takes what is here")
+        return LocalEngine(request.workers, options)
+    if name not in BEAM_RUNNERS:
+        raise ConfigError(f"--runner {request.runner}: use local, {' or '.join(BEAM_RUNNERS)}")
+    if request.workers != 1:
+        raise ConfigError(
+            "--workers is for the local runner; give the other runners their own flags after --"
+        )
+    return RemoteEngine(name, options, parse_hints(request.hints))

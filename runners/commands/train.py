@@ -1,0 +1,152 @@
+"""`tagmill train`: RAM, RAM++ or Tag2Text on the shards of runs; under torchrun on many devices."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from tagmill.tag_system.core.config import read_config
+
+if TYPE_CHECKING:
+    from tagmill.models.training.recipe import Recipe
+    from tagmill.models.training.train import Report
+
+STOPPED = 143
+"""Exit code of a training that was asked to end and has saved: that of SIGTERM."""
+
+EVERY = 10
+"""Steps between two lines where there is no terminal."""
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file that describes the training")],
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="override a key of the config: engine.clip_norm=1")
+    ] = None,
+) -> int:
+    """Train a tagger on shards; on N devices: torchrun --nproc-per-node N -m tagmill.runners.cli train ..."""
+    recipe = read_recipe(config, overrides or [])
+    from tagmill.models.training import checkpoint
+    from tagmill.models.training.place import take_place
+    from tagmill.models.training.train import Trainer
+
+    console = Console(soft_wrap=True)
+    with ExitStack() as stack:
+        place = stack.enter_context(take_place(recipe.engine.device))
+        asked = stack.enter_context(_asked_to_stop())
+        if place.first:
+            stack.enter_context(checkpoint.locked(Path(recipe.out)))
+            _lay_decisions(recipe, console, resume=resume)
+        place.wait()
+        shown = _Shown(console) if place.first else None
+        trainer = Trainer(
+            recipe,
+            place,
+            resume=resume,
+            stop=lambda: bool(asked),
+            watch=shown or (lambda report: None),
+            say=lambda line: _say(console, line) if place.first else None,
+        )
+        with shown or _nothing():
+            finished = trainer.run()
+        if place.first:
+            _say(console, f"{'done' if finished else 'stopped'}: {recipe.out}/last is step {trainer.step}")
+            if not finished:
+                _say(console, "go on by the same command with --resume")
+    return 0 if finished else STOPPED
+
+
+def read_recipe(path: str, overrides: list[str]) -> "Recipe":
+    """Read a config file. Raises ConfigError, in one line for each thing that is wrong."""
+    from tagmill.models.training.recipe import Recipe
+
+    return read_config(path, overrides, Recipe)
+
+
+def _lay_decisions(recipe: "Recipe", console: Console, *, resume: bool) -> None:
+    """Copy the decisions of another run, if the recipe names one; who goes on keeps those of the start."""
+    from tagmill.models.training import checkpoint, parts
+    from tagmill.pipeline.run_folder import RunFolder
+    from tagmill.pipeline.study.overlay import lay_decisions
+
+    out = Path(recipe.out)
+    if recipe.data.decisions is None or resume or checkpoint.exists(out):
+        return
+    about = lay_decisions(RunFolder(recipe.data.decisions), out / parts.DECISIONS)
+    _say(
+        console,
+        f"decisions of {about['run']} (clean/{about['generation']}) on {about['examples']:,} examples "
+        "go before those of the shards",
+    )
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Note the first SIGTERM or SIGINT, for the loop to end at its next step; a second one ends at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {
+        number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+class _Shown:
+    """Shows the reports: a bar on a terminal, else a line every so many steps."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (BarColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._task: Any = None
+
+    def __enter__(self) -> "_Shown":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, report: "Report") -> None:
+        line = (
+            f"step {report.step}/{report.steps}  epoch {report.epoch + 1}  "
+            f"loss {report.figures['total']:.4g}  "
+            f"rate {report.figures['rate']:.2g}  {report.images_per_second:.1f} images/s  "
+            f"{timedelta(seconds=round(report.seconds_left))} left"
+        )
+        if self._bar is None:
+            if report.step % EVERY == 0 or report.step == report.steps:
+                _say(self._console, line)
+            return
+        if self._task is None:
+            self._task = self._bar.add_task(line, total=report.steps)
+        self._bar.update(self._task, completed=report.step, total=report.steps, description=line)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False)
+    sys.stdout.flush()

@@ -1,0 +1,261 @@
+"""Files anywhere fsspec reaches: whole reads, ranges, and commits that never overwrite.
+
+Uris are local paths or fsspec urls. A commit is create-if-absent: of two writers one wins and the other
+learns it, so a late attempt of an old job cannot replace what the run already built on.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tagmill.tag_system.core.errors import ConfigError
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+"""What a file system says that has no hard links, or none from there or no more of this file."""
+
+TEMPORARY = ".tmp-"
+"""Prefix of names that are not committed yet; readers and listings pass over them."""
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """Find the file system of `uri` and the path in it. Raises ConfigError if nothing here can open it."""
+    try:
+        # Other processes write: with a remembered listing, what they made would not be there.
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{uri} cannot be opened: {error}; fsspec needs a package for it") from error
+
+
+def join(folder: str, *names: str) -> str:
+    """Join names to a folder's uri with slashes."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether `uri` is on this machine's own file system."""
+    return isinstance(filesystem(uri)[0], LocalFileSystem)
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as stream:
+        yield stream
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    data: bytes = fs.cat_file(path)
+    return data
+
+
+def read_tail(uri: str, count: int) -> tuple[int, bytes]:
+    """Tell a file's size and read its last `count` bytes, or all of it. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    size = int(fs.info(path)["size"])
+    return size, bytes(fs.cat_file(path, start=max(0, size - count), end=size))
+
+
+def sha256(uri: str) -> str:
+    """Hash a file's bytes: hexadecimal. Raises FileNotFoundError."""
+    with open_read(uri) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's file
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def is_folder(uri: str) -> bool:
+    """Tell whether `uri` is a folder."""
+    fs, path = filesystem(uri)
+    return bool(fs.isdir(path))
+
+
+def size_and_stamp(uri: str) -> tuple[int, str]:
+    """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime)."""
+    fs, path = filesystem(uri)
+    info = fs.info(path)
+    return int(info["size"]), stamp_of(info)
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """Take what changes when a file is rewritten out of what its file system says of it."""
+    return str(info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created"))
+
+
+def list_names(folder: str, suffix: str = "") -> list[str]:
+    """List the sorted names of committed files in a folder; an absent folder is empty."""
+    fs, path = filesystem(folder)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    names = (entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+    return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMPORARY))
+
+
+def temporaries(folder: str) -> list[str]:
+    """List the sorted uris of files in a folder that were never committed: their writers were killed."""
+    fs, path = filesystem(folder)
+    found = (path.rsplit("/", 1)[-1] for path in (fs.ls(path, detail=False) if fs.exists(path) else ()))
+    return sorted(join(folder, name) for name in found if name.startswith(TEMPORARY))
+
+
+def list_sizes(folder: str) -> dict[str, int]:
+    """Tell the sizes of the files in a folder, by name. Raises FileNotFoundError."""
+    fs, path = filesystem(folder)
+    return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in fs.ls(path, detail=True)}
+
+
+def list_folders(folder: str) -> list[str]:
+    """List the sorted names of the folders in a folder; an absent folder is empty."""
+    fs, path = filesystem(folder)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+
+def expand(pattern: str) -> list[str]:
+    """List the sorted uris that match a glob pattern, or the one file of that name."""
+    fs, path = filesystem(pattern)
+    found = [path] if fs.exists(path) else []
+    if fsspec.core.has_magic(path):
+        entries = fs.glob(path, detail=True).items()
+        found = [name for name, entry in entries if _is_file(fs, entry) and not _is_hidden(name)]
+    return sorted(name if is_local(pattern) else fs.unstrip_protocol(name) for name in found)
+
+
+def _is_file(fs: Any, entry: Mapping[str, Any]) -> bool:
+    """Tell whether a listed name is a file; a link is one unless it leads to a folder."""
+    return bool(entry["type"] == "file" or (entry.get("islink") and not fs.isdir(entry["name"])))
+
+
+def _is_hidden(path: str) -> bool:
+    """Tell whether a wildcard passes over a file: temporaries, macOS's `._` twins and the like."""
+    return path.rsplit("/", 1)[-1].startswith(".")
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Commit `data` as a new file; False if the file was there already, which is left as it is."""
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    with local_scratch(path) as scratch:
+        scratch.write_bytes(data)
+        return _link(scratch, path)
+
+
+def create_from(uri: str, local_path: Path) -> bool:
+    """Commit the local file as a new file; False if the file was there already."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        return _link(local_path, path)
+    try:
+        fs.put_file(str(local_path), path, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def local_scratch(target: str) -> Iterator[Path]:
+    """Give a new local file's path, beside `target` if that is local, and remove it at the end."""
+    local = is_local(target)
+    folder = Path(filesystem(target)[1]).parent if local else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _link(scratch: Path, path: str) -> bool:
+    os.chmod(scratch, 0o644)  # mkstemp's 0600 would hide the run from a colleague
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def adopt(source: str, target: str) -> int:
+    """Give a committed file a second name in the same store, without moving its bytes where that can be.
+
+    A hard link on one local file system, a copy by the store itself elsewhere. Returns how many bytes were
+    copied. Raises FileExistsError if the target is there. For the one driver of a run.
+    """
+    fs, path = filesystem(source)
+    destination = filesystem(target)[1]
+    if fs.exists(destination):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
+    if not isinstance(fs, LocalFileSystem):
+        fs.cp_file(path, destination)
+        return int(fs.info(path)["size"])
+    try:
+        os.link(path, destination)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with local_scratch(destination) as scratch:
+            shutil.copyfile(path, scratch)
+            os.chmod(scratch, 0o644)
+            os.rename(scratch, destination)
+        return os.path.getsize(destination)
+    return 0
+
+
+def replace_bytes(uri: str, data: bytes) -> None:
+    """Write a file whole, over an old one if need be. For the one driver of a run, not for workers."""
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    with local_scratch(path) as scratch:
+        scratch.write_bytes(data)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+
+
+def move(source: str, target: str) -> None:
+    """Move a file to another folder of the same file system. For the one driver of a run."""
+    fs, path = filesystem(source)
+    destination = filesystem(target)[1]
+    fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
+    fs.mv(path, destination)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a whole folder; nothing there is fine."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def folder_size(folder: str) -> int:
+    """Count the bytes of all files below a folder."""
+    fs, path = filesystem(folder)
+    return int(sum(fs.du(path, total=False).values())) if fs.exists(path) else 0
