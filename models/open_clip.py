@@ -184,7 +184,7 @@ class OpenClip:
             try:
                 config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"{file} is no config of open_clip ({error!r})") from error
+                raise ConfigError(f"{file} is not a config of open_clip ({error!r})") from error
         else:
             import open_clip
 

@@ -59,7 +59,9 @@ class Source:
         try:
             cached = huggingface_hub.try_to_load_from_cache(self._place, self._needs[0][0], revision=revision)
         except ValueError as error:
-            raise ConfigError(f"model {self._place!r} is no name of the Hugging Face hub: {error}") from error
+            raise ConfigError(
+                f"model {self._place!r} is not a name on the Hugging Face hub: {error}"
+            ) from error
         missing = [" or ".join(need) for need in self._needs]
         if isinstance(cached, str):
             revision = Path(cached).parent.name
@@ -74,7 +76,7 @@ class Source:
             )
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"model {self._place!r} is no local folder, the cache of the Hugging Face hub has no "
+                f"model {self._place!r} is not a local folder, the cache of the Hugging Face hub has no "
                 f"{', no '.join(missing)} of it, and it cannot be downloaded ({type(error).__name__}); "
                 "give the path of a folder that has it"
             ) from error
@@ -139,7 +141,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """Resolve "auto" to "cuda" or "cpu". Raises ConfigError for any other name that is no device here."""
+    """Resolve "auto" to "cuda" or "cpu". Raises ConfigError for any other name that is not a device here."""
     import torch
 
     if device == "auto":

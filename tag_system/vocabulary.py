@@ -179,7 +179,7 @@ def _threshold(cell: str, place: str) -> float | None:
     except ValueError:
         value = -1.0
     if value is not None and not 0 <= value <= 1:
-        raise ConfigError(f"{place}: the threshold {cell!r} is no number from 0 to 1")
+        raise ConfigError(f"{place}: the threshold {cell!r} is not a number from 0 to 1")
     return value
 
 

@@ -28,7 +28,7 @@ def check_boxes(found: Boxes, names: int) -> None:
     if np.shape(found.tags) != (count,) or np.size(found.boxes) != 4 * count:
         raise ValueError(f"the model gave {count} scores for other numbers of boxes or names")
     if np.isnan(found.boxes).any():
-        raise ValueError("the model gave a box with a side that is no number")
+        raise ValueError("the model gave a box with a side that is not a number")
     if not ((found.tags >= 0) & (found.tags < names)).all():
         raise ValueError(f"the model gave a box to a name that is not among the {names} of the prompt")
 

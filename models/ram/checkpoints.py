@@ -101,11 +101,11 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"cannot read the checkpoint {path}: {first or type(error).__name__}") from error
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
-        raise ConfigError(f"{path} is no checkpoint of RAM: it has no weights under 'model'")
+        raise ConfigError(f"{path} is not a checkpoint of RAM: it has no weights under 'model'")
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ConfigError(
-                f"{path} is no checkpoint of RAM: {key!r} under 'model' is no tensor with a name"
+                f"{path} is not a checkpoint of RAM: {key!r} under 'model' is not a tensor with a name"
             )
     return dict(weights)
 

@@ -148,7 +148,7 @@ def read(folder: Path) -> RamConfig:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path} is no config of a RAM model: {explain(error)}") from error
+        raise ConfigError(f"{path} is not the config of a RAM model: {explain(error)}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -82,7 +82,7 @@ def save(labels: Labels, path: Path) -> None:
 
 
 def load(path: Path) -> Labels:
-    """Read what `save` wrote. Raises ConfigError for anything else, and for rows that are no unit vectors."""
+    """Read what `save` wrote. Raises ConfigError for anything else, and for rows of another length."""
     try:
         with safe_open(path, "pt") as stored:
             said, embeddings = stored.metadata() or {}, stored.get_tensor("label_embed")
@@ -103,7 +103,7 @@ def load(path: Path) -> Labels:
 def _names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("its classes are no list of names")
+        raise ValueError("its classes are not a list of names")
     return tuple(names)
 
 

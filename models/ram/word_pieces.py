@@ -46,10 +46,10 @@ class WordPieces:
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is no vocabulary of BERT: it is not text in UTF-8") from error
+            raise ConfigError(f"{path} is not a vocabulary of BERT: it is not text in UTF-8") from error
         pieces = {line.rstrip("\n"): i for i, line in enumerate(lines)}
         if missing := [piece for piece in SPECIAL if piece not in pieces]:
-            raise ConfigError(f"{path} is no vocabulary of BERT: it has no {', '.join(missing)}")
+            raise ConfigError(f"{path} is not a vocabulary of BERT: it has no {', '.join(missing)}")
         self._tokenizer: Any = BertWordPieceTokenizer(vocab=pieces, lowercase=True)
         self._tokenizer.add_special_tokens(["[DEC]", "[ENC]"])
         self.caption_start, self.tags_start = len(lines), len(lines) + 1

@@ -82,7 +82,8 @@ def columns(tags: Sequence[str], config: RamConfig) -> list[int]:
     missing = [tag for tag, places in zip(tags, found, strict=True) if not places]
     if missing:
         raise ConfigError(
-            f"{len(missing)} of the {len(tags)} tags are no classes of the model ({', '.join(missing[:3])}): "
+            f"{len(missing)} of the {len(tags)} tags are not classes of the model "
+            f"({', '.join(missing[:3])}): "
             "name their label embeddings by --embeddings"
         )
     twice = [tag for tag, places in zip(tags, found, strict=True) if len(places) > 1]

@@ -73,8 +73,8 @@ def read_manifest(folder: str) -> Manifest:
         text = files.read_bytes(files.join(folder, contract.MANIFEST))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
-            f"{folder} has no {contract.MANIFEST}, so it is no whole dataset: give the folder that the stage "
-            "shards wrote, RUN/shards/GENERATION, or finish that run"
+            f"{folder} has no {contract.MANIFEST}, so it is not a whole dataset: give the folder that the "
+            "stage shards wrote, RUN/shards/GENERATION, or finish that run"
         ) from error
     return contract.parse_manifest(text, folder)
 

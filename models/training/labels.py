@@ -89,7 +89,7 @@ def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:
         table = pq.read_table(path, columns=["key", "tags", *["kinds"] * kinds_too])
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(
-            f"{path} is no truth in Parquet with the columns key and tags: {str(error).splitlines()[0]}"
+            f"{path} is not a truth in Parquet with the columns key and tags: {str(error).splitlines()[0]}"
         ) from error
     places: dict[str, list[int]] = {}
     for place, known in enumerate(names):
@@ -136,7 +136,7 @@ def _rows(path: Path, table: pa.Table) -> Iterator[tuple[str, list[str], list[st
     for number, row in enumerate(table.to_pylist(), 1):
         key, tags, kinds = row["key"], row["tags"], row.get("kinds", [])
         if not isinstance(key, str):
-            raise ConfigError(f"{path}: row {number} has the key {key!r}, which is no text")
+            raise ConfigError(f"{path}: row {number} has the key {key!r}, which is not text")
         if not _are_names(tags) or not _are_names(kinds):
             raise ConfigError(f"{path}: row {number}, {key}: tags and kinds should be lists of names")
         if "kinds" in row and len(kinds) != len(tags):

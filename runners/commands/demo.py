@@ -90,7 +90,7 @@ def show_demo(console: Console, demo: Demo, data: Path, models: Callable[[Path],
 
 def _check(demo: Demo, data: Path) -> None:
     if demo.photos is not None and not Path(demo.photos).is_dir():
-        raise ConfigError(f"{demo.photos} is no folder; give a folder of jpg, png or webp files")
+        raise ConfigError(f"{demo.photos} is not a folder; give a folder of jpg, png or webp files")
     missing = [piece for piece in PIECES if not any(data.glob(piece))]
     if missing:
         raise ConfigError(

@@ -154,7 +154,7 @@ class _Asker:
                 timeout=server.timeout,
             )
         except Exception as error:  # of the client's own library for addresses
-            raise ConfigError(f"--base-url {server.base_url!r} is no address: {error}") from error
+            raise ConfigError(f"--base-url {server.base_url!r} is not an address: {error}") from error
 
     def stop(self) -> None:
         """Ask nothing more."""

@@ -165,7 +165,7 @@ def test_weights_that_are_none_and_names_that_are_none_are_refused(tmp_path):
     (tmp_path / "weights.pt").write_text("no weights")
     with pytest.raises(ConfigError, match="cannot load CLIP model ViT-B-32"):
         OpenClip("ViT-B-32", pretrained=str(tmp_path / "weights.pt"), device="cpu").load()
-    with pytest.raises(ConfigError, match="'a/b/c' is no name of the Hugging Face hub"):
+    with pytest.raises(ConfigError, match="'a/b/c' is not a name on the Hugging Face hub"):
         OpenClip("hf-hub:a/b/c", device="cpu").load()
 
 

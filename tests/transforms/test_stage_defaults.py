@@ -130,7 +130,7 @@ def test_every_stage_is_found_with_its_own_config():
     assert stage_classes().keys() == set(STAGE_NAMES)
     configs = [config_of(stage) for stage in stage_classes().values()]
     assert len(set(configs)) == len(configs)
-    assert all(issubclass(config) for config in configs)
+    assert all(issubclass(config, Config) for config in configs)
 
 
 def test_the_snapshot_holds_what_is_nested_and_nothing_that_is_required():

@@ -61,8 +61,8 @@ class Anything:
     [
         ({"model": Anything()}, "cannot read the checkpoint"),
         ({"state_dict": {}}, "no weights under 'model'"),
-        ({"model": {"fc.bias": [1.0]}}, "'fc.bias' under 'model' is no tensor with a name"),
-        ({"model": {1: torch.zeros(1)}}, "1 under 'model' is no tensor with a name"),
+        ({"model": {"fc.bias": [1.0]}}, "'fc.bias' under 'model' is not a tensor with a name"),
+        ({"model": {1: torch.zeros(1)}}, "1 under 'model' is not a tensor with a name"),
         (b"no checkpoint", "cannot read the checkpoint"),
         (None, "cannot read the checkpoint"),
     ],

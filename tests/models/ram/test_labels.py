@@ -167,8 +167,8 @@ def test_a_row_of_zeros_is_refused(tmp_path):
     [
         (("one", "two"), unit(3), "embeddings of 3 x 16 are not those of 2 classes"),
         (("one",), unit(1)[0], "embeddings of 16 are not those of 1 classes"),
-        ((), unit(1), "its classes are no list of names"),
-        ((5,), unit(1), "its classes are no list of names"),
+        ((), unit(1), "its classes are not a list of names"),
+        ((5,), unit(1), "its classes are not a list of names"),
     ],
     ids=["rows", "vector", "no-class", "number"],
 )

@@ -57,7 +57,7 @@ def change(folder, **changes):
     [
         (lambda folder: (folder / "config.json").unlink(), r"has no config\.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"has no model\.safetensors"),
-        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is no config .*JSON"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is not the config .*JSON"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot read .*safetensors"),
         (lambda folder: change(folder, classes=["one"]), "weights do not fit|thresholds for 1 classes"),
         (lambda folder: change(folder, dimension=24), "weights do not fit the model: .*size mismatch"),

@@ -54,7 +54,7 @@ def test_classes_are_found_by_name_or_number():
     model = config("dog", "French fries", "train", "train")
     assert benchmarks.columns(["french-fries", "dog"], model) == [1, 0]
     assert benchmarks.columns(["3", "2"], model) == [3, 2]
-    with pytest.raises(ConfigError, match="1 of the 2 tags are no classes of the model \\(cat\\)"):
+    with pytest.raises(ConfigError, match="1 of the 2 tags are not classes of the model \\(cat\\)"):
         benchmarks.columns(["dog", "cat"], model)
     with pytest.raises(ConfigError, match="has 'train' more than once"):
         benchmarks.columns(["train"], model)

@@ -78,11 +78,11 @@ def test_a_truth_is_read_by_names_of_any_form(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"key": ["1"], "labels": [["cat"]]}, "no truth in Parquet with the columns key and tags"),
+        ({"key": ["1"], "labels": [["cat"]]}, "not a truth in Parquet with the columns key and tags"),
         ({"key": ["1"], "tags": [["cow"]]}, "no label that is a class of the model"),
         ({"key": ["1", "1"], "tags": [["cat"], []]}, "lists 1 twice: leave one row"),
-        ({"key": ["1", None], "tags": [["cat"], []]}, "row 2 has the key None, which is no text"),
-        ({"key": [1], "tags": [["cat"]]}, "row 1 has the key 1, which is no text"),
+        ({"key": ["1", None], "tags": [["cat"], []]}, "row 2 has the key None, which is not text"),
+        ({"key": [1], "tags": [["cat"]]}, "row 1 has the key 1, which is not text"),
         ({"key": ["a", "b"], "tags": [["cat"], None]}, "row 2, b: tags and kinds should be lists of names"),
         ({"key": ["a"], "tags": [["cat", None]]}, "row 1, a: tags and kinds"),
         ({"key": ["a"], "tags": [[1]]}, "row 1, a: tags and kinds"),
@@ -98,5 +98,5 @@ def test_a_file_that_is_no_truth_is_refused(tmp_path, columns, message):
         labels.read_truth(path, ["cat"], str)
     assert "\n" not in str(raised.value)
     (tmp_path / "text").write_text("key,tags")
-    with pytest.raises(ConfigError, match="no truth in Parquet"):
+    with pytest.raises(ConfigError, match="not a truth in Parquet"):
         labels.read_truth(tmp_path / "text", ["cat"], str)

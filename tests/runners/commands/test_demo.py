@@ -156,7 +156,7 @@ def test_folders_that_would_do_harm_are_refused(data, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.yaml").write_text("{}")
     for photos, run, said in (
-        (str(tmp_path / "none"), "run", "is no folder"),
+        (str(tmp_path / "none"), "run", "is not a folder"),
         (str(tmp_path / "mine"), "mine/run", "lies among the photographs"),
         (None, "other", "is the folder of another run"),
     ):

@@ -116,7 +116,7 @@ def test_a_folder_of_another_model_is_named(tmp_path):
         models.info(tmp_path / "none")
     (tmp_path / "config.json").write_text('{"model_type": "grounding-dino"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"is no config of a RAM model: encoder: Field required"):
+    with pytest.raises(ConfigError, match=r"is not the config of a RAM model: encoder: Field required"):
         models.info(tmp_path)
 
 

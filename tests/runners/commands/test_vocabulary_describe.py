@@ -204,7 +204,10 @@ def test_a_server_that_is_not_there_is_one_line(tags):
         ({"base_url": "http://127.0.0.1:9"}, "both --base-url and --model"),
         ({"model": "m"}, "both --base-url and --model"),
         ({"output": Path("out.txt")}, r"name a \.json file"),
-        ({"base_url": "http://localhost:80OO/v1", "model": "m"}, "'http://localhost:80OO/v1' is no address"),
+        (
+            {"base_url": "http://localhost:80OO/v1", "model": "m"},
+            "'http://localhost:80OO/v1' is not an address",
+        ),
     ],
     ids=["no-model", "no-server", "no-json", "no-port"],
 )
