@@ -5,12 +5,14 @@ import zlib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from commands import call, parts_of, start, tagmill
 from runs import drive, shard_bytes, squares_config
 from sources import members, write_config, write_squares, write_tar
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
+from tagmill.runners.commands.demo import embedded
 from tagmill.runners.remote import what_is_missing
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -186,3 +188,23 @@ def test_a_changed_source_is_refused_until_it_is_accepted(config: Path):
     assert "--accept-changes" in one_line(err)
     tagmill("run", config, "--accept-changes")
     tagmill("verify", config.parent / "run")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        (
+            {"path": "nowhere", "weight": float("inf")},
+            "data.datasets.0.weight: Input should be a finite number",
+        ),
+        ({"path": "nosuch://bucket/shards"}, "cannot be opened: Protocol not known: nosuch"),
+    ],
+    ids=["infinite", "store"],
+)
+def test_a_training_tells_a_bad_dataset_in_one_line(tmp_path, dataset, said):
+    recipe = {"out": str(tmp_path / "out"), "data": {"batch_size": 2, "datasets": [dataset]}, "epochs": 1}
+    recipe |= {"init": str(embedded() / "tagger"), "clip": {"model": f"local-dir:{embedded() / 'clip'}"}}
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"engine": {"device": "cpu"}}))
+    _, err = call("train", path, code=2)
+    assert said in one_line(err)
