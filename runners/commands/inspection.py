@@ -18,6 +18,7 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.verify import verify
 from tagmill.runners.commands.console import UNITS
 from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 
 SHOWN_REASONS = 5
@@ -30,7 +31,7 @@ def show_plan(console: Console, config: str, overrides: list[str], *, accept_cha
     for plan in driver.plan():
         total += not plan.is_whole
         unit = UNITS.get(plan.stage.name, "parts")
-        changes = _config_changes(driver, plan)
+        changes = config_changes(driver, plan)
         if plan.unknown:
             console.print(
                 f"{plan.stage.name}: all or some of its {unit}, as its inputs are made", highlight=False
@@ -63,7 +64,7 @@ def _show_reasons(console: Console, reasons: list[str]) -> None:
         console.print(f"  and {len(reasons) - SHOWN_REASONS} more", highlight=False)
 
 
-def _config_changes(driver: Driver, plan: StagePlan) -> list[str]:
+def config_changes(driver: Driver, plan: StagePlan) -> list[str]:
     """Say which settings differ from those of the stage's current generation."""
     name = plan.stage.name
     current = driver.run_folder.current(name)
@@ -73,13 +74,20 @@ def _config_changes(driver: Driver, plan: StagePlan) -> list[str]:
     if record is None:
         return []
     was, now = _said(record.meaning, record.version), _said(plan.stage.meaning, plan.stage.version)
-    shown = [flatten(record.settings) | was, flatten(plan.stage.settings) | now]
+    before = _defaults(plan.stage.config) | flatten(record.settings) | was
+    after = flatten(plan.stage.settings) | now
     changes = [
-        f"{key} {_shown(shown[0].get(key))} -> {_shown(shown[1].get(key))}"
+        f"{key} {_shown(before.get(key))} -> {_shown(after.get(key))}"
         for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key)
+        # A constant of a rule that is no longer chosen is not a change of its own.
+        if was.get(key) != now.get(key) and (key in after or key.startswith("("))
     ]
     return changes or ["the settings of an earlier stage changed"]
+
+
+def _defaults(config: Config) -> dict[str, object]:
+    """Give the defaults of a config, for keys that the version which made the run did not have."""
+    return flatten(type(config).model_construct().model_dump(mode="json", warnings=False))
 
 
 def _said(meaning: dict[str, Any], version: int) -> dict[str, object]:

@@ -17,7 +17,7 @@ from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import find_example
-from tagmill.runners.commands.inspection import show_plan
+from tagmill.runners.commands.inspection import config_changes, show_plan
 from tagmill.tag_system.core.config import Config
 from tagmill.transforms import stage
 from tagmill.transforms.parts import Inputs, Output
@@ -76,6 +76,10 @@ class TestKeysThatAreNotUsed:
 
         assert planned() == []
         assert planned(flip=True)[0] == "tag"
+        changed = config.model_copy(update={"tag": NewTagConfig(**config.tag.model_dump(), flip=True)})
+        driver = Driver(changed)
+        (tag,) = [plan for plan in driver.plan() if plan.stage.name == "tag"]
+        assert config_changes(driver, tag) == ["flip false -> true"]
 
     def test_cost_nothing_in_another_order(self, copy):
         drive(copy)
@@ -100,6 +104,7 @@ class TestKeysThatAreNotUsed:
         ("tag.score_floor=0.2", "score_floor 0.05 -> 0.2"),
         ("clean.policy.trust_given=true", "policy.trust_given false -> true"),
         ("candidate_floor=0.5", "candidate_floor 0.3 -> 0.5"),
+        ("clean.policy.rule=paper", "policy.rule adaptive -> paper"),
     ],
     ids=str,
 )
