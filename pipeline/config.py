@@ -12,10 +12,10 @@ from tagmill.transforms.cluster import ClusterConfig
 from tagmill.transforms.duplicates import DuplicatesConfig
 from tagmill.transforms.embed import EmbedConfig
 from tagmill.transforms.features import FeaturesConfig
+from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.ingest import IngestConfig
 from tagmill.transforms.localize import LocalizeConfig
 from tagmill.transforms.parse import ParseConfig
-from tagmill.transforms.readers.base import InputConfig
 from tagmill.transforms.shards import ShardsConfig
 from tagmill.transforms.tag import TagConfig
 

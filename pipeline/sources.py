@@ -18,6 +18,8 @@ from tagmill.pipeline.run_folder import committed_parts, supersede
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
+from tagmill.transforms.formats import access
+from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.ingest import (
     Ingest,
     SourceTask,
@@ -27,8 +29,6 @@ from tagmill.transforms.ingest import (
     source_of,
     source_record_uri,
 )
-from tagmill.transforms.readers import access
-from tagmill.transforms.readers.base import InputConfig
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.pixels import turned_box, turned_size
+from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.images import ImageInfo
-from tagmill.transforms.readers.base import InputConfig
 
 
 def check_captions(

@@ -20,9 +20,8 @@ from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import images, parts
-from tagmill.transforms.given import check_captions, given_labels
-from tagmill.transforms.readers import access, folder, jsonl, webdataset
-from tagmill.transforms.readers.base import (
+from tagmill.transforms.formats import access, folder, jsonl, webdataset
+from tagmill.transforms.formats.base import (
     HashingStream,
     InputConfig,
     Limits,
@@ -31,6 +30,7 @@ from tagmill.transforms.readers.base import (
     Source,
     SourceExample,
 )
+from tagmill.transforms.given import check_captions, given_labels
 from tagmill.transforms.stage import Stage, conform, limit_threads, made_by
 
 READERS: dict[str, Reader] = {"folder": folder.read, "jsonl": jsonl.read, "webdataset": webdataset.read}

@@ -14,9 +14,9 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
+from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.ingest import SCHEMA as INGEST_SCHEMA
 from tagmill.transforms.ingest import Ingest, IngestConfig, SourceTask, ingest_source
-from tagmill.transforms.readers.base import InputConfig
 from tagmill.transforms.stage import (
     ROWS_SCHEMA,
     GlobalStage,

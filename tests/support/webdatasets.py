@@ -5,8 +5,8 @@ from typing import Any
 
 from sources import members
 from tagmill.tag_system.core.errors import DataError
-from tagmill.transforms.readers import webdataset
-from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
+from tagmill.transforms.formats import webdataset
+from tagmill.transforms.formats.base import HashingStream, InputConfig, Limits, Source
 
 CONFIG = InputConfig(name="x", format="webdataset", path="unused")
 PNG = members("k", 0)["k.png"]

@@ -12,6 +12,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError, Reason
 from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
+from tagmill.transforms.formats import access
 from tagmill.transforms.ingest import (
     SCHEMA,
     Ingest,
@@ -20,7 +21,6 @@ from tagmill.transforms.ingest import (
     ingest_source,
     source_record_uri,
 )
-from tagmill.transforms.readers import access
 
 PNG = members("k", 0)["k.png"]
 

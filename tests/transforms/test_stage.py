@@ -72,7 +72,7 @@ for module in pkgutil.walk_packages(tagmill.transforms.__path__, "tagmill.transf
     importlib.import_module(module.name)
 heavy = {"torch", "transformers", "open_clip", "timm", "faiss", "spacy", "onnxruntime"} & set(sys.modules)
 assert not heavy, heavy
-assert "tagmill.transforms.readers.webdataset" in sys.modules
+assert "tagmill.transforms.formats.webdataset" in sys.modules
 assert not [name for name in sys.modules if name.startswith(("tagmill.pipeline", "tagmill.runners"))]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -19,9 +19,9 @@ import tagmill.transforms
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.stages import STAGE_NAMES
 from tagmill.tag_system.core.config import Config
+from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.ingest import Ingest
 from tagmill.transforms.on_pixels import UNSAID, ModelConfig
-from tagmill.transforms.readers.base import InputConfig
 from tagmill.transforms.stage import Stage
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "stage_defaults.json"

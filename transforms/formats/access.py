@@ -5,8 +5,8 @@ from typing import IO
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.transforms.readers import folder
-from tagmill.transforms.readers.base import InputConfig
+from tagmill.transforms.formats import folder
+from tagmill.transforms.formats.base import InputConfig
 
 
 def folders_of(config: InputConfig) -> list[str]:

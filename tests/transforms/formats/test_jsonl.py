@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sources import members
 from tagmill.tag_system.core.errors import DataError, Reason
-from tagmill.transforms.readers import jsonl
-from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
+from tagmill.transforms.formats import jsonl
+from tagmill.transforms.formats.base import HashingStream, InputConfig, Limits, Source
 
 CONFIG = InputConfig(name="x", format="jsonl", path="unused")
 PNG = members("k", 0)["k.png"]

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from tagmill.transforms.readers.base import why_missing
+from tagmill.transforms.formats.base import why_missing
 
 
 @pytest.mark.parametrize(

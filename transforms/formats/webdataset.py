@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DataError, Reason
-from tagmill.transforms.readers.base import (
+from tagmill.transforms.formats.base import (
     IMAGE_EXTENSIONS,
     HashingStream,
     InputConfig,

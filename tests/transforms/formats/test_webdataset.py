@@ -7,7 +7,7 @@ import pytest
 
 from sources import members, write_tar
 from tagmill.tag_system.core.errors import Reason
-from tagmill.transforms.readers import base
+from tagmill.transforms.formats import base
 from webdatasets import CONFIG, PNG, walk
 
 CC12M = Path(__file__).parents[3].parent / "shared" / "data" / "photos" / "cc12m-000000.tar"

@@ -11,7 +11,7 @@ from typing import Any
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DataError, Reason
-from tagmill.transforms.readers.base import (
+from tagmill.transforms.formats.base import (
     HashingStream,
     InputConfig,
     Limits,

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
-from tagmill.transforms.readers.base import (
+from tagmill.transforms.formats.base import (
     IMAGE_EXTENSIONS,
     HashingStream,
     InputConfig,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sources import members
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
-from tagmill.transforms.readers import access, folder
-from tagmill.transforms.readers.base import HashingStream, InputConfig, Limits, Source
+from tagmill.transforms.formats import access, folder
+from tagmill.transforms.formats.base import HashingStream, InputConfig, Limits, Source
 
 PNG = members("k", 0)["k.png"]
 OTHER = members("k", 1)["k.png"]
