@@ -8,7 +8,6 @@ A user's own model needs no base class: any class of this shape, named in the co
 """
 
 import hashlib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmill.tag_system.core import plugins
 from tagmill.tag_system.core.errors import ConfigError
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -143,27 +143,8 @@ def create(name: str, options: Mapping[str, Any]) -> Any:
 
     Raises ConfigError if there is no such model, or if its constructor refuses the options.
     """
-    path = BUILT_IN.get(name, name)
-    module_name, _, class_name = path.partition(":")
-    if not class_name:
-        raise ConfigError(
-            f"unknown model {name!r}: use one of {', '.join(sorted(BUILT_IN))} "
-            "or your own class as package.module:Class"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"model {name!r}: cannot import {module_name} ({error}); install it or put its folder "
-            "on PYTHONPATH (the built-in models need: pip install 'tagmill[models]')"
-        ) from error
-    factory = getattr(module, class_name, None)
-    if factory is None:
-        raise ConfigError(f"model {name!r}: module {module_name} has no {class_name}")
-    try:
-        return factory(**options)
-    except (TypeError, ValueError, FileNotFoundError) as error:
-        raise ConfigError(f"model {name!r} with options {dict(options)}: {error}") from error
+    needs = " (the built-in models need: pip install 'tagmill[models]')"
+    return plugins.create("model", name, options, BUILT_IN, needs)
 
 
 def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:

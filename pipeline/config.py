@@ -58,11 +58,6 @@ class RunConfig(Config):
         names = [source.name for source in self.inputs]
         if len(set(names)) < len(names):
             raise ValueError(f"inputs: two have the same name: {', '.join(names)}")
-        for source in self.inputs:
-            if source.images and source.format != "jsonl":
-                raise ValueError(
-                    f"input {source.name}: a {source.format} holds its images, so images is not for it"
-                )
         if self.caption and not self.parse:
             raise ValueError("caption: needs the stage parse, which is switched off, to find its tags")
         if self.embed and not self.localize:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +16,7 @@ from tagmill.pipeline.run_folder import committed_parts, supersede
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
-from tagmill.transforms.formats import access
-from tagmill.transforms.formats.base import InputConfig
+from tagmill.transforms.formats.base import Format, InputConfig, format_of
 from tagmill.transforms.ingest import (
     Ingest,
     SourceTask,
@@ -39,7 +36,7 @@ RECORD = ("input", "path", "size", "stamp", "sha256", "fingerprint", "config", "
 
 @dataclass(frozen=True)
 class FoundSource:
-    """A source file as it is now."""
+    """A source as it is now."""
 
     name: str
     config: InputConfig
@@ -62,63 +59,30 @@ def find_sources(config: RunConfig) -> dict[str, FoundSource]:
     """
     found: dict[str, FoundSource] = {}
     for source in config.inputs:
-        root, paths = _folders(source) if source.format == "folder" else _files(source)
+        format_ = format_of(source)
+        root, paths = format_.find_sources(source)
         if source.images and not files.exists(source.images):
             raise ConfigError(f"input {source.name}: no image folder {source.images}")
         with ThreadPoolExecutor(THREADS) as pool:
-            for one in pool.map(partial(_find, source, root), paths):
+            for one in pool.map(partial(_find, source, format_, root), paths):
                 found[one.name] = one
     return found
 
 
-def _find(source: InputConfig, root: str, path: str) -> FoundSource:
+def _find(source: InputConfig, format_: Format, root: str, path: str) -> FoundSource:
     # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
     name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
     uri = files.join(root, path)
     try:
-        size, stamp = access.size_and_stamp(uri, source)
+        size, stamp = format_.size_and_stamp(uri)
     except FileNotFoundError as error:
         raise ConfigError(f"input {source.name}: {uri} is gone, or a link to nothing") from error
     except OSError as error:
         if not files.is_local(uri):  # a connection that breaks is nobody's fault
             raise
         raise ConfigError(f"input {source.name}: cannot read {uri}: {error.strerror}") from error
-    images = _absolute(source.images) if source.images else _images(source, root, uri)
+    images = files.absolute(source.images) if source.images else format_.image_folder(root, uri)
     return FoundSource(name, source, root, path, images, size, stamp)
-
-
-def _folders(source: InputConfig) -> tuple[str, list[str]]:
-    return _absolute(source.path), access.folders_of(source)
-
-
-def _files(source: InputConfig) -> tuple[str, list[str]]:
-    """Give the folder that an input's files lie under, and their paths in it."""
-    uris = files.expand(source.path)
-    if not uris:
-        where = f" (working directory: {os.getcwd()})" if files.is_local(source.path) else ""
-        raise ConfigError(f"input {source.name}: no file matches {source.path}{where}")
-    if files.is_folder(source.path):
-        example = files.join(source.path, "*.tar" if source.format == "webdataset" else "*.jsonl")
-        raise ConfigError(f"input {source.name}: {source.path} is a folder; name its files: {example}")
-    root = _root(source.path)
-    return root, [uri.removeprefix(root).lstrip("/") for uri in uris]
-
-
-def _images(source: InputConfig, root: str, uri: str) -> str:
-    """Say where image references resolve: beside a file of JSON lines, and below the root otherwise."""
-    return uri.rpartition("/")[0] if source.format == "jsonl" else root
-
-
-def _root(pattern: str) -> str:
-    """Give the folder of a pattern before its first wildcard."""
-    fs, path = files.filesystem(pattern)
-    folder = re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
-    # One file system may answer to several names, as s3a and s3: files are listed under the first.
-    return folder if files.is_local(pattern) else str(fs.unstrip_protocol(folder))
-
-
-def _absolute(folder: str) -> str:
-    return files.filesystem(folder)[1] if files.is_local(folder) else folder
 
 
 def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
@@ -210,7 +174,7 @@ class Sources:
         """Compare size and stamp, and only where they differ the bytes."""
         if (source.size, source.stamp) == (record["size"], record["stamp"]):
             return False
-        with access.open_read(source.uri, source.config) as stream:
+        with format_of(source.config).open_read(source.uri) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
         if digest != record["sha256"]:
             return True
@@ -254,6 +218,7 @@ def _read_record(uri: str) -> dict[str, Any]:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Name the keys of an input that changed, with both values."""
     defaults = {name: field.default for name, field in InputConfig.model_fields.items()}
+    defaults["format_version"] = 1
     changes = [
         f"{key} {json.dumps(before.get(key, defaults[key]))} -> {json.dumps(now.get(key, defaults[key]))}"
         for key in sorted(before.keys() | now.keys())

@@ -5,10 +5,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import IO, Any
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -20,20 +20,18 @@ from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import images, parts
-from tagmill.transforms.formats import access, folder, jsonl, webdataset
 from tagmill.transforms.formats.base import (
-    HashingStream,
+    Format,
     InputConfig,
     Limits,
-    Reader,
     Record,
     Source,
     SourceExample,
+    format_of,
 )
+from tagmill.transforms.formats.streams import HashingStream
 from tagmill.transforms.given import check_captions, given_labels
 from tagmill.transforms.stage import Stage, conform, limit_threads, made_by
-
-READERS: dict[str, Reader] = {"folder": folder.read, "jsonl": jsonl.read, "webdataset": webdataset.read}
 
 SCHEMA = pa.schema(
     [
@@ -119,7 +117,9 @@ class Ingest(Stage[IngestConfig]):
 
 def said(config: InputConfig) -> dict[str, Any]:
     """Give what of an input's config decides what is read of a source, and differs from the defaults."""
-    return {name: value for name, value in config.changed().items() if name not in ("path", "images")}
+    changed = {name: value for name, value in config.changed().items() if name not in ("path", "images")}
+    version = format_of(config).version
+    return changed if version == 1 else {**changed, "format_version": version}
 
 
 def part_name(source_name: str, chunk: int) -> str:
@@ -170,12 +170,13 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
     """Read one source front to end and commit the parts that are not there yet, then its record."""
     source = Source(task.root, task.path, task.images)
     config = InputConfig.model_validate_json(task.config)
-    if access.size_and_stamp(source.uri, config) != (task.size, task.stamp):
+    format_ = format_of(config)
+    if format_.size_and_stamp(source.uri) != (task.size, task.stamp):
         raise InputChangedError(f"{source.uri} changed while the run was starting; run again")
     chunks = count = 0
-    with _open(source, config) as raw:
-        stream = HashingStream(raw)
-        numbered = enumerate(_examples(stream, source, config, stage))
+    with _opened(format_, source, config) as stream:
+        limits = Limits(stage.config.max_member_bytes)
+        numbered = enumerate(_examples(format_.read(stream, source, config, limits), source))
         part_size = stage.shared.part_size
         for chunk, group in groupby(numbered, key=lambda pair: pair[0] // part_size):
             name = part_name(task.name, chunk)
@@ -190,28 +191,29 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
     files.create_bytes(source_record_uri(folder, task.name), json.dumps(record, indent=1).encode())
 
 
-def _examples(
-    stream: HashingStream, source: Source, config: InputConfig, stage: Ingest
-) -> Iterator[SourceExample]:
-    """Walk a source; a source that cannot be read at all, and a key's second use, are dead examples."""
+@contextmanager
+def _opened(format_: Format, source: Source, config: InputConfig) -> Iterator[HashingStream]:
+    """Open a source. Raises ConfigError if that is not allowed."""
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(format_.open_read(source.uri))
+        except PermissionError as error:
+            raise ConfigError(f"input {config.name}: cannot read {source.uri}: {error.strerror}") from error
+        yield HashingStream(raw)
+
+
+def _examples(found: Iterator[SourceExample], source: Source) -> Iterator[SourceExample]:
+    """Walk a source; a source that cannot be read at all, and a key's second use, are failing examples."""
     seen: set[str] = set()
-    limits = Limits(stage.config.max_member_bytes)
     try:
-        for example in READERS[config.format](stream, source, config, limits):
+        for example in found:
             if example.key in seen:
-                yield _failing(example.key, Reason.KEY_REPEATED, f"again in {source.path}")
+                yield SourceExample.failing(example.key, Reason.KEY_REPEATED, f"again in {source.path}")
             else:
                 seen.add(example.key)
                 yield example
     except DataError as error:
-        yield _failing(source.path, error.reason, error.detail)
-
-
-def _failing(key: str, reason: Reason, detail: str) -> SourceExample:
-    def load() -> Record:
-        raise DataError(reason, detail)
-
-    return SourceExample(key, load)
+        yield SourceExample.failing(source.path, error.reason, error.detail)
 
 
 def _make_part(
@@ -251,14 +253,6 @@ def _make_part(
 def slices_of(table: pa.Table) -> dict[str, pa.Table]:
     """Cut out what later stages depend on who need no more: another caption costs no model a call."""
     return {name: table.select(["row", *columns]) for name, columns in SLICES.items()}
-
-
-def _open(source: Source, config: InputConfig) -> AbstractContextManager[IO[bytes]]:
-    """Open a source. Raises ConfigError if that is not allowed."""
-    try:
-        return access.open_read(source.uri, config)
-    except PermissionError as error:
-        raise ConfigError(f"input {config.name}: cannot read {source.uri}: {error.strerror}") from error
 
 
 Loaded = tuple[Record, images.ImageInfo] | DataError

@@ -45,6 +45,11 @@ def is_local(uri: str) -> bool:
     return isinstance(filesystem(uri)[0], LocalFileSystem)
 
 
+def absolute(uri: str) -> str:
+    """Give a local path from the root on; the uri of another store is as it is."""
+    return filesystem(uri)[1] if is_local(uri) else uri
+
+
 @contextmanager
 def open_read(uri: str) -> Iterator[IO[bytes]]:
     """Open a file for reading. Raises FileNotFoundError."""

@@ -40,7 +40,17 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
         ({"part_size": "many"}, "part_size: Input should be a valid integer"),
         ({"part_size": 0}, "part_size: Input should be greater than or equal to 1, got 0"),
         ({"inputs": []}, "inputs: List should have at least 1 item"),
-        ({"inputs": [{**INPUT, "format": "tarball"}]}, "inputs.0.format: Input should be"),
+        (
+            {"inputs": [{**INPUT, "format": "tarball"}]},
+            "inputs.0: unknown format 'tarball': use one of",
+        ),
+        (
+            {"inputs": [{**INPUT, "format": "jsonlines"}]},
+            "inputs.0: unknown format 'jsonlines': did you mean jsonl? Otherwise use one of folder, jsonl,",
+        ),
+        ({"inputs": [{**INPUT, "format": "nowhere:Csv"}]}, "format 'nowhere:Csv': cannot import nowhere"),
+        ({"inputs": [{**INPUT, "format": "json:JSONDecoder"}]}, "lacks version, images_apart, find_sources"),
+        ({"inputs": [{**INPUT, "options": {"x": 1}}]}, "format 'webdataset' with options {'x': 1}: "),
         ({"inputs": [{**INPUT, "name": "a/b"}]}, "inputs.0.name: String should match"),
         ({"inputs": [INPUT, {**INPUT, "path": "b.tar"}]}, "inputs: two have the same name: a, a"),
         ({"inputs": [{**INPUT, "images": "pictures"}]}, "a webdataset holds its images"),

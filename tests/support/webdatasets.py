@@ -5,8 +5,9 @@ from typing import Any
 
 from sources import members
 from tagmill.tag_system.core.errors import DataError
-from tagmill.transforms.formats import webdataset
-from tagmill.transforms.formats.base import HashingStream, InputConfig, Limits, Source
+from tagmill.transforms.formats.base import InputConfig, Limits, Source
+from tagmill.transforms.formats.streams import HashingStream
+from tagmill.transforms.formats.webdataset import Webdataset
 
 CONFIG = InputConfig(name="x", format="webdataset", path="unused")
 PNG = members("k", 0)["k.png"]
@@ -19,7 +20,7 @@ def walk(
     source = Source(str(path.parent), path.name, str(path.parent))
     found = []
     with open(path, "rb") as raw:
-        for item in webdataset.read(HashingStream(raw), source, config, Limits(limit)):
+        for item in Webdataset().read(HashingStream(raw), source, config, Limits(limit)):
             try:
                 record = item.load() if load else None
                 if record is not None:

@@ -1,5 +1,6 @@
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import apache_beam as beam
@@ -12,7 +13,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError, Reason
 from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
-from tagmill.transforms.formats import access
+from tagmill.transforms.formats.webdataset import Webdataset
 from tagmill.transforms.ingest import (
     SCHEMA,
     Ingest,
@@ -125,11 +126,13 @@ def test_a_source_that_changed_before_the_work_began_stops_the_run(tmp_path):
 
 
 def test_a_source_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
-    def forbidden(uri, *_):
+    @contextmanager
+    def forbidden(_, uri):
         raise PermissionError(13, "Permission denied", uri)
+        yield
 
     bench, path = Bench(tmp_path / "run"), write_squares(tmp_path / "a.tar", 2)
-    monkeypatch.setattr(access, "open_read", forbidden)
+    monkeypatch.setattr(Webdataset, "open_read", forbidden)
     with pytest.raises(ConfigError, match=r"cannot read .*a\.tar: Permission denied"):
         bench.ingest(path)
 

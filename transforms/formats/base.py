@@ -1,22 +1,27 @@
-"""What a reader of a source format gives to ingest, and the config of one input."""
+"""What a source format is, what it gives to ingest, and the config of one input."""
 
 import errno
-import hashlib
-import io
-import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import IO, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, plugins
 from tagmill.tag_system.core.config import Config
-from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 from tagmill.tag_system.shard_contract import Split
+from tagmill.transforms.formats.streams import HashingStream
 
-MAX_DEPTH = 50
-"""How deeply the JSON of an example may be nested."""
+FORMATS = {
+    "folder": "tagmill.transforms.formats.folder:Folder",
+    "jsonl": "tagmill.transforms.formats.jsonl:JsonLines",
+    "webdataset": "tagmill.transforms.formats.webdataset:Webdataset",
+}
+"""Short names of the built-in formats."""
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 """Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
@@ -25,23 +30,36 @@ _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, Permission
 
 
 class InputConfig(Config):
-    """One input: source files of one format under one name.
+    """One input: sources of one format under one name.
 
-    `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` the folder that a
-    `jsonl` input's image paths are relative to (default: the folder of the file). `captions` and `labels`
-    name JSON fields; a `.txt` member of a webdataset is a caption too, and so is each line of a `.txt` file
-    beside an image in a folder. `boxes` says whether given boxes are of the stored or of the upright pixels;
-    `auto` goes by the size that an example notes. `split` overrides what the source says.
+    `format` is a short name of `FORMATS` or your own class as `package.module:Class`, made from `options`.
+    `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` is the folder that
+    image paths are relative to, in formats whose images lie apart (default: the folder of the file).
+    `captions` and `labels` name JSON fields; a `.txt` member of a webdataset is a caption too, and so is each
+    line of a `.txt` file beside an image in a folder. `boxes` says whether given boxes are of the stored or
+    of the upright pixels; `auto` goes by the size that an example notes. `split` overrides what the source
+    says.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    format: Literal["webdataset", "jsonl", "folder"]
+    format: str
     path: str
+    options: dict[str, Any] = {}
     images: str | None = None
     captions: list[str] = ["captions", "caption"]
     labels: str | None = "labels"
     boxes: Literal["stored", "upright", "auto"] = "auto"
     split: Split | None = None
+
+    @model_validator(mode="after")
+    def _check_format(self) -> "InputConfig":
+        try:
+            format_ = format_of(self)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        if self.images and not format_.images_apart:
+            raise ValueError(f"a {self.format} holds its images, so images is not for it")
+        return self
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,12 @@ class Limits:
 
     max_member_bytes: int
 
+    def check(self, name: str, size: int) -> None:
+        """Raise DataError for a file or member that is too large to be read."""
+        if size > self.max_member_bytes:
+            detail = f"{name}: {size} bytes; the limit is {self.max_member_bytes} (ingest.max_member_bytes)"
+            raise DataError(Reason.MEMBER_TOO_LARGE, detail)
+
 
 @dataclass
 class Record:
@@ -79,52 +103,79 @@ class Record:
 
 @dataclass(frozen=True)
 class SourceExample:
-    """An example that a reader came across; `load` reads it and may raise DataError.
+    """An example that a format came across; `load` reads it and may raise DataError.
 
-    `load` must be called before the reader goes on, or not at all.
+    `load` must be called before the format goes on, or not at all.
     """
 
     key: str
     load: Callable[[], Record]
 
+    @classmethod
+    def failing(cls, key: str, reason: Reason, detail: str) -> "SourceExample":
+        """Make an example that is dead from the start."""
+        return cls(key, partial(_fail, DataError(reason, detail)))
 
-class Reader(Protocol):
-    """Walks through one source file, once, front to end."""
 
-    def __call__(
-        self, stream: "HashingStream", source: Source, config: InputConfig, limits: Limits
+def _fail(error: DataError) -> Record:
+    raise error
+
+
+class Format(Protocol):
+    """All that the engine needs to know of a source format.
+
+    A format is constructed from the `options` of an input, cheaply, in the driver and in every worker.
+    """
+
+    version: int
+    """Raised whenever the same source gives other examples: what was ingested is then made again."""
+
+    images_apart: bool
+    """Whether images lie apart from the sources, so that the key `images` of an input may say where."""
+
+    @abstractmethod
+    def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
+        """Give the folder that an input's sources lie under, and their paths in it, in order.
+
+        Raises ConfigError if there are none.
+        """
+
+    @abstractmethod
+    def size_and_stamp(self, uri: str) -> tuple[int, str]:
+        """Tell a source's size in bytes and what changes when it is rewritten. Raises OSError."""
+
+    @abstractmethod
+    def open_read(self, uri: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a source for reading, front to end. Its bytes are hashed: equal bytes are an equal source."""
+
+    @abstractmethod
+    def image_folder(self, root: str, uri: str) -> str:
+        """Say where a source's image references resolve, if the input does not; `root` is of all sources."""
+
+    @abstractmethod
+    def read(
+        self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
     ) -> Iterator[SourceExample]:
-        """Give the examples of a file in their order; image references are relative to `source.images`.
+        """Walk through a source, once, and give its examples in order.
 
-        Raises DataError if the file as a whole cannot be read.
+        Image references are relative to `source.images`. What cannot be read is a failing example; raises
+        DataError if the source as a whole cannot be read.
         """
 
 
-class HashingStream(io.RawIOBase):
-    """Passes a file through, front to end, and hashes it on the way."""
+_MEMBERS = ("version", "images_apart", "find_sources", "size_and_stamp", "open_read", "image_folder", "read")
 
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-        self._state = hashlib.sha256()
-        self.size = 0
 
-    def readable(self) -> bool:
-        """Say that this is for reading."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Read and hash up to `size` bytes."""
-        data: bytes = self._stream.read(size)
-        self._state.update(data)
-        self.size += len(data)
-        return data
-
-    def finish(self) -> str:
-        """Read what is left and give the sha256 of the whole file."""
-        while self.read(1 << 20):
-            pass
-        return self._state.hexdigest()
+def format_of(config: InputConfig) -> Format:
+    """Construct the format of an input. Raises ConfigError if there is none that fits `Format`."""
+    found: Format = plugins.create("format", config.format, config.options, FORMATS)
+    missing = [name for name in _MEMBERS if not hasattr(found, name)]
+    if missing:
+        raise ConfigError(
+            f"format {config.format!r} lacks {', '.join(missing)}: "
+            "extend tagmill.transforms.formats.file_format:FileFormat, or add them"
+        )
+    return found
 
 
 def why_missing(error: OSError) -> str:
@@ -136,48 +187,3 @@ def why_missing(error: OSError) -> str:
     if not isinstance(error, _NO_FILE) and error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
         raise error
     return f"cannot be read ({error.strerror or type(error).__name__})"
-
-
-def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
-    """Parse one JSON object. Raises DataError."""
-    try:
-        # NaN is no JSON, but pandas writes it for what is missing.
-        value = json.loads(data, parse_constant=lambda _: None, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise DataError(Reason.RECORD_INVALID, f"{where}: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(Reason.RECORD_INVALID, f"{where}: expected a JSON object")
-    if _is_deep(value):
-        raise DataError(Reason.RECORD_INVALID, f"{where}: nested deeper than {MAX_DEPTH} levels")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object. Raises ValueError for a name that stands twice, of which one value would be lost."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} stands twice")
-    return found
-
-
-def _is_deep(value: Any) -> bool:
-    """Tell whether JSON is nested so deeply that writing it again could exceed Python's stack."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for item in level
-            if isinstance(item, (dict, list))
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return bool(level)
-
-
-def captions_of(fields: dict[str, Any], config: InputConfig) -> list[Any]:
-    """Take the captions out of an example's JSON fields; a field holds one or a list."""
-    found: list[Any] = []
-    for name in config.captions:
-        value = fields.get(name)
-        found.extend(value if isinstance(value, list) else [] if value is None else [value])
-    return found

@@ -19,10 +19,10 @@ from functools import partial
 from typing import IO, Any
 
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.core.errors import ConfigError, InputChangedError, Reason
 from tagmill.transforms.formats.base import (
     IMAGE_EXTENSIONS,
-    HashingStream,
+    Format,
     InputConfig,
     Limits,
     Record,
@@ -30,6 +30,7 @@ from tagmill.transforms.formats.base import (
     SourceExample,
     why_missing,
 )
+from tagmill.transforms.formats.streams import HashingStream, PieceStream
 
 CHUNK = 1 << 20
 LENGTH_BYTES = 8
@@ -68,31 +69,61 @@ def find_folders(root: str) -> Iterator[str]:
         waiting += [posixpath.normpath(posixpath.join(path, name)) for name in sorted(folders, reverse=True)]
 
 
-def size_and_stamp(uri: str) -> tuple[int, str]:
-    """Tell the bytes of a folder's images and captions, and what changes when any of them is rewritten."""
-    listed = [asdict(file) for pair in _pairs(uri) for file in pair if file]
-    stamp = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-    return sum(file["size"] for file in listed), stamp
+class Folder(Format):
+    """The format `folder`."""
 
+    version = 1
+    images_apart = False
 
-@contextmanager
-def open_read(uri: str) -> Iterator[IO[bytes]]:
-    """Open a folder as one stream. Reading raises InputChangedError if a file changes meanwhile."""
-    with closing(_frames(uri)) as chunks:
-        yield io.BufferedReader(_Stream(chunks), CHUNK)
+    def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
+        """List the folders that hold images; see `Format`."""
+        if not files.is_folder(config.path):
+            raise ConfigError(f"input {config.name}: {config.path} is no folder")
+        try:
+            found = list(find_folders(config.path))
+        except OSError as error:
+            raise ConfigError(
+                f"input {config.name}: cannot list {error.filename or config.path} ({error.strerror})"
+            ) from error
+        if not found:
+            raise ConfigError(f"input {config.name}: no image in {config.path} or the folders in it")
+        for name in found:
+            if not name.isprintable():
+                raise ConfigError(
+                    f"input {config.name}: rename the folder {name!a}: that is no printable text"
+                )
+        return files.absolute(config.path), found
 
+    def size_and_stamp(self, uri: str) -> tuple[int, str]:
+        """Tell the bytes of a folder's images and captions, and what changes when any is rewritten."""
+        listed = [asdict(file) for pair in _pairs(uri) for file in pair if file]
+        stamp = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        return sum(file["size"] for file in listed), stamp
 
-def read(
-    stream: HashingStream, source: Source, config: InputConfig, limits: Limits
-) -> Iterator[SourceExample]:
-    """Give the examples of a folder; see `Reader`."""
-    while length := stream.read(LENGTH_BYTES):
-        frame = _Frame(**json.loads(stream.read(int.from_bytes(length))))
-        body = _Body(stream, frame.size + (frame.captions_size or 0))
+    @contextmanager
+    def open_read(self, uri: str) -> Iterator[IO[bytes]]:
+        """Open a folder as one stream. Reading raises InputChangedError if a file changes meanwhile."""
+        with closing(_frames(uri)) as chunks:
+            yield io.BufferedReader(PieceStream(chunks), CHUNK)
+
+    def image_folder(self, root: str, uri: str) -> str:
+        """Images lie below the root; see `Format`."""
+        return root
+
+    def read(
+        self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
+    ) -> Iterator[SourceExample]:
+        """Give the examples of a folder; see `Format`."""
         folder = posixpath.normpath(source.path)
-        path, key = (posixpath.normpath(posixpath.join(folder, name)) for name in (frame.name, frame.key))
-        yield SourceExample(key, partial(_load, body, frame, path, limits))
-        body.skip()
+        while length := stream.read(LENGTH_BYTES):
+            frame = _Frame(**json.loads(stream.read(int.from_bytes(length))))
+            body = _Body(stream, frame.size + (frame.captions_size or 0))
+            path, key = (posixpath.normpath(posixpath.join(folder, name)) for name in (frame.name, frame.key))
+            if frame.problem:
+                yield SourceExample.failing(key, Reason.IMAGE_MISSING, f"{path}: {frame.problem}")
+            else:
+                yield SourceExample(key, partial(_load, body, frame, path, limits))
+            body.skip()
 
 
 class _Body:
@@ -112,12 +143,8 @@ class _Body:
 
 
 def _load(body: _Body, frame: _Frame, path: str, limits: Limits) -> Record:
-    if frame.problem:
-        raise DataError(Reason.IMAGE_MISSING, f"{path}: {frame.problem}")
     for size in (frame.size, frame.captions_size or 0):
-        if size > limits.max_member_bytes:
-            detail = f"{path}: {size} bytes; the limit is {limits.max_member_bytes}"
-            raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
+        limits.check(path, size)
     reference = {"kind": "file", "uri": path, "offset": 0, "size": frame.size}
     record = Record(reference, body.take(frame.size))
     if frame.captions_size is not None:
@@ -132,29 +159,6 @@ def _captions(data: bytes) -> list[str | bytes]:
     except UnicodeDecodeError:
         return [data]
     return [line for line in text.splitlines() if line.strip()] or [text]
-
-
-class _Stream(io.RawIOBase):
-    """Reads pieces of bytes as one file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
 
 
 def _frames(uri: str) -> Generator[bytes]:

@@ -15,15 +15,15 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.formats.base import (
     IMAGE_EXTENSIONS,
-    HashingStream,
     InputConfig,
     Limits,
     Record,
     Source,
     SourceExample,
-    captions_of,
-    parse_object,
 )
+from tagmill.transforms.formats.fields import captions_of, parse_object
+from tagmill.transforms.formats.file_format import FileFormat
+from tagmill.transforms.formats.streams import HashingStream
 
 MAX_HEADER_BYTES = 1 << 20
 """How long the name and the attributes of a member may be, which tarfile reads whole."""
@@ -42,29 +42,35 @@ _DAMAGE = (tarfile.TarError, ValueError, OverflowError, IndexError, RecursionErr
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
-def read(
-    stream: HashingStream, source: Source, config: InputConfig, limits: Limits
-) -> Iterator[SourceExample]:
-    """Give the examples of a tar; see `Reader`.
+class Webdataset(FileFormat):
+    """The format `webdataset`."""
 
-    An archive that does not end as a tar must gives one more example, dead, whose key ends in `#end`: what
-    should have followed is missing, and somebody should know. The last example before is dead too: nobody
-    knows whether it had more members, such as what says that it is a test image.
-    """
-    try:
-        archive = tarfile.open(  # noqa: SIM115  # closed by the `with` below
-            fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Member
-        )
-    except _DAMAGE as error:
-        detail = f"{source.path} is not an uncompressed tar ({error})"
-        raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
-    damage: list[str] = []
-    with archive:
-        members = _members(archive, source, damage)
-        for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
-            yield SourceExample(key, partial(_load, archive, group, damage, source, config, limits))
-    if damage:
-        yield _cut(source, damage[0])
+    pattern = "*.tar"
+
+    def read(
+        self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
+    ) -> Iterator[SourceExample]:
+        """Give the examples of a tar; see `Format`.
+
+        An archive that does not end as a tar must gives one more example, dead, whose key ends in `#end`:
+        what should have followed is missing, and somebody should know. The last example before is dead too:
+        nobody knows whether it had more members, such as what says that it is a test image.
+        """
+        try:
+            archive = tarfile.open(  # noqa: SIM115  # closed by the `with` below
+                fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Member
+            )
+        except _DAMAGE as error:
+            detail = f"{source.path} is not an uncompressed tar ({error})"
+            raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
+        damage: list[str] = []
+        with archive:
+            members = _members(archive, source, damage)
+            for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
+                yield SourceExample(key, partial(_load, archive, group, damage, source, config, limits))
+        if damage:
+            detail = f"{source.path} is cut or damaged: {damage[0]}"
+            yield SourceExample.failing(f"{source.path}#end", Reason.SOURCE_TRUNCATED, detail)
 
 
 class _Member(tarfile.TarInfo):
@@ -123,13 +129,6 @@ def _is_rest_empty(archive: tarfile.TarFile) -> bool:
     return all(not chunk.strip(b"\0") for chunk in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _cut(source: Source, detail: str) -> SourceExample:
-    def load() -> Record:
-        raise DataError(Reason.SOURCE_TRUNCATED, f"{source.path} is cut or damaged: {detail}")
-
-    return SourceExample(f"{source.path}#end", load)
-
-
 def _load(
     archive: tarfile.TarFile,
     members: Iterable[tarfile.TarInfo],
@@ -174,9 +173,7 @@ def _load(
 
 
 def _data(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> bytes:
-    if member.size > limits.max_member_bytes:
-        detail = f"{member.name}: {member.size} bytes; the limit is {limits.max_member_bytes}"
-        raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
+    limits.check(member.name, member.size)
     opened = archive.extractfile(member)
     try:
         data = opened.read() if opened else b""

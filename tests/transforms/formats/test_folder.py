@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from sources import members
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
-from tagmill.transforms.formats import access, folder
-from tagmill.transforms.formats.base import HashingStream, InputConfig, Limits, Source
+from tagmill.transforms.formats import folder
+from tagmill.transforms.formats.base import InputConfig, Limits, Source
+from tagmill.transforms.formats.folder import Folder
+from tagmill.transforms.formats.streams import HashingStream, PieceStream
 
+FORMAT = Folder()
 PNG = members("k", 0)["k.png"]
 OTHER = members("k", 1)["k.png"]
 
@@ -37,8 +40,8 @@ def walk(root: Path, path: str = ".", *, limit: int = 1 << 20, load: bool = True
     """Read one folder: for each example its key, and its record or the reason why there is none."""
     source = Source(str(root), path, str(root))
     found = []
-    with access.open_read(source.uri, config(root)) as raw:
-        for item in folder.read(HashingStream(raw), source, config(root), Limits(limit)):
+    with FORMAT.open_read(source.uri) as raw:
+        for item in FORMAT.read(HashingStream(raw), source, config(root), Limits(limit)):
             try:
                 found.append((item.key, item.load() if load else None))
             except DataError as error:
@@ -47,7 +50,7 @@ def walk(root: Path, path: str = ".", *, limit: int = 1 << 20, load: bool = True
 
 
 def digest(root: Path) -> str:
-    with access.open_read(str(root), config(root)) as raw:
+    with FORMAT.open_read(str(root)) as raw:
         return HashingStream(raw).finish()
 
 
@@ -74,7 +77,7 @@ def test_every_folder_with_images_is_a_source_of_its_own_in_a_fixed_order(photos
         "a/.x.png",
     ]
     root = photos(dict.fromkeys(names, PNG))
-    assert access.folders_of(config(root)) == [".", "a", "a/b", "a.b", "z"]
+    assert FORMAT.find_sources(config(root))[1] == [".", "a", "a/b", "a.b", "z"]
     assert [key for path in (".", "a", "a/b") for key, _ in walk(root, path)] == ["b", "a/c", "a/b/1"]
     ((_, record),) = walk(root, "a/b")
     assert record.image["uri"] == "a/b/1.jpeg"
@@ -128,7 +131,7 @@ def test_links_to_files_count_and_links_to_folders_are_not_entered(photos, tmp_p
     (root / "a" / "2.png").symlink_to(tmp_path / "2.png")
     (root / "a" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     (root / "a" / "loop").symlink_to(root)
-    assert access.folders_of(config(root)) == ["a"]
+    assert FORMAT.find_sources(config(root))[1] == ["a"]
     (first, one), (second, two), lost = walk(root, "a")
     assert (first, one.data, second, two.data) == ("a/1", PNG, "a/2", OTHER)
     assert lost == ("a/lost", Reason.IMAGE_MISSING)
@@ -136,9 +139,9 @@ def test_links_to_files_count_and_links_to_folders_are_not_entered(photos, tmp_p
 
 def test_a_touched_file_changes_the_stamp_and_not_the_digest(photos):
     root = photos({"a.png": PNG, "a.txt": b"a dog"})
-    before = access.size_and_stamp(str(root), config(root)), digest(root)
+    before = FORMAT.size_and_stamp(str(root)), digest(root)
     os.utime(root / "a.txt", (1, 1))
-    after = access.size_and_stamp(str(root), config(root)), digest(root)
+    after = FORMAT.size_and_stamp(str(root)), digest(root)
     assert before[0][0] == after[0][0] == len(PNG) + 5
     assert before[0][1] != after[0][1]
     assert before[1] == after[1]
@@ -150,9 +153,9 @@ def test_the_digest_is_the_same_whether_examples_were_loaded_or_passed_over(phot
     root = photos({"a.png": PNG, "a.txt": b"a dog", "b.png": OTHER})
     digests = set()
     for load in (True, False):
-        with access.open_read(str(root), config(root)) as raw:
+        with FORMAT.open_read(str(root)) as raw:
             stream = HashingStream(raw)
-            for item in folder.read(stream, Source(str(root), ".", str(root)), config(root), Limits(1 << 20)):
+            for item in FORMAT.read(stream, Source(str(root), ".", str(root)), config(root), Limits(1 << 20)):
                 if load:
                     item.load()
             digests.add(stream.finish())
@@ -162,10 +165,10 @@ def test_the_digest_is_the_same_whether_examples_were_loaded_or_passed_over(phot
 @pytest.mark.parametrize("data", [b"", PNG + b"x"], ids=["shorter", "longer"])
 def test_a_file_that_changes_while_it_is_read_stops_the_run(photos, data):
     root = photos({"a.png": PNG, "b.png": PNG})
-    with access.open_read(str(root), config(root)) as raw:
+    with FORMAT.open_read(str(root)) as raw:
         stream = HashingStream(raw)
         source = Source(str(root), ".", str(root))
-        examples = folder.read(stream, source, config(root), Limits(1 << 20))
+        examples = FORMAT.read(stream, source, config(root), Limits(1 << 20))
         next(examples).load()
         (root / "b.png").write_bytes(data)
         with pytest.raises(InputChangedError, match=r"b\.png changed while"):
@@ -184,7 +187,7 @@ def test_a_file_that_changes_while_it_is_read_stops_the_run(photos, data):
 )
 def test_a_folder_that_cannot_be_an_input_says_why(photos, contents, path, said):
     with pytest.raises(ConfigError, match=said):
-        access.folders_of(config(photos(contents) / path))
+        FORMAT.find_sources(config(photos(contents) / path))
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error_and_not_passed_over(photos, monkeypatch):
@@ -195,10 +198,10 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_passed_over(photos, 
 
     monkeypatch.setattr(folder, "find_folders", refuse)
     with pytest.raises(ConfigError, match="cannot list photos/private"):
-        access.folders_of(config(root))
+        FORMAT.find_sources(config(root))
 
 
 @given(st.lists(st.binary(max_size=9), max_size=6), st.integers(1, 12))
 def test_pieces_are_read_as_one_file_whatever_their_lengths(pieces, size):
-    stream = io.BufferedReader(folder._Stream(iter(pieces)), size)
+    stream = io.BufferedReader(PieceStream(iter(pieces)), size)
     assert b"".join(iter(lambda: stream.read(size), b"")) == b"".join(pieces)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from sources import members
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.formats import jsonl
-from tagmill.transforms.formats.base import HashingStream, InputConfig, Limits, Source
+from tagmill.transforms.formats.base import InputConfig, Limits, Source
+from tagmill.transforms.formats.jsonl import JsonLines
+from tagmill.transforms.formats.streams import HashingStream
 
 CONFIG = InputConfig(name="x", format="jsonl", path="unused")
 PNG = members("k", 0)["k.png"]
@@ -27,8 +29,9 @@ def read(folder):
     def read(*lines, limit=1 << 20, load=True, end=b"\n"):
         data = b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines) + end
         stream = HashingStream(io.BytesIO(data))
+        source = Source(str(folder), "s.jsonl", str(folder))
         found = []
-        for item in jsonl.read(stream, Source(str(folder), "s.jsonl", str(folder)), CONFIG, Limits(limit)):
+        for item in JsonLines().read(stream, source, CONFIG, Limits(limit)):
             try:
                 found.append((item.key, item.load() if load else None))
             except DataError as error:

@@ -7,7 +7,7 @@ import pytest
 
 from sources import members, write_tar
 from tagmill.tag_system.core.errors import Reason
-from tagmill.transforms.formats import base
+from tagmill.transforms.formats import fields as json_fields
 from webdatasets import CONFIG, PNG, walk
 
 CC12M = Path(__file__).parents[3].parent / "shared" / "data" / "photos" / "cc12m-000000.tar"
@@ -155,7 +155,7 @@ def test_bad_json_is_dead_and_the_next_lives(read, data):
 
 def test_json_may_be_nested_a_little_and_have_a_byte_order_mark(read):
     deep = {"a": 1}
-    for _ in range(base.MAX_DEPTH - 2):
+    for _ in range(json_fields.MAX_DEPTH - 2):
         deep = {"a": [deep]} if "b" in deep else {"a": deep}
     ((_, record),) = read(("a.png", PNG), ("a.json", b"\xef\xbb\xbf" + json.dumps(deep).encode()))
     assert record.fields == deep

@@ -1,0 +1,40 @@
+"""Things that a config names: built in, under a short name, or a user's own as `package.module:Class`."""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from tagmill.tag_system.core.errors import ConfigError
+
+
+def create(
+    kind: str, name: str, options: Mapping[str, Any], built_in: Mapping[str, str], needs: str = ""
+) -> Any:
+    """Construct what is called `name`: a short name of `built_in` or `package.module:Class`.
+
+    `kind` is what messages call it, and `needs` what they say of a module that cannot be imported. Raises
+    ConfigError if there is no such class, or if its constructor refuses the options.
+    """
+    module_name, _, class_name = built_in.get(name, name).partition(":")
+    if not (module_name and class_name):
+        near = difflib.get_close_matches(name, built_in, n=1)
+        hint = f"did you mean {near[0]}? Otherwise " if near else ""
+        raise ConfigError(
+            f"unknown {kind} {name!r}: {hint}use one of {', '.join(sorted(built_in))} "
+            "or your own class as package.module:Class"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{kind} {name!r}: cannot import {module_name} ({error}); install it or put its folder "
+            f"on PYTHONPATH{needs}"
+        ) from error
+    factory = getattr(module, class_name, None)
+    if factory is None:
+        raise ConfigError(f"{kind} {name!r}: module {module_name} has no {class_name}")
+    try:
+        return factory(**options)
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {error}") from error

@@ -1,0 +1,57 @@
+"""Images that lie as files of their own, which a line or a record names by their path."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.transforms.formats.base import Limits, Record, Source, why_missing
+
+
+def check_path(path: Any, where: str) -> str:
+    """Give the path of an image, relative to the image folder; `where` is the line that names it.
+
+    Raises DataError for what is no path of a file in that folder.
+    """
+    if not isinstance(path, str) or not path:
+        raise DataError(Reason.RECORD_INVALID, f"{where}: no image path in the field `image`")
+    if path.startswith("/") or ":" in path or ".." in PurePosixPath(path).parts:
+        detail = f"{where}: {path!r} leaves the image folder; write it relative to `images`"
+        raise DataError(Reason.RECORD_INVALID, detail)
+    if not _is_file_name(path):
+        raise DataError(Reason.RECORD_INVALID, f"{where}: no file can be called {path[:80]!a}")
+    return path
+
+
+def _is_file_name(path: str) -> bool:
+    try:
+        names = [name.encode() for name in PurePosixPath(path).parts]
+    except UnicodeEncodeError:
+        return False
+    return bool(names) and all(len(name) <= 255 and b"\0" not in name for name in names)
+
+
+def key_of(path: str) -> str:
+    """Give the key of an image that has no other: its path without the extension."""
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def loader(
+    path: str, captions: list[Any], fields: dict[str, Any], source: Source, limits: Limits
+) -> Callable[[], Record]:
+    """Make the `load` of an example whose image is the file `path` of the image folder."""
+    return partial(_load, path, captions, fields, source, limits)
+
+
+def _load(path: str, captions: list[Any], fields: dict[str, Any], source: Source, limits: Limits) -> Record:
+    uri = files.join(source.images, path)
+    try:
+        limits.check(path, files.size_and_stamp(uri)[0])
+        data = files.read_bytes(uri)
+    except OSError as error:
+        detail = f"{path[:200]} in {source.images}: {why_missing(error)}"
+        raise DataError(Reason.IMAGE_MISSING, detail) from error
+    reference = {"kind": "file", "uri": path, "offset": 0, "size": len(data)}
+    return Record(reference, data, captions, fields)
