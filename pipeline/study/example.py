@@ -13,6 +13,7 @@ from tagmill.pipeline.current import current_records, living_rows
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import find_sources
 from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms import images, parquet, parts
 from tagmill.transforms.ingest import source_of
@@ -161,7 +162,7 @@ def read_pixels(run: RunFolder, example: Example) -> Image:
     """
     if example.ingested is None:
         raise ConfigError(f"{example.key} died at ingest: there is no image to draw")
-    config = RunConfig.model_validate(run.saved_config() or {})
+    config = check_values(run.root, run.saved_config() or {}, RunConfig)
     source = find_sources(config).get(source_of(example.part))
     if source is None:
         raise InputChangedError(f"the source of {example.key} is gone since it was ingested")

@@ -33,10 +33,18 @@ def read_config(path: str, overrides: Sequence[str], config: type[ConfigT]) -> C
 
     Raises ConfigError, in one line for each thing that is wrong.
     """
+    return check_values(path, read_values(path, overrides), config)
+
+
+def check_values(where: str, values: dict[str, Any], config: type[ConfigT]) -> ConfigT:
+    """Make a `config` of values that were read from `where`.
+
+    Raises ConfigError, in one line for each thing that is wrong.
+    """
     try:
-        return config.model_validate(read_values(path, overrides))
+        return config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in _explain(error, config))) from error
+        raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(error, config))) from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -26,6 +26,12 @@ class HashingStream(io.RawIOBase):
         self.size += len(data)
         return data
 
+    def readinto(self, buffer: Any) -> int:
+        """Read and hash as much as the buffer holds, for what wraps this stream."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def finish(self) -> str:
         """Read what is left and give the sha256 of the whole file."""
         while self.read(1 << 20):

@@ -2,7 +2,19 @@ import errno
 
 import pytest
 
-from tagmill.transforms.formats.base import why_missing
+from tagmill.transforms.formats.base import FORMATS, InputConfig, format_of, why_missing
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_built_in_format_is_there(name: str):
+    found = format_of(InputConfig(name="x", format=name, path="unused"))
+    assert (type(found).__module__, found.version) == (f"tagmill.transforms.formats.{name}", 1)
+
+
+@pytest.mark.parametrize("name", ["folder", "webdataset"])
+def test_images_has_no_meaning_where_a_source_holds_its_images(name: str):
+    with pytest.raises(ValueError, match=f"a {name} holds its images"):
+        InputConfig(name="x", format=name, path="unused", images="elsewhere")
 
 
 @pytest.mark.parametrize(
