@@ -46,7 +46,7 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
         ),
         (
             {"inputs": [{**INPUT, "format": "jsonlines"}]},
-            "inputs.0: unknown format 'jsonlines': did you mean jsonl? Otherwise use one of folder, jsonl,",
+            "inputs.0: unknown format 'jsonlines': did you mean jsonl? Otherwise use one of",
         ),
         ({"inputs": [{**INPUT, "format": "nowhere:Csv"}]}, "format 'nowhere:Csv': cannot import nowhere"),
         ({"inputs": [{**INPUT, "format": "json:JSONDecoder"}]}, "lacks version, images_apart, find_sources"),

@@ -78,7 +78,7 @@ class Folder(Format):
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
         """List the folders that hold images; see `Format`."""
         if not files.is_folder(config.path):
-            raise ConfigError(f"input {config.name}: {config.path} is no folder")
+            raise ConfigError(f"input {config.name}: {config.path} is not a folder")
         try:
             found = list(find_folders(config.path))
         except OSError as error:
@@ -90,7 +90,7 @@ class Folder(Format):
         for name in found:
             if not name.isprintable():
                 raise ConfigError(
-                    f"input {config.name}: rename the folder {name!a}: that is no printable text"
+                    f"input {config.name}: rename the folder {name!a}: its name cannot be printed"
                 )
         return files.absolute(config.path), found
 

@@ -179,8 +179,8 @@ def test_a_file_that_changes_while_it_is_read_stops_the_run(photos, data):
     ("contents", "path", "said"),
     [
         ({"a.txt": b"x"}, "", "no image in"),
-        ({"a.png": PNG}, "nowhere", "nowhere is no folder"),
-        ({"a.png": PNG}, "a.png", "is no folder"),
+        ({"a.png": PNG}, "nowhere", "nowhere is not a folder"),
+        ({"a.png": PNG}, "a.png", "is not a folder"),
         ({"a\nb/a.png": PNG}, "", "rename the folder"),
     ],
     ids=["no image", "missing", "a file", "name"],
