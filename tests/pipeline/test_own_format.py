@@ -11,7 +11,9 @@ from runs import current_record, damaged, drive, plans, samples, shard_bytes, sq
 from sources import COLOURS, encode, square_image
 from table_formats import Table
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import find_sources
+from tagmill.pipeline.study.example import find_example, read_pixels
 from tagmill.tag_system.core.errors import ConfigError
 
 OWN = {"name": "own", "format": "table_formats:Table"}
@@ -108,3 +110,14 @@ def test_the_images_may_lie_elsewhere(tmp_path, photos):
     source = {**OWN, "path": str(tmp_path / "a.csv"), "images": str(photos)}
     drive(config_over(tmp_path, source), "tag=null", "localize=null", "embed=null")
     assert len(samples(tmp_path / "run")) == len(COLOURS)
+
+
+def test_an_image_whose_format_cannot_be_imported_any_more_is_one_line(tmp_path, photos, monkeypatch):
+    config = config_over(tmp_path, {**OWN, "path": str(photos / "a.csv")})
+    drive(config, "tag=null", "localize=null", "embed=null")
+    run = RunFolder(str(tmp_path / "run"))
+    example = find_example(run, "own/red")
+    assert read_pixels(run, example).ndim == 3
+    monkeypatch.delattr("table_formats.Table")
+    with pytest.raises(ConfigError, match=r"inputs\.0: format .* module table_formats has no Table"):
+        read_pixels(run, example)
