@@ -3,11 +3,11 @@
 import atexit
 import os
 import sys
+from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from typer._click.exceptions import ClickException
 
 from tagmill.runners.commands import (
     evaluate,
@@ -58,6 +58,22 @@ vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)
 app.command()(parse.parse)
 app.command()(train.train)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tagmill {version('tagmill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tagmill(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Turn image-caption pairs into image-tag datasets, offline."""
 
 
 @app.command()
@@ -168,8 +184,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         code = app(standalone_mode=False) or 0
-    except ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        _say_usage(error.format_message())
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -183,6 +199,14 @@ def main() -> None:
 
 def _say(message: str) -> None:
     sys.stderr.write(f"tagmill: {message}\n")
+
+
+def _say_usage(message: str) -> None:
+    """Say what is wrong with a command line; of one without a command the message is the help."""
+    if message.startswith("Usage:"):
+        sys.stderr.write(f"{message}\n")
+    else:
+        _say(message)
 
 
 def _leave(code: int) -> NoReturn:
