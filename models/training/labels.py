@@ -1,18 +1,16 @@
 """Labels that lie beside the images: a truth in Parquet, or a benchmark's list, found by an image's key."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tagmill.models.training.benchmarks import Benchmark
-from tagmill.models.training.scores import NEGATIVE, POSITIVE, Labels
+from tagmill.models.training.scores import NEGATIVE, POSITIVE, UNKNOWN, Labels
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.truth import read_images
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of image names that a key does not have to have, in any case of letters."""
@@ -23,11 +21,12 @@ Name = Callable[[str], str]
 
 @dataclass
 class KeyedLabels:
-    """Which of so many tags each image shows, by the image's key; all other tags are negative.
+    """Which of so many tags each image shows, by the image's key.
 
-    `kinds` by tag, as far as they are known; `unmapped` counts labels that no tag stands for. `folders`
-    says that the labels' keys are paths, whose folders (`test/`) are no sources. `used` are
-    the images that were asked for, with the key that each was asked by. Raises ConfigError for two keys that
+    Of an image in `absent` the tags there are negative and others unknown; of any other image all other tags
+    are negative. `kinds` by tag, as far as they are known; `unmapped` counts labels that no tag stands for.
+    `folders` says that the labels' keys are paths, whose folders (`test/`) are not sources. `used` are the
+    images that were asked for, with the key that each was asked by. Raises ConfigError for two keys that
     differ in their extension alone.
     """
 
@@ -35,6 +34,7 @@ class KeyedLabels:
     tags: int
     kinds: Mapping[str, str] = field(default_factory=dict)
     unmapped: Counter[str] = field(default_factory=Counter)
+    absent: Mapping[str, Sequence[int]] = field(default_factory=dict)
     folders: bool = False
     used: dict[str, str] = field(default_factory=dict)
 
@@ -63,7 +63,8 @@ class KeyedLabels:
                 "keys, <source>/<key in the source>, and each image once"
             )
         self.used[image] = key
-        labels = np.full(self.tags, NEGATIVE, np.uint8)
+        labels = np.full(self.tags, UNKNOWN if image in self.absent else NEGATIVE, np.uint8)
+        labels[list(self.absent.get(image, ()))] = NEGATIVE
         labels[list(self.images[image])] = POSITIVE
         return labels
 
@@ -79,35 +80,27 @@ def of_benchmark(benchmark: Benchmark) -> KeyedLabels:
 
 
 def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:
-    """Read a truth: columns `key`, `tags` (a list of names), and `kinds`, if there is one, of each tag.
+    """Read a truth, as `tag_system.truth` has it.
 
-    Raises ConfigError for a file without these columns, for a row that is not of this form or has the key of
-    another, and if no label is one of the names.
+    Raises ConfigError for a file that is not one, and if no label is one of the names.
     """
-    try:
-        kinds_too = "kinds" in pq.read_schema(path).names
-        table = pq.read_table(path, columns=["key", "tags", *["kinds"] * kinds_too])
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(
-            f"{path} is not a truth in Parquet with the columns key and tags: {str(error).splitlines()[0]}"
-        ) from error
     places: dict[str, list[int]] = {}
     for place, known in enumerate(names):
         places.setdefault(name(known), []).append(place)
     unmapped: Counter[str] = Counter()
     images: dict[str, list[int]] = {}
+    absent: dict[str, list[int]] = {}
     kinds: dict[str, str] = {}
-    for key, tags, kinds_of_tags in _rows(path, table):
-        if key in images:
-            raise ConfigError(f"{path} lists {key} twice: leave one row")
-        kinds |= zip(map(name, tags), kinds_of_tags, strict=False)
-        unmapped.update(tag for tag in tags if name(tag) not in places)
-        images[key] = [place for tag in tags for place in places.get(name(tag), ())]
+    for image in read_images(str(path)):
+        kinds |= zip(map(name, image.tags), image.kinds, strict=False)
+        unmapped.update(tag for tag in image.tags if name(tag) not in places)
+        images[image.key] = [place for tag in image.tags for place in places.get(name(tag), ())]
+        if image.absent is not None:
+            absent[image.key] = [place for tag in image.absent for place in places.get(name(tag), ())]
     if not any(images.values()):
         raise ConfigError(f"{path} has no label that is a class of the model: give the truth of its tags")
-    return KeyedLabels(
-        images, len(names), {tag: kinds[name(tag)] for tag in names if name(tag) in kinds}, unmapped
-    )
+    known_kinds = {tag: kinds[name(tag)] for tag in names if name(tag) in kinds}
+    return KeyedLabels(images, len(names), known_kinds, unmapped, absent=absent)
 
 
 def stem(name: str) -> str:
@@ -129,20 +122,3 @@ def _by_last_part(images: Iterable[str]) -> dict[str, str]:
     """Find images by the last part of their name, where no other has the same."""
     last = Counter(stem(image).rsplit("/", 1)[-1] for image in images)
     return {part: image for image in images if last[part := stem(image).rsplit("/", 1)[-1]] == 1}
-
-
-def _rows(path: Path, table: pa.Table) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Give key, tags and kinds of each row; no kinds if the truth has none."""
-    for number, row in enumerate(table.to_pylist(), 1):
-        key, tags, kinds = row["key"], row["tags"], row.get("kinds", [])
-        if not isinstance(key, str):
-            raise ConfigError(f"{path}: row {number} has the key {key!r}, which is not text")
-        if not _are_names(tags) or not _are_names(kinds):
-            raise ConfigError(f"{path}: row {number}, {key}: tags and kinds should be lists of names")
-        if "kinds" in row and len(kinds) != len(tags):
-            raise ConfigError(f"{path}: row {number}, {key}: {len(kinds)} kinds for {len(tags)} tags")
-        yield key, tags, kinds
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)

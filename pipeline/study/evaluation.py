@@ -1,14 +1,17 @@
 """Tags of a run against a truth, after each step that changes them: parsed, with the tagger's, cleaned."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import decided_examples
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
-from tagmill.transforms import parquet
+from tagmill.tag_system.truth import read_images
+from tagmill.tag_system.vocabulary import Vocabulary
 
 STEPS = ("parse", "tag", "clean")
 """After parse: tags that captions mention. After tag: also those that the tagger proposes. After clean: those
@@ -44,10 +47,15 @@ class Score:
 
 @dataclass
 class StepScores:
-    """The scores of each class after one step, and how many tags belong to no class and are not scored."""
+    """The scores of each class after one step, over so many images.
+
+    `unscored` counts the tags that belong to no class, `unlabelled` the images of the run without a truth.
+    """
 
     classes: dict[str, Score] = field(default_factory=dict)
     unscored: int = 0
+    images: int = 0
+    unlabelled: int = 0
 
     def micro(self, names: Collection[str] | None = None) -> Score:
         """Sum the counts of these classes, or of all: every tag counts alike."""
@@ -61,7 +69,7 @@ class StepScores:
     def _among(self, names: Collection[str] | None) -> list[str]:
         return [name for name in self.classes if names is None or name in names]
 
-    def count(self, found: set[str], true: set[str]) -> None:
+    def count(self, found: AbstractSet[str], true: AbstractSet[str]) -> None:
         """Count the classes of one image."""
         for name in found | true:
             score = self.classes.setdefault(name, Score())
@@ -72,36 +80,69 @@ class StepScores:
 
 @dataclass(frozen=True)
 class Truth:
-    """The true tags of every example, by the key that its source gave it, and the kind of each tag."""
+    """The true tags of images by their key, and the kind of each tag that is known to have one.
+
+    Of an image in `absent` nothing is known but its tags and those there. `names` are all tags of the truth.
+    """
 
     tags: Mapping[str, frozenset[str]]
     kinds: Mapping[str, Kind]
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def of(self, example: Mapping[str, Any]) -> set[str]:
-        """Give the true tags of an ingest row, whose key is `<input>/<key>`. Raises ConfigError."""
-        try:
-            return set(self.tags[example["key"].partition("/")[2]])
-        except KeyError:
-            raise ConfigError(
-                f"the truth has no row for {example['key']}; is it another dataset's?"
-            ) from None
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All tags that the truth knows."""
+        return frozenset().union(*self.tags.values(), *self.absent.values())
+
+    def of(self, example: Mapping[str, Any]) -> frozenset[str] | None:
+        """Give the true tags of an ingest row; None if the truth does not have it."""
+        key = self._key(example)
+        return None if key is None else self.tags[key]
+
+    def known(self, example: Mapping[str, Any]) -> frozenset[str]:
+        """Give the tags of which the truth says whether the image of an ingest row shows them."""
+        key = self._key(example)
+        if key is None:
+            return frozenset()
+        return self.tags[key] | self.absent[key] if key in self.absent else self.names
+
+    def _key(self, example: Mapping[str, Any]) -> str | None:
+        """Find an ingest row, whose key is `<input>/<key>`, by either."""
+        key: str = example["key"]
+        return next((name for name in (key, key.partition("/")[2]) if name in self.tags), None)
 
 
-def read_truth(uri: str) -> Truth:
-    """Read a truth from Parquet: columns `key`, `tags` and `kinds`, the kind of each tag in the same order.
+def read_truth(uri: str, vocabulary: Vocabulary | None = None) -> Truth:
+    """Read a truth, as `tag_system.truth` has it; a vocabulary maps aliases to tags and knows their kinds.
 
-    Raises ConfigError if the file is not there or has other columns.
+    Raises ConfigError for a file that is not a truth, or names a kind that is not one.
     """
+
+    def name(tag: str) -> str:
+        known = vocabulary.resolve(tag) if vocabulary else None
+        return known.name if known else tag
+
     tags: dict[str, frozenset[str]] = {}
+    absent: dict[str, frozenset[str]] = {}
     kinds: dict[str, Kind] = {}
-    try:
-        table = parquet.read_table(uri, ["key", "tags", "kinds"])
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"{uri} is no truth with the columns key, tags and kinds: {error}") from error
-    for row in table.to_pylist():
-        tags[row["key"]] = frozenset(row["tags"])
-        kinds.update(zip(row["tags"], row["kinds"], strict=True))
-    return Truth(tags, kinds)
+    for image in read_images(uri):
+        tags[image.key] = frozenset(map(name, image.tags))
+        for tag, kind in zip(image.tags, image.kinds, strict=False):
+            kinds[name(tag)] = _kind(uri, kind)
+        if image.absent is not None:
+            absent[image.key] = frozenset(map(name, image.absent))
+    truth = Truth(tags, kinds, absent)
+    for tag in truth.names - kinds.keys():
+        if vocabulary and (known := vocabulary.resolve(tag)):
+            kinds[tag] = known.kind
+    return truth
+
+
+def _kind(uri: str, name: str) -> Kind:
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise ConfigError(f"{uri}: {name!r} is not a kind of tags; the kinds are {', '.join(KINDS)}")
 
 
 def tags_by_step(run: RunFolder) -> Iterator[tuple[dict[str, Any], dict[str, set[str]]]]:
@@ -118,20 +159,40 @@ def _steps(decisions: list[dict[str, Any]]) -> dict[str, set[str]]:
     }
 
 
-def evaluate(
-    run: RunFolder, truth: Callable[[dict[str, Any]], set[str]], classes: Mapping[str, str]
-) -> dict[str, StepScores]:
-    """Score a run's tags after each step against `truth(example)`, a set of class names.
+def score_run(run: RunFolder, truth: Truth) -> dict[str, StepScores]:
+    """Score a run's tags after each step against a truth, over the images that it has.
 
-    `classes` maps tags to class names (several tags may stand for one); other tags are not scored.
+    Raises ConfigError if it has none of them.
+    """
+    scores = evaluate(run, truth.of, {tag: tag for tag in truth.names}, truth.known)
+    if not scores["clean"].images:
+        raise ConfigError(f"the truth has no image of {run.root}; is it another dataset's?")
+    return scores
+
+
+def evaluate(
+    run: RunFolder,
+    truth: Callable[[dict[str, Any]], AbstractSet[str] | None],
+    classes: Mapping[str, str],
+    known: Callable[[dict[str, Any]], AbstractSet[str]] | None = None,
+) -> dict[str, StepScores]:
+    """Score a run's tags after each step against `truth(example)`, a set of class names, or None.
+
+    `classes` maps tags to class names (several tags may stand for one); other tags are not scored, nor are
+    classes outside `known(example)`.
     """
     scores = {step: StepScores() for step in STEPS}
     for example, steps in tags_by_step(run):
         true = truth(example)
+        judged = known(example) if known else None
         for step, tags in steps.items():
-            known = {tag for tag in tags if tag in classes}
-            scores[step].count({classes[tag] for tag in known}, true)
-            scores[step].unscored += len(tags - known)
+            if true is None:
+                scores[step].unlabelled += 1
+                continue
+            scored = {tag for tag in tags if tag in classes and (judged is None or classes[tag] in judged)}
+            scores[step].images += 1
+            scores[step].count({classes[tag] for tag in scored}, true)
+            scores[step].unscored += len(tags - scored)
     return scores
 
 

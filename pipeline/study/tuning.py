@@ -34,16 +34,24 @@ class Labelled:
         return Score(right, sum(kept) - right, self.missed + sum(self.true) - right)
 
 
-def labelled(run: RunFolder, truth: Truth, kind: str) -> Labelled:
-    """Collect the candidates of a kind from a finished run, but for tags that the truth does not know."""
+def labelled(
+    run: RunFolder, truth: Truth, kind: str | None = None, wanted: Callable[[str], bool] | None = None
+) -> Labelled:
+    """Collect the candidates of a kind, or of all, from the images of a finished run that the truth has.
+
+    Tags that the truth does not know are left out, and images whose key is not `wanted`.
+    """
     evidence, true, missed = [], [], 0
     for example, decisions in decided_examples(run):
-        tags = {tag for tag in truth.of(example) if truth.kinds[tag] == kind}
+        shown = truth.of(example)
+        if shown is None or (wanted and not wanted(example["key"])):
+            continue
+        known = {tag for tag in truth.known(example) if kind in (None, truth.kinds.get(tag))}
         for record in decisions:
-            if truth.kinds.get(record["tag"]) == kind:
+            if record["tag"] in known:
                 evidence.append(Evidence(**{name: record[name] for name in EVIDENCE}))
-                true.append(record["tag"] in tags)
-        missed += len(tags - {record["tag"] for record in decisions})
+                true.append(record["tag"] in shown)
+        missed += len((shown & known) - {record["tag"] for record in decisions})
     return Labelled(evidence, true, missed)
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.study.evaluation import STEPS, StepScores, Truth, by_kind, evaluate, read_truth
+from tagmill.pipeline.study.evaluation import STEPS, StepScores, Truth, by_kind, read_truth, score_run
 from tagmill.pipeline.study.example import decided_examples, find_example
 from tagmill.runners.commands.example_view import draw
 from tagmill.tag_system.core import files
@@ -44,7 +45,7 @@ def show(console: Console, run: RunFolder, config: str, truth_file: Path | None)
 
 
 def _show_scores(console: Console, run: RunFolder, truth: Truth) -> None:
-    scores = evaluate(run, truth.of, {tag: tag for tag in truth.kinds})
+    scores = score_run(run, truth)
     console.print("\n[bold]Tags against the truth[/bold]")
     console.print(score_table(scores, truth))
     unscored = scores["clean"].unscored
@@ -85,7 +86,7 @@ def choose_example(run: RunFolder, truth: Truth | None = None) -> str | None:
     return best[1] if best else None
 
 
-def _worth(decisions: Sequence[dict[str, Any]], true: set[str] | None) -> int:
+def _worth(decisions: Sequence[dict[str, Any]], true: AbstractSet[str] | None) -> int:
     """Weigh how much of the engine's work shows in one example."""
     kept = [d for d in decisions if d["verdict"] == "kept"]
     dropped = [d for d in decisions if d["verdict"] == "dropped" and d["rule"] != "not_proposed"]

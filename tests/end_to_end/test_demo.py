@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.study.evaluation import evaluate, read_truth
+from tagmill.pipeline.study.evaluation import read_truth, score_run
 from tagmill.runners.commands.demo import PIECES, Demo, embedded, show_demo
 
 pytestmark = [
@@ -44,7 +44,7 @@ def test_all_of_the_demo_is_in_the_package():
 
 def test_every_step_makes_the_tags_better(made: tuple[RunFolder, str]):
     truth = read_truth(str(embedded() / "truth.parquet"))
-    scores = evaluate(made[0], truth.of, {tag: tag for tag in truth.kinds})
+    scores = score_run(made[0], truth)
     parsed, tagged, cleaned = (scores[step].micro() for step in ("parse", "tag", "clean"))
     assert tagged.recall > parsed.recall + 0.1
     assert cleaned.precision > tagged.precision

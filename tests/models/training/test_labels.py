@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tagmill.models.training import labels
+from tagmill.models.training import labels, scores
 from tagmill.models.training.benchmarks import Benchmark
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -75,10 +75,18 @@ def test_a_truth_is_read_by_names_of_any_form(tmp_path):
     assert keyed.kinds == {"cat": "object", "CAT": "object"}
 
 
+def test_what_lines_of_a_truth_do_not_say_is_unknown(tmp_path):
+    path = tmp_path / "truth.jsonl"
+    path.write_text('{"key": "1", "tags": ["cat"], "absent": ["dog"]}\n\n{"key": "2", "tags": ["dog"]}\n')
+    keyed = labels.read_truth(path, ["dog", "cat", "cow"], str)
+    assert list(keyed.find("1")) == [scores.NEGATIVE, scores.POSITIVE, scores.UNKNOWN]
+    assert list(keyed.find("2")) == [scores.POSITIVE, scores.NEGATIVE, scores.NEGATIVE]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"key": ["1"], "labels": [["cat"]]}, "not a truth in Parquet with the columns key and tags"),
+        ({"key": ["1"], "labels": [["cat"]]}, "is not a truth in Parquet with the columns key and tags"),
         ({"key": ["1"], "tags": [["cow"]]}, "no label that is a class of the model"),
         ({"key": ["1", "1"], "tags": [["cat"], []]}, "lists 1 twice: leave one row"),
         ({"key": ["1", None], "tags": [["cat"], []]}, "row 2 has the key None, which is not text"),
@@ -98,5 +106,5 @@ def test_a_file_that_is_no_truth_is_refused(tmp_path, columns, message):
         labels.read_truth(path, ["cat"], str)
     assert "\n" not in str(raised.value)
     (tmp_path / "text").write_text("key,tags")
-    with pytest.raises(ConfigError, match="not a truth in Parquet"):
+    with pytest.raises(ConfigError, match="is not a truth in Parquet"):
         labels.read_truth(tmp_path / "text", ["cat"], str)
