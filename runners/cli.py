@@ -42,6 +42,7 @@ app = typer.Typer(
 
 Config = Annotated[str, typer.Argument(help="YAML file that describes the run")]
 Run = Annotated[str, typer.Argument(help="the run's folder")]
+Truth = Annotated[str, typer.Option(help="labelled images, Parquet or JSON lines: key, tags, kinds, absent")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", help="override a key of the config: clean.policy.rule=paper")
 ]
@@ -153,6 +154,19 @@ def inspect(
     from tagmill.runners.commands.example_view import show_example
 
     show_example(_console(), inspection.open_run(run_folder), key, output)
+
+
+@app.command()
+def score(
+    run_folder: Run,
+    truth: Truth,
+    per_tag: Annotated[bool, typer.Option("--per-tag", help="list the tags with the most errors")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print all numbers as one JSON object")] = False,
+) -> None:
+    """Score a run's tags against a truth, after each step, by kind and tag."""
+    from tagmill.runners.commands.score import show_score
+
+    show_score(_console(), run_folder, truth, per_tag=per_tag, as_json=as_json)
 
 
 @app.command()

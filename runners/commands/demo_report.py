@@ -13,13 +13,12 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.study.evaluation import STEPS, StepScores, Truth, by_kind, read_truth, score_run
+from tagmill.pipeline.study.evaluation import Truth, read_truth, score_run
 from tagmill.pipeline.study.example import decided_examples, find_example
 from tagmill.runners.commands.example_view import draw
+from tagmill.runners.commands.score import score_table
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
-
-AFTER = {"parse": "captions alone", "tag": "and the tagger", "clean": "cleaned"}
 
 SHOWN_TAGS = 5
 
@@ -53,23 +52,6 @@ def _show_scores(console: Console, run: RunFolder, truth: Truth) -> None:
         console.print(
             f"{unscored} kept tags are not scored: the truth does not know them", style="dim", highlight=False
         )
-
-
-def score_table(scores: dict[str, StepScores], truth: Truth) -> Table:
-    """Tabulate precision, recall and F1 after each step, by kind."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("after", "kind", "precision", "recall", "F1", "F1 by tag", "tags"):
-        table.add_column(column, justify="left" if column in ("after", "kind") else "right", no_wrap=True)
-    for step in STEPS:
-        kinds = by_kind(scores[step], truth.kinds)
-        for place, (kind, (score, macro)) in enumerate(kinds.items()):
-            numbers = [f"{number:.3f}" for number in (score.precision, score.recall, score.f1, macro)]
-            tags = str(score.right + score.wrong)
-            style = "bold" if kind == "all" else None
-            table.add_row(
-                AFTER[step] if not place else "", kind, *numbers, tags, style=style, end_section=kind == "all"
-            )
-    return table
 
 
 def choose_example(run: RunFolder, truth: Truth | None = None) -> str | None:

@@ -2,23 +2,6 @@ from importlib.metadata import version
 
 import pytest
 
-from tagmill.runners import cli
-
-
-@pytest.fixture
-def tagmill(monkeypatch, capsys):
-    """The whole command line in this process: its exit code, what it prints, and what it prints as errors."""
-
-    def run(*arguments):
-        left = []
-        monkeypatch.setattr("sys.argv", ["tagmill", *map(str, arguments)])
-        monkeypatch.setattr(cli, "_leave", left.append)
-        cli.main()
-        said = capsys.readouterr()
-        return left[0], said.out, said.err
-
-    return run
-
 
 def test_the_version_is_that_of_the_package(tagmill):
     assert tagmill("--version") == (0, f"tagmill {version('tagmill')}\n", "")
@@ -27,7 +10,7 @@ def test_the_version_is_that_of_the_package(tagmill):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["scroe"], "No such command 'scroe'."),
+        (["scroe"], "No such command 'scroe'. Did you mean 'score'?"),
         (["plan"], "Missing argument 'config'."),
         (["plan", "--foo"], "No such option: --foo"),
     ],
