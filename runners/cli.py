@@ -170,6 +170,20 @@ def score(
 
 
 @app.command()
+def tune(
+    run_folder: Run,
+    truth: Truth,
+    goal: Annotated[str, typer.Option(help="f1, or precision=P for the best recall at P")] = "f1",
+    rule: Annotated[str | None, typer.Option(help="paper or adaptive; default: the run's")] = None,
+    kind: Annotated[str | None, typer.Option(help="judge by tags of this kind alone")] = None,
+) -> None:
+    """Choose the constants of clean.policy by one half of a truth, and score them on the other."""
+    from tagmill.runners.commands.tune import Request, show_tuned
+
+    show_tuned(_console(), Request(run_folder, truth, goal, rule, kind))
+
+
+@app.command()
 def verify(run_folder: Run) -> None:
     """Check every part and shard of a run against its recorded digest."""
     from tagmill.runners.commands import inspection

@@ -18,14 +18,35 @@ EVIDENCE = tuple(field.name for field in fields(Evidence))
 Grid = Mapping[str, Sequence[Any]]
 """Values to try by constant, as `adaptive.weak_box`."""
 
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
+"""Thresholds of the tagger to try."""
+
+_STEPS = tuple(round(0.05 * step, 2) for step in range(20))
+
+GRIDS: Mapping[str, Grid] = {
+    "adaptive": {
+        "tagger_threshold": THRESHOLDS,
+        "adaptive.weak_box": _STEPS[:14],
+        "adaptive.strong_box": _STEPS,
+        "adaptive.margin": (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.3),
+        "adaptive.outlier_rank": (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0),
+    },
+    "paper": {
+        "tagger_threshold": THRESHOLDS,
+        "paper.region_threshold": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25),
+    },
+}
+"""What to try for each rule; `paper` keeps the share of outliers that its publication has."""
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """Candidates of one kind with the truth about each, and how many true tags are no candidates."""
+    """Candidates with the truth about each, how many true tags are not candidates, and of how many images."""
 
     evidence: list[Evidence]
     true: list[bool]
     missed: int
+    images: int = 0
 
     def score(self, policy: Policy) -> Score:
         """Count what the policy keeps against the truth."""
@@ -41,18 +62,24 @@ def labelled(
 
     Tags that the truth does not know are left out, and images whose key is not `wanted`.
     """
-    evidence, true, missed = [], [], 0
+    evidence, true, missed, images = [], [], 0, 0
     for example, decisions in decided_examples(run):
         shown = truth.of(example)
         if shown is None or (wanted and not wanted(example["key"])):
             continue
+        images += 1
         known = {tag for tag in truth.known(example) if kind in (None, truth.kinds.get(tag))}
         for record in decisions:
             if record["tag"] in known:
                 evidence.append(Evidence(**{name: record[name] for name in EVIDENCE}))
                 true.append(record["tag"] in shown)
         missed += len((shown & known) - {record["tag"] for record in decisions})
-    return Labelled(evidence, true, missed)
+    return Labelled(evidence, true, missed, images)
+
+
+def recall_at(precision: float) -> Callable[[Score], float]:
+    """Make the goal of the highest recall at a precision; below it the more precise policy is the better."""
+    return lambda score: 1 + score.recall if score.precision >= precision else score.precision
 
 
 def tune(

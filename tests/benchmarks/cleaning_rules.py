@@ -1,12 +1,10 @@
 """What the rules of `clean` do to object tags whose truth is known.
 
-    python tests/benchmarks/cleaning_rules.py tune CONFIG TRUTH [--rule paper]
-    python tests/benchmarks/cleaning_rules.py compare CONFIG TRUTH --paper-threshold X [--plot FILE]
+    python tests/benchmarks/cleaning_rules.py CONFIG TRUTH --paper-threshold X [--plot FILE]
 
-`tune` chooses the constants of a rule by the scenes of CONFIG and prints them as they stand in a config;
-`paper` keeps the 10% of its publication. `compare` judges the scenes of another CONFIG by the policy in it,
-by `paper` with 1, 2, 4 and 8 centres a tag and the tagger threshold that suits it best, and by each rule
-over the range of its drop rate. Stages run as far as they are not made yet.
+It judges the scenes of CONFIG by the policy in it, by `paper` with 1, 2, 4 and 8 centres a tag and the tagger
+threshold that suits it best, and by each rule over the range of its drop rate. Stages run as far as they are
+not made yet. `tagmill tune` chooses the constants of a rule.
 """
 
 import argparse
@@ -15,43 +13,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.evaluation import Score, read_truth
-from tagmill.pipeline.study.tuning import Labelled, labelled, tune
+from tagmill.pipeline.study.tuning import Labelled, labelled
 from tagmill.tag_system.decisions import Policy, decide
 
 CONSOLE = Console(highlight=False)
 CENTRES = (1, 2, 4, 8)
-STEPS = [round(0.05 * step, 2) for step in range(20)]
-THRESHOLDS = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85]
-ADAPTIVE = {
-    "tagger_threshold": THRESHOLDS,
-    "adaptive.weak_box": STEPS[:14],
-    "adaptive.strong_box": STEPS,
-    "adaptive.margin": [0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.3],
-    "adaptive.outlier_rank": [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0],
-}
-PAPER = {"tagger_threshold": THRESHOLDS, "paper.region_threshold": [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]}
 
 
 def main() -> None:
     """Read the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("tune", "compare"))
     parser.add_argument("config")
     parser.add_argument("truth")
-    parser.add_argument("--rule", choices=("adaptive", "paper"), default="adaptive")
     parser.add_argument("--paper-threshold", type=float, default=0.65)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    if options.what == "tune":
-        _tune(options.config, options.truth, options.rule)
-    else:
-        _compare(options.config, options.truth, options.paper_threshold, options.plot)
+    _compare(options.config, options.truth, options.paper_threshold, options.plot)
 
 
 def _judge(config: str, truth: str, centres: int | None = None) -> Labelled:
@@ -60,14 +42,6 @@ def _judge(config: str, truth: str, centres: int | None = None) -> Labelled:
     command = [sys.executable, "-m", "tagmill.runners.cli", "run", config, "--workers", "2"]
     subprocess.run([*command, "--set", f"cluster.k={choice}"], check=True, stdout=subprocess.DEVNULL)
     return labelled(RunFolder(load_config(config).run), read_truth(truth), "object")
-
-
-def _tune(config: str, truth: str, rule: str) -> None:
-    data = _judge(config, truth)
-    start = load_config(config).clean.policy.model_copy(update={"rule": rule})
-    best, reached = tune(data, start, ADAPTIVE if rule == "adaptive" else PAPER, lambda score: score.f1)
-    CONSOLE.print(f"F1 {data.score(start).f1:.4f} -> {reached:.4f}")
-    CONSOLE.print(yaml.safe_dump(best.model_dump(include={"tagger_threshold", rule}), sort_keys=False))
 
 
 def _compare(config: str, truth: str, paper_threshold: float, plot: Path | None) -> None:

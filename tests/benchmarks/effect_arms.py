@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cleaning_rules import CENTRES, PAPER, THRESHOLDS
+from cleaning_rules import CENTRES
 from effect_data import Labels, Work, demo_stages, labels_of, tag_stage, true_labels
 
 from tagmill.models.training.targets import TagChoice
-from tagmill.pipeline.study.tuning import Labelled, tune
+from tagmill.pipeline.study.tuning import GRIDS, THRESHOLDS, Labelled, tune
 from tagmill.tag_system.decisions import PaperRule, Policy
 
 ARMS = {
@@ -98,7 +98,9 @@ class Arms:
         tried = []
         for centres in CENTRES:
             self.work.run("tuning", "tuning", demo_stages(), "train", centres)
-            best, f1 = tune(self.work.evidence("tuning", "tuning"), start, PAPER, lambda score: score.f1)
+            best, f1 = tune(
+                self.work.evidence("tuning", "tuning"), start, GRIDS["paper"], lambda score: score.f1
+            )
             tried.append({"f1": f1, "centres": centres, "policy": best.model_dump()})
         best_found = max(tried, key=lambda one: float(one["f1"]))
         return best_found | {"f1_by_centres": {one["centres"]: one["f1"] for one in tried}}
