@@ -20,6 +20,7 @@ from tagmill.runners.commands import (
     vocabulary_embed,
 )
 from tagmill.runners.commands.logs import configure_logging
+from tagmill.runners.commands.shelves import ShelvedGroup, renamed
 from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
@@ -37,7 +38,11 @@ EXIT_CODES: dict[type[Exception], int] = {
 INTERRUPTED = 130
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=ShelvedGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 Config = Annotated[str, typer.Argument(help="YAML file that describes the run")]
@@ -51,8 +56,10 @@ AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed sou
 WITH_FLAGS = {"allow_extra_args": True}
 
 app.add_typer(models.app, name="models")
-app.command("eval")(evaluate.evaluate)
-app.command()(evaluate.calibrate)
+models.app.command("eval")(evaluate.evaluate)
+models.app.command()(evaluate.calibrate)
+app.command("eval", hidden=True)(renamed(evaluate.evaluate, "eval", "models eval"))
+app.command("calibrate", hidden=True)(renamed(evaluate.calibrate, "calibrate", "models calibrate"))
 app.add_typer(vocabulary.app, name="vocab")
 vocabulary.app.command()(vocabulary_describe.describe)
 vocabulary.app.command()(vocabulary_embed.embed)
@@ -163,7 +170,7 @@ def score(
     per_tag: Annotated[bool, typer.Option("--per-tag", help="list the tags with the most errors")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print all numbers as one JSON object")] = False,
 ) -> None:
-    """Score a run's tags against a truth, after each step, by kind and tag."""
+    """Score a run's tags against a truth, by step, kind and tag."""
     from tagmill.runners.commands.score import show_score
 
     show_score(_console(), run_folder, truth, per_tag=per_tag, as_json=as_json)
@@ -177,7 +184,7 @@ def tune(
     rule: Annotated[str | None, typer.Option(help="paper or adaptive; default: the run's")] = None,
     kind: Annotated[str | None, typer.Option(help="judge by tags of this kind alone")] = None,
 ) -> None:
-    """Choose the constants of clean.policy by one half of a truth, and score them on the other."""
+    """Choose clean.policy by half of a truth, and check it on the rest."""
     from tagmill.runners.commands.tune import Request, show_tuned
 
     show_tuned(_console(), Request(run_folder, truth, goal, rule, kind))

@@ -1,4 +1,4 @@
-"""What `tagmill calibrate` writes: the thresholds, and how they did on the images that were held out.
+"""What `tagmill models calibrate` writes: the thresholds, and how they did on the images that were held out.
 
 OUT/thresholds.txt        a threshold a line, in the order of the tags, as the official list has them
 OUT/calibration.parquet   a row a tag: its threshold, why it is not its own, counts, 95 percent intervals

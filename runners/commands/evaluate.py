@@ -1,4 +1,4 @@
-"""`tagmill eval` and `tagmill calibrate`: how good a model's tags are, and which thresholds suit it."""
+"""`tagmill models eval` and `calibrate`: how good a model's tags are, and which thresholds suit it."""
 
 from pathlib import Path
 from typing import Annotated

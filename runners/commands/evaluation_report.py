@@ -1,4 +1,4 @@
-"""What `tagmill eval` writes: a table of the tags, the summary, and a page with PR curves.
+"""What `tagmill models eval` writes: a table of the tags, the summary, and a page with PR curves.
 
 OUT/tags.parquet   a row a tag: counts, AP, precision, recall, F1, and its curve at 101 recalls
 OUT/summary.json   all metrics as fractions, over all tags and by kind

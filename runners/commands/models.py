@@ -1,4 +1,7 @@
-"""`tagmill models`: folders of RAM, RAM++ and Tag2Text, made from published checkpoints and looked into."""
+"""`tagmill models`: folders of RAM, RAM++ and Tag2Text, made from published checkpoints and looked into.
+
+`eval` and `calibrate` are in evaluate.py.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from tagmill.models.ram.config import RamConfig
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Convert published checkpoints, and look into models."
+    no_args_is_help=True, rich_markup_mode=None, help="Convert, measure, calibrate and export models."
 )
 
 app.command()(export.export)

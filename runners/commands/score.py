@@ -58,7 +58,7 @@ def remarks(scores: StepScores) -> list[str]:
 
 def score_table(scores: Mapping[str, StepScores], truth: Truth) -> Table:
     """Tabulate precision, recall, F1 and the counts after each step, by kind."""
-    table = _table(("after", "kind"), (*MEASURES, "F1 by tag", *COUNTS))
+    table = _table(("after", "kind"), (*MEASURES, "macro F1", *COUNTS))
     for step in STEPS:
         kinds = by_kind(scores[step], truth.kinds)
         for place, (kind, (score, macro)) in enumerate(kinds.items()):
@@ -83,7 +83,7 @@ def _tag_table(scores: StepScores, truth: Truth) -> Table:
 
 
 def _table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for column in (*words, *numbers):
         table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     return table
@@ -105,7 +105,7 @@ def _summary(scores: Mapping[str, StepScores], truth: Truth) -> dict[str, Any]:
         kinds = by_kind(found, truth.kinds)
         steps[step] = {
             "unscored": found.unscored,
-            "kinds": {kind: numbers(score) | {"f1_by_tag": macro} for kind, (score, macro) in kinds.items()},
+            "kinds": {kind: numbers(score) | {"macro_f1": macro} for kind, (score, macro) in kinds.items()},
             "tags": {tag: numbers(score) for tag, score in sorted(found.classes.items())},
         }
     return {"images": cleaned.images, "unlabelled": cleaned.unlabelled, "steps": steps}

@@ -1,4 +1,4 @@
-"""Labelled images, scored by a model for `tagmill eval` and `calibrate`: which ones, by which labels."""
+"""Labelled images, scored for `tagmill models eval` and `calibrate`: which ones, by which labels."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/evaluation_memory.py [--images 57000] [--tags 4585] [--folder DIR]
 
-A model's scores on that many images are written, measured and calibrated on, as `tagmill eval` and `tagmill
-calibrate` do after the model; labels are drawn like the shown tags of OpenImages. Printed are the seconds of
+A model's scores on that many images are written, measured and calibrated on, as `tagmill models eval` and
+`calibrate` do after the model; labels are drawn like the shown tags of OpenImages. Printed are the seconds of
 each part and by how much it raised the peak of resident memory (Linux). All scores and labels together
 would be 5 bytes an image and tag.
 """

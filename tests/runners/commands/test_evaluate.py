@@ -72,7 +72,7 @@ def tagmill(*arguments):
 
 
 def evaluated(folder, *arguments):
-    tagmill("eval", *arguments, "--out", folder)
+    tagmill("models", "eval", *arguments, "--out", folder)
     rows = pq.read_table(folder / "tags.parquet").to_pylist()
     return {row["tag"]: row for row in rows}, json.loads((folder / "summary.json").read_text())
 
@@ -166,7 +166,7 @@ def test_embeddings_that_fit_no_tags_are_refused(model, shards, embeddings, mess
     save_file({"labels": embeddings}, tmp_path / "labels.safetensors")
     asked = "--taglist", tmp_path / "tags.txt", "--embeddings", tmp_path / "labels.safetensors"
     with pytest.raises(ConfigError, match=message):
-        tagmill("eval", model, "--shards", shards, *asked, "--out", tmp_path)
+        tagmill("models", "eval", model, "--shards", shards, *asked, "--out", tmp_path)
 
 
 def test_thresholds_are_chosen_checked_and_put_to_use(model, shards, tmp_path):
@@ -174,7 +174,7 @@ def test_thresholds_are_chosen_checked_and_put_to_use(model, shards, tmp_path):
 
     copy = Path(shutil.copytree(model, tmp_path / "model"))
     out = tagmill(
-        *("calibrate", copy, "--shards", shards, "--split", "train", "--split", "val"),
+        *("models", "calibrate", copy, "--shards", shards, "--split", "train", "--split", "val"),
         *("--min-positives", 4, "--hold-out", 0.4, "--apply", "--out", tmp_path / "out"),
     )
     assert "of 4 tags have a threshold of their own" in out
@@ -204,7 +204,7 @@ def test_thresholds_are_chosen_checked_and_put_to_use(model, shards, tmp_path):
 )
 def test_bad_usage_is_one_line(model, arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message) as raised:
-        tagmill("eval", model, *arguments, "--out", tmp_path)
+        tagmill("models", "eval", model, *arguments, "--out", tmp_path)
     assert "\n" not in str(raised.value)
 
 
@@ -212,7 +212,7 @@ def test_a_dataset_that_is_named_twice_is_refused(model, shards, tmp_path):
     (tmp_path / "link").symlink_to(shards)
     twice = "--shards", shards, "--shards", tmp_path / "link"
     with pytest.raises(ConfigError, match=r"--shards .*link: this dataset is named twice"):
-        tagmill("eval", model, *twice, "--out", tmp_path)
+        tagmill("models", "eval", model, *twice, "--out", tmp_path)
 
 
 @pytest.mark.parametrize("bad", ["nan", "5", "-0.1"])
@@ -220,15 +220,15 @@ def test_thresholds_that_are_no_scores_are_refused(model, shards, bad, tmp_path)
     (tmp_path / "thresholds.txt").write_text(f"0.5\n{bad}\n1\n0\n")
     limits = "--thresholds", tmp_path / "thresholds.txt"
     with pytest.raises(ConfigError, match=rf"thresholds\.txt:2: {bad} is no threshold, which is from 0 to 1"):
-        tagmill("eval", model, "--shards", shards, *limits, "--out", tmp_path)
+        tagmill("models", "eval", model, "--shards", shards, *limits, "--out", tmp_path)
 
 
 def test_labels_of_other_images_are_refused(model, shards, tmp_path):
     pq.write_table(pa.table({"key": ["nobody"], "tags": [["red"]]}), tmp_path / "truth.parquet")
     arguments = "--shards", shards, "--truth", tmp_path / "truth.parquet", "--out", tmp_path
     with pytest.raises(ConfigError, match="none of 8 images has labels"):
-        tagmill("eval", model, *arguments)
+        tagmill("models", "eval", model, *arguments)
     keys = ["other/" + sample.key.rpartition("/")[2] for sample in samples(shards, "val")]
     pq.write_table(pa.table({"key": keys, "tags": [["red"]] * len(keys)}), tmp_path / "truth.parquet")
     with pytest.raises(ConfigError, match="none of 8 images has labels"):
-        tagmill("eval", model, *arguments)
+        tagmill("models", "eval", model, *arguments)
