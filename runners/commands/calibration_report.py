@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from tagmill.models.training.calibration import Aim, Calibrated, Calibration, Check
-from tagmill.models.training.metrics import harmonic
 from tagmill.tag_system.core.errors import ConfigError
 
 _COUNTS = [
@@ -93,14 +92,10 @@ def _first(tags: Sequence[Calibrated]) -> str:
 
 
 def _macro(found: Calibration, part: str) -> float:
-    """Average F1 over tags that the held-out images have, as the harmonic mean of each tag's P and R."""
+    """Average F1 over tags that the held-out images have."""
     checks: list[Check] = [getattr(tag, part) for tag in found.tags]
-    values = [_f1(check) for check in checks if check.positives]
+    values = [check.point or 0.0 for check in checks if check.positives]
     return sum(values) / len(values) if values else 0.0
-
-
-def _f1(check: Check) -> float:
-    return harmonic(check.right / max(1, check.predicted), check.right / check.positives)
 
 
 def _record(tag: Calibrated) -> dict[str, Any]:

@@ -15,7 +15,8 @@ Shards = Annotated[
 ]
 Split = Annotated[list[str] | None, typer.Option(help="train, val or test; again for more; default: val")]
 Truth = Annotated[
-    Path | None, typer.Option(help="labels in Parquet (key, tags, kinds) in place of the shards' own")
+    Path | None,
+    typer.Option(help="labels, Parquet or JSON lines (key, tags), in place of the shards' own"),
 ]
 Annotations = Annotated[Path | None, typer.Option("--annots", help="labels as an official list of images")]
 TagList = Annotated[

@@ -3,13 +3,13 @@
 Nothing is run: the evidence of a finished run is judged again and again. The other half checks it.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import yaml
 from rich.console import Console
 
+from tagmill.models.training.calibration import held_out
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.study.evaluation import Score
 from tagmill.pipeline.study.tuning import GRIDS, Labelled, labelled, recall_at, tune
@@ -61,16 +61,16 @@ def show_tuned(console: Console, request: Request) -> None:
     run = open_run(request.run)
     policy = RunConfig.model_validate(run.saved_config() or {}).clean.policy
     truth = truth_of(run, request.truth)
-    chosen_by = labelled(run, truth, request.kind, lambda key: not is_held_out(key))
-    held_out = labelled(run, truth, request.kind, is_held_out)
-    if not any(chosen_by.true) or not any(held_out.true):
+    fitting = labelled(run, truth, request.kind, lambda key: not is_held_out(key))
+    checking = labelled(run, truth, request.kind, is_held_out)
+    if not any(fitting.true) or not any(checking.true):
         raise ConfigError(
             f"{request.truth} labels too few images of {request.run}: each half needs a tag that is true"
         )
     start = policy.model_copy(update={"rule": request.rule or policy.rule})
     goal = request.measure()
-    best, _ = tune(chosen_by, start, GRIDS[start.rule], goal)
-    for line in _comments(request, chosen_by, held_out, policy, best):
+    best, _ = tune(fitting, start, GRIDS[start.rule], goal)
+    for line in _comments(request, fitting, checking, policy, best):
         console.print(f"# {line}", markup=False, highlight=False)
     found = {"clean": {"policy": best.model_dump(mode="json", exclude=best.idle())}}
     console.print(yaml.safe_dump(found, sort_keys=False), end="", markup=False, highlight=False)
@@ -78,18 +78,20 @@ def show_tuned(console: Console, request: Request) -> None:
 
 def is_held_out(key: str) -> bool:
     """Tell whether an image is of the half that nothing is chosen by: by its key alone."""
-    return bool(hashlib.sha256(key.encode()).digest()[0] & 1)
+    return bool(held_out([key], 0.5)[0])
 
 
 def _comments(
-    request: Request, chosen_by: Labelled, held_out: Labelled, policy: Policy, best: Policy
+    request: Request, fitting: Labelled, checking: Labelled, policy: Policy, best: Policy
 ) -> list[str]:
-    goal, before, after = request.measure(), held_out.score(policy), held_out.score(best)
+    goal, before, after = request.measure(), checking.score(policy), checking.score(best)
     lines = [
-        f"chosen on {chosen_by.images:,} images for {request.goal}; on the {held_out.images:,} others:",
+        f"chosen on {fitting.images:,} images for {request.goal}; on the {checking.images:,} others:",
         f"before: {_said(before)}",
         f"after:  {_said(after)}",
     ]
+    if request.goal != "f1" and goal(fitting.score(best)) < 1:
+        lines.append("no constants that were tried reach this precision; these come nearest")
     if best == policy:
         lines.append("no other constants do better: the policy is that of the run")
     elif goal(after) <= goal(before):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tagmill.pipeline.study.evaluation import Score
 from tagmill.tag_system.parser import CaptionParser
 
 
@@ -15,14 +16,6 @@ class Marks(NamedTuple):
     hits: frozenset[str]
     missed: frozenset[str]
     wrong: frozenset[str]
-
-
-class Scores(NamedTuple):
-    """Precision, recall and F1 over all tags of all captions."""
-
-    precision: float
-    recall: float
-    f1: float
 
 
 def read_captions(path: Path) -> list[dict]:
@@ -40,10 +33,10 @@ def mark(parser: CaptionParser, captions: Sequence[dict]) -> list[Marks]:
     return marks
 
 
-def scores(marks: Sequence[Marks]) -> Scores:
-    """Summed over the captions."""
+def scores(marks: Sequence[Marks]) -> Score:
+    """Precision, recall and F1 over all tags of all captions."""
     hits, missed, wrong = (sum(len(one[i]) for one in marks) for i in range(3))
-    return Scores(hits / (hits + wrong), hits / (hits + missed), 2 * hits / (2 * hits + missed + wrong))
+    return Score(hits, wrong, missed)
 
 
 def interval(marks: Sequence[Marks], rounds: int = 1000) -> tuple[float, float]:

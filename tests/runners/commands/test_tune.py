@@ -75,6 +75,13 @@ def test_a_precision_is_a_goal_and_a_rule_can_be_chosen(tagmill, folder, truth):
     assert "adaptive" not in policy
 
 
+def test_a_precision_out_of_reach_is_said(tagmill, folder, rows, tmp_path):
+    half_true = [row | {"tags": row["tags"][:1]} for row in rows.values()]
+    truth = write(tmp_path / "half.jsonl", half_true)
+    _, out, _ = tagmill("tune", folder / "run", "--truth", truth, "--goal", "precision=1")
+    assert "# no constants that were tried reach this precision; these come nearest" in out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
