@@ -3,7 +3,6 @@
 import atexit
 import os
 import sys
-from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,7 +19,7 @@ from tagmill.runners.commands import (
     vocabulary_embed,
 )
 from tagmill.runners.commands.logs import configure_logging
-from tagmill.runners.commands.shelves import ShelvedGroup, renamed
+from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
 from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
@@ -55,6 +54,7 @@ AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed sou
 
 WITH_FLAGS = {"allow_extra_args": True}
 
+app.callback()(root)
 app.add_typer(models.app, name="models")
 models.app.command("eval")(evaluate.evaluate)
 models.app.command()(evaluate.calibrate)
@@ -66,22 +66,6 @@ vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(predict.predict)
 app.command()(parse.parse)
 app.command()(train.train)
-
-
-def _show_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"tagmill {version('tagmill')}")
-        raise typer.Exit
-
-
-@app.callback()
-def tagmill(
-    show_version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    """Turn image-caption pairs into image-tag datasets, offline."""
 
 
 @app.command()

@@ -1,10 +1,12 @@
-"""The commands by shelf, as `tagmill --help` shows them, and the old names of those that moved."""
+"""What `tagmill` shows of itself: its version, its commands by shelf, the new names of those that moved."""
 
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperGroup
 
 SHELVES = {
@@ -29,6 +31,21 @@ class ShelvedGroup(TyperGroup):
                 formatter.write_dl(
                     [(name.ljust(width), command.get_short_help_str(limit)) for name, command in commands]
                 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tagmill {version('tagmill')}")
+        raise typer.Exit
+
+
+def root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Turn image-caption pairs into image-tag datasets, offline."""
 
 
 def renamed(command: Callable[..., None], old: str, new: str) -> Callable[..., None]:
