@@ -16,7 +16,7 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.evaluation import Truth, read_truth, score_run
 from tagmill.pipeline.study.example import decided_examples, find_example
 from tagmill.runners.commands.example_view import draw
-from tagmill.runners.commands.score import score_table
+from tagmill.runners.commands.score import remarks, score_table
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
 
@@ -47,11 +47,8 @@ def _show_scores(console: Console, run: RunFolder, truth: Truth) -> None:
     scores = score_run(run, truth)
     console.print("\n[bold]Tags against the truth[/bold]")
     console.print(score_table(scores, truth))
-    unscored = scores["clean"].unscored
-    if unscored:
-        console.print(
-            f"{unscored} kept tags are not scored: the truth does not know them", style="dim", highlight=False
-        )
+    for line in remarks(scores["clean"]):
+        console.print(line, style="dim", highlight=False)
 
 
 def choose_example(run: RunFolder, truth: Truth | None = None) -> str | None:
