@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGE := build/package
+LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup test check format-check lint types package clean
+.PHONY: demo setup links test check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
 
-setup: .venv/installed
+setup: .venv/installed links
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -18,6 +19,11 @@ setup: .venv/installed
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
+
+# Tools that read sources find tagmill here under its installed name.
+links:
+	rm -rf build/ns && mkdir -p build/ns/tagmill
+	ln -s $(addprefix "$(CURDIR)"/,$(LAYERS) runners/face/__init__.py runners/face/py.typed) build/ns/tagmill
 
 # Files go to the two processes in their order, whole runs of the engine first: by the number of tests in them,
 # as is usual, the longest would come last, when there is nothing left to do beside them.
@@ -33,7 +39,6 @@ lint: setup
 	$(BIN)/ruff check .
 
 types: setup
-	mkdir -p build/ns && ln -sfn "$(CURDIR)" build/ns/tagmill
 	$(BIN)/mypy
 
 # The artefact, not the checkout: sdist, wheel from it, installed aside, tested from a folder without sources.

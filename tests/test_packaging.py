@@ -7,19 +7,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ["models", "pipeline", "runners", "tag_system", "transforms"]
+FACE = ROOT / "runners" / "face"
+"""What is installed as the package tagmill itself."""
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="the wheel is tested")
 
 
 def test_every_package_is_listed():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    listed = set(settings["tool"]["setuptools"]["packages"])
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {
         "tagmill." + ".".join(path.parent.relative_to(ROOT).parts)
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("__init__.py")
+        if path.parent != FACE
     }
-    assert listed == found
+    assert set(settings["packages"]) == {"tagmill", *found}
+    folders = {"tagmill": "runners/face"} | {f"tagmill.{folder}": folder for folder in FOLDERS}
+    assert settings["package-dir"] == folders
+
+
+def test_the_face_holds_no_module_that_would_become_a_public_name():
+    assert {path.name for path in FACE.glob("*.py")} == {"__init__.py"}
 
 
 def test_every_folder_with_modules_is_a_package():
@@ -35,6 +43,14 @@ def test_bare_import_is_refused_with_the_right_name(folder: str):
     )
     assert result.returncode != 0
     assert f"import tagmill.{folder}, not {folder}" in result.stderr
+
+
+def test_the_face_has_one_name():
+    result = subprocess.run(
+        [sys.executable, "-c", "import tagmill.runners.face"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert "tagmill.runners.face" in result.stderr
 
 
 def test_top_level_is_what_the_project_says():

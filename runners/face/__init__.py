@@ -1,0 +1,47 @@
+"""The Python face of tagmill: what a notebook or a script calls.
+
+Importing it is cheap: a name's module is imported when the name is first used.
+
+>>> import tagmill
+>>> vocabulary = tagmill.Vocabulary.load()
+>>> [mention.tag for mention in tagmill.CaptionParser(vocabulary, mode="fast").parse(["a dog on a sofa"])[0]]
+['dog', 'couch']
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if __name__ != "tagmill":
+    raise ImportError(f"import tagmill, not {__name__}")
+
+if TYPE_CHECKING:
+    from tagmill.tag_system.decisions import decide
+    from tagmill.tag_system.parser import CaptionParser
+    from tagmill.tag_system.vocabulary import Vocabulary
+
+    __version__: str
+
+__all__ = ["CaptionParser", "Vocabulary", "__version__", "decide"]
+
+_MODULES = {
+    "CaptionParser": "tag_system.parser",
+    "Vocabulary": "tag_system.vocabulary",
+    "decide": "tag_system.decisions",
+}
+"""Where each name is defined."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name == "__version__":
+        value: Any = metadata.version("tagmill")
+    elif name in _MODULES:
+        value = getattr(import_module(f"tagmill.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'tagmill' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
