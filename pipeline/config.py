@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from tagmill.tag_system.core.config import Config, read_config
+from tagmill.tag_system.core.config import Config, check_values, read_values
 from tagmill.transforms.caption import CaptionConfig
 from tagmill.transforms.clean import CleanConfig
 from tagmill.transforms.cluster import ClusterConfig
@@ -74,9 +75,17 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError, in one line for each thing that is wrong.
     """
-    config = read_config(path, overrides, RunConfig)
+    return make_config(read_values(path, overrides), path)
+
+
+def make_config(values: dict[str, Any], name: str) -> RunConfig:
+    """Make a config of keys and values; messages call it `name`.
+
+    Raises ConfigError, in one line for each thing that is wrong.
+    """
+    config = check_values(name, values, RunConfig)
     for line in _without_effect(config):
-        _log.warning("%s: %s", path, line)
+        _log.warning("%s: %s", name, line)
     return config
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,19 +64,39 @@ def find_example(run: RunFolder, key: str) -> Example:
     ingest = _folder(run, "ingest")
     part, row = _find(run, ingest, key)
     example = Example(key, part, row)
+    _gather(run, part, [example])
+    return example
+
+
+def living_examples(run: RunFolder) -> Iterator[Example]:
+    """Gather what a run knows of every example that lives, in order."""
+    ingest = _folder(run, "ingest")
+    for name, living in living_rows(run).items():
+        keys = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pylist()
+        examples = [Example(one["key"], name, one["row"]) for one in keys if living >> one["row"] & 1]
+        _gather(run, name, examples)
+        yield from examples
+
+
+def _gather(run: RunFolder, part: str, examples: Sequence[Example]) -> None:
+    """Read a part of each stage once, and add what it says of each of the part's examples."""
+    ingest = _folder(run, "ingest")
     for record in current_records(run):
         stage, folder = record.stage, run.generation(record.stage, record.generation)
-        if part not in record.parts or not record.parts[part].came >> row & 1:
+        came = record.parts[part].came if part in record.parts else 0
+        here = [example for example in examples if came >> example.row & 1]
+        if not here:
             continue
+        letters: list[Record] = []
         if files.exists(parts.dead_uri(folder, part)):
             letters = parquet.read_table(parts.dead_uri(folder, part)).to_pylist()
-            example.dead += [letter for letter in letters if letter["row"] == row]
         made = parts.read_part(parts.part_uri(folder, part))
-        for reason, rows in made.header.dropped.items():
-            if row in rows:
-                example.dropped = f"{stage}: {reason}"
-        _add(example, stage, made.of_row(row), ingest)
-    return example
+        for example in here:
+            example.dead += [letter for letter in letters if letter["row"] == example.row]
+            for reason, rows in made.header.dropped.items():
+                if example.row in rows:
+                    example.dropped = f"{stage}: {reason}"
+            _add(example, stage, made.of_row(example.row), ingest)
 
 
 def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:

@@ -30,7 +30,7 @@ def lay_decisions(run: RunFolder, folder: Path) -> dict[str, Any]:
     vocabulary = _vocabulary(run)
     tags = [tag.name for tag in vocabulary]
     writer, names = DecisionWriter(folder, tags), pa.array(tags)
-    for examples, decided in _tables(run, record):
+    for examples, decided in decision_tables(run):
         keys, images = examples["key"].to_pylist(), examples["sha256"].to_pylist()
         rows = examples["row"].to_numpy()
         places = np.searchsorted(rows, decided["row"].to_numpy())
@@ -63,8 +63,12 @@ def _vocabulary(run: RunFolder) -> Vocabulary:
     return vocabulary
 
 
-def _tables(run: RunFolder, record: StageRecord) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Give, part by part, the examples that live after clean, and the decisions on them."""
+def decision_tables(run: RunFolder) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Give, part by part, the examples that live after clean, and the decisions on them.
+
+    Raises ConfigError if the run has no decisions yet.
+    """
+    record = _record(run)
     ingest = run.generation("ingest", run.current("ingest") or "")
     clean = run.generation("clean", record.generation)
 

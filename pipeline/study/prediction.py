@@ -10,8 +10,7 @@ import numpy as np
 from PIL.Image import Image as Picture
 
 from tagmill.models import guard
-from tagmill.models.base import Boxes, Captioner, Image, Localizer, PixelModel, Prepared
-from tagmill.models.ram.tagger import RamTagger
+from tagmill.models.base import Boxes, Captioner, Image, Localizer, PixelModel, Prepared, Tagger
 from tagmill.pipeline.study.example import Example
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.tag_system.core.errors import DataError
@@ -45,16 +44,20 @@ class Prediction:
 class Batch:
     """Some images. One that cannot be read, or that a model fails on, leaves it: `errors` says why."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path] = ()) -> None:
         self.images: list[Prediction] = []
         self.errors: dict[Path, str] = {}
         for path in files:
-            try:
-                pixels = images.decode(path.read_bytes(), IngestConfig().max_pixels)
-            except (OSError, DataError) as error:
-                self.errors[path] = str(error.strerror if isinstance(error, OSError) else error)
-            else:
-                self.images.append(Prediction(path, pixels))
+            self.read(path)
+
+    def read(self, path: Path) -> None:
+        """Read a file and add its image."""
+        try:
+            pixels = images.decode(path.read_bytes(), IngestConfig().max_pixels)
+        except (OSError, DataError) as error:
+            self.errors[path] = str(error.strerror if isinstance(error, OSError) else error)
+        else:
+            self.images.append(Prediction(path, pixels))
 
     def prepared(self, model: PixelModel) -> list[Prepared]:
         """Prepare the images that are left for a model; those that it fails on leave too."""
@@ -80,9 +83,10 @@ class Batch:
         return given
 
 
-def tag(batch: Batch, tagger: RamTagger, vocabulary: Vocabulary, threshold: float | None) -> None:
+def tag(batch: Batch, tagger: Tagger, vocabulary: Vocabulary, threshold: float | None) -> None:
     """Add the tags above the threshold: one for all, or the model's own, or 0.5 if it has none."""
-    own = WITHOUT_THRESHOLDS if tagger.thresholds is None else np.asarray(tagger.thresholds, np.float32)
+    known = getattr(tagger, "thresholds", None)
+    own = WITHOUT_THRESHOLDS if known is None else np.asarray(known, np.float32)
     limits = np.broadcast_to(own if threshold is None else threshold, len(tagger.classes))
     for one, scores in batch.ask(tagger.predict, batch.prepared(tagger)):
         for index in sorted(np.flatnonzero(scores > limits).tolist(), key=lambda i: -scores[i]):

@@ -80,13 +80,14 @@ THREADS = 16
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     """Derive both tables from the current generations of a finished run."""
     records = list(current_records(run))
-    stages = pa.Table.from_pylist([_stage_row(run, record) for record in records], STAGES_SCHEMA)
+    stages = pa.Table.from_pylist([stage_row(run, record) for record in records], STAGES_SCHEMA)
     tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
     for name, table in (("stages", stages), ("tags", tags)):
         files.replace_bytes(run.path("report", f"{name}.parquet"), parquet.table_bytes(table))
 
 
-def _stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
+def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
+    """Sum up a stage: a row of the report's table `stages`."""
     folder = run.generation(record.stage, record.generation)
     dropped: Counter[str] = Counter()
     dead: Counter[str] = Counter()

@@ -30,21 +30,26 @@ def show_plan(console: Console, config: str, overrides: list[str], *, accept_cha
     total = 0
     for plan in driver.plan():
         total += not plan.is_whole
-        unit = UNITS.get(plan.stage.name, "parts")
-        changes = config_changes(driver, plan)
-        if plan.unknown:
-            console.print(
-                f"{plan.stage.name}: all or some of its {unit}, as its inputs are made", highlight=False
-            )
-        elif plan.is_whole:
-            console.print(f"{plan.stage.name}: up to date, {driver.extent(plan)[1]} {unit}", highlight=False)
-        else:
-            console.print(f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}", highlight=False)
-        for change in changes:
-            console.print(f"  {change}", highlight=False, markup=False)
-        if plan.tasks and not changes:
-            _show_reasons(console, plan.reasons)
+        for line in plan_lines(driver, plan):
+            console.print(line, highlight=False, markup=False)
     console.print("nothing to do" if not total else "`tagmill run` makes it", highlight=False)
+
+
+def plan_lines(driver: Driver, plan: StagePlan) -> Iterator[str]:
+    """Say in a line what is to be made of a stage, and in indented ones why."""
+    unit = UNITS.get(plan.stage.name, "parts")
+    if plan.unknown:
+        yield f"{plan.stage.name}: all or some of its {unit}, as its inputs are made"
+    elif plan.is_whole:
+        yield f"{plan.stage.name}: up to date, {driver.extent(plan)[1]} {unit}"
+    else:
+        yield f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}"
+    changes = config_changes(driver, plan)
+    reasons = plan.reasons if plan.tasks and not changes else []
+    for line in [*changes, *reasons[:SHOWN_REASONS]]:
+        yield f"  {line}"
+    if len(reasons) > SHOWN_REASONS:
+        yield f"  and {len(reasons) - SHOWN_REASONS} more"
 
 
 def _to_do(plan: StagePlan, unit: str) -> Iterator[str]:
@@ -55,13 +60,6 @@ def _to_do(plan: StagePlan, unit: str) -> Iterator[str]:
         yield f"take {len(plan.adopted)} {unit} over from other settings, {size:,} bytes"
     if plan.unfinished and not plan.tasks:
         yield "write the manifest anew"
-
-
-def _show_reasons(console: Console, reasons: list[str]) -> None:
-    for reason in reasons[:SHOWN_REASONS]:
-        console.print(f"  {reason}", highlight=False, markup=False)
-    if len(reasons) > SHOWN_REASONS:
-        console.print(f"  and {len(reasons) - SHOWN_REASONS} more", highlight=False)
 
 
 def config_changes(driver: Driver, plan: StagePlan) -> list[str]:

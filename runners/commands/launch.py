@@ -64,9 +64,14 @@ def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
             f"--runner dataflow: its workers cannot reach {config.run} on this machine; set `run` to a "
             "folder of an object store, such as gs://BUCKET/FOLDER"
         )
+    make(driver, engine, console, request.log_format)
+
+
+def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat) -> None:
+    """Make a run whole under its lease, show how far it is, and write its report."""
     with Lease(driver.run_folder.path("lease.json")) as lease:
         names = [stage.name for stage in driver.stages]
-        with ConsoleProgress(console, request.log_format, names) as progress:
+        with ConsoleProgress(console, log_format, names) as progress:
             driver.run(engine, progress, lease)
         write_report(driver.run_folder, driver.vocabulary)
 

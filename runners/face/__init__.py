@@ -15,18 +15,41 @@ if __name__ != "tagmill":
     raise ImportError(f"import tagmill, not {__name__}")
 
 if TYPE_CHECKING:
+    from tagmill.runners.api.config import load_config, plan
+    from tagmill.runners.api.datasets import open_dataset
+    from tagmill.runners.api.prediction import load_model, predict
+    from tagmill.runners.api.runs import open_run, run
     from tagmill.tag_system.decisions import decide
     from tagmill.tag_system.parser import CaptionParser
     from tagmill.tag_system.vocabulary import Vocabulary
 
     __version__: str
 
-__all__ = ["CaptionParser", "Vocabulary", "__version__", "decide"]
+__all__ = [
+    "CaptionParser",
+    "Vocabulary",
+    "__version__",
+    "decide",
+    "load_config",
+    "load_model",
+    "open_dataset",
+    "open_run",
+    "plan",
+    "predict",
+    "run",
+]
 
 _MODULES = {
     "CaptionParser": "tag_system.parser",
     "Vocabulary": "tag_system.vocabulary",
     "decide": "tag_system.decisions",
+    "load_config": "runners.api.config",
+    "load_model": "runners.api.prediction",
+    "open_dataset": "runners.api.datasets",
+    "open_run": "runners.api.runs",
+    "plan": "runners.api.config",
+    "predict": "runners.api.prediction",
+    "run": "runners.api.runs",
 }
 """Where each name is defined."""
 

@@ -84,17 +84,26 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"--set {override}: write it as key=value")
-    *path, last = key.split(".")
-    for name in path:
-        if values.get(name) is None:
-            values[name] = {}
-        values = values[name]
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {name} is not a section")
     try:
-        values[last] = yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {value} is not YAML") from error
+    set_value(values, key, parsed, f"--set {override}")
+
+
+def set_value(values: dict[str, Any], key: str, value: Any, name: str) -> None:
+    """Set a dotted key, such as `clean.policy.rule`; messages call the override `name`.
+
+    Raises ConfigError if a part of the key is not a section.
+    """
+    *path, last = key.split(".")
+    for step in path:
+        if values.get(step) is None:
+            values[step] = {}
+        values = values[step]
+        if not isinstance(values, dict):
+            raise ConfigError(f"{name}: {step} is not a section")
+    values[last] = value
 
 
 def _explain(error: ValidationError, config: type[BaseModel]) -> Iterator[str]:

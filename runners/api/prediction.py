@@ -1,0 +1,111 @@
+"""Models, and the tags that they give single images, for callers in Python."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as pillow
+
+from tagmill.models.base import create_for_pixels
+from tagmill.pipeline.study import prediction
+from tagmill.pipeline.study.prediction import Batch, Prediction
+from tagmill.tag_system.core import pixels
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
+
+ImageLike: TypeAlias = str | os.PathLike[str] | pillow.Image | NDArray[np.uint8]
+"""A file, a PIL image, or pixels: uint8 (height, width), (height, width, 3) or (height, width, 4)."""
+
+
+def load_model(name: str | os.PathLike[str], /, **options: Any) -> Any:
+    """Make a model and read its weights.
+
+    Args:
+        name: A built-in model ("ram", "tag2text", "grounding-dino", "open-clip"), a class of your own as
+            `package.module:Class`, or the folder of a RAM, RAM++ or Tag2Text.
+        **options: The options that a run's config gives the model, such as `path` and `device`.
+
+    Returns:
+        The model, ready for `prepare` and `predict`: see the Protocols of `tagmill.models.base`.
+
+    Raises:
+        ConfigError: There is no such model, it refuses the options, or its files do not fit.
+    """
+    text = os.fspath(name)
+    if ":" not in text and Path(text).is_dir():
+        text, options = "ram", {"path": text, **options}
+    model = create_for_pixels(text, options)
+    model.load()
+    return model
+
+
+def predict(
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    model: Any,
+    threshold: float | None = None,
+    vocabulary: Vocabulary | None = None,
+    batch_size: int = 8,
+) -> list[Prediction]:
+    """Tag images.
+
+    Args:
+        images: One image or several: paths, PIL images or arrays of uint8, mixed as you like.
+        model: A tagger that `load_model` gave, or what it takes as a name.
+        threshold: The score above which a tag counts, from 0 to 1; by default the model's own for each tag,
+            or 0.5 if it has none.
+        vocabulary: Where Chinese names are looked up; by default the built-in one.
+        batch_size: Images in one call of the model.
+
+    Returns:
+        A prediction for each image, in order: `path` (an invented name for what is not a file), `pixels` and
+        `tags`, a list of dictionaries with `tag` and `score`, the highest score first.
+
+    Raises:
+        ConfigError: An image cannot be read or tagged, or the model is not a tagger.
+        TypeError: Something is not an image.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold must be from 0 to 1, got {threshold}")
+    tagger = load_model(model) if isinstance(model, str | os.PathLike) else model
+    if getattr(tagger, "classes", None) is None:
+        raise ConfigError(f"{type(tagger).__name__} is not a tagger: it has no list of classes")
+    known = Vocabulary.load() if vocabulary is None else vocabulary
+    given = [images] if isinstance(images, str | os.PathLike | pillow.Image | np.ndarray) else list(images)
+    found: list[Prediction] = []
+    for start in range(0, len(given), batch_size):
+        found += _tagged(given[start : start + batch_size], start, tagger, known, threshold)
+    return found
+
+
+def _tagged(
+    given: list[ImageLike], first: int, tagger: Any, vocabulary: Vocabulary, threshold: float | None
+) -> list[Prediction]:
+    batch = Batch()
+    for place, image in enumerate(given, first):
+        if isinstance(image, str | os.PathLike):
+            batch.read(Path(image))
+        else:
+            batch.images.append(Prediction(Path(f"image {place}"), _pixels(image)))
+    if not batch.errors:
+        prediction.tag(batch, tagger, vocabulary, threshold)
+    if batch.errors:
+        raise ConfigError("; ".join(f"{path}: {why}" for path, why in batch.errors.items()))
+    return batch.images
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """Give the upright RGB pixels of a PIL image or an array."""
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2:] if image.ndim == 3 else ()
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in ((), (3,), (4,)):
+            shape = f"{image.dtype} {image.shape}"
+            raise TypeError(f"an image is uint8 (height, width), or with 3 or 4 channels, not {shape}")
+        image = pillow.fromarray(image)
+    if not isinstance(image, pillow.Image):
+        raise TypeError(f"an image is a path, a PIL image or an array, not a {type(image).__name__}")
+    image.load()
+    return np.array(pixels.rgb(image))

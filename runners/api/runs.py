@@ -1,0 +1,190 @@
+"""Runs, for callers in Python: make one whole, open one, look at its examples."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image as pillow
+from rich.console import Console
+
+from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.current import current_records
+from tagmill.pipeline.run import Driver
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study import example as examples
+from tagmill.pipeline.study.overlay import decision_tables
+from tagmill.pipeline.study.picture import draw_example
+from tagmill.pipeline.study.report import stage_row
+from tagmill.runners.api import html
+from tagmill.runners.api.config import ConfigLike, checked
+from tagmill.runners.api.datasets import ShardDataset, open_dataset
+from tagmill.runners.beam_flags import parse_flags
+from tagmill.runners.commands import inspection, launch
+from tagmill.runners.local import LocalEngine
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.shard_contract import Split
+from tagmill.transforms.clean import SCHEMA
+
+_KEY = pa.field("key", pa.string(), nullable=False)
+
+
+@dataclass(frozen=True, repr=False)
+class RunExample:
+    """One example of a run, with all that the run knows of it.
+
+    Attributes:
+        run: The run.
+        found: What each stage says: `ingested`, `parsed`, `regions`, `decisions`, `dead`, `dropped`.
+    """
+
+    run: RunFolder
+    found: examples.Example
+
+    @property
+    def key(self) -> str:
+        """The example's key, `<input>/<source key>`."""
+        return self.found.key
+
+    @property
+    def captions(self) -> list[str]:
+        """The captions that were given; a caption that died is left out."""
+        given = self.found.ingested["captions"] if self.found.ingested else []
+        return [caption for caption in given if caption is not None]
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags that were kept."""
+        return [decision["tag"] for decision in self.found.decided("kept")]
+
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        """The decision on each proposed tag: kept ones first, then uncertain, then dropped ones."""
+        return [one for verdict in ("kept", "uncertain", "dropped") for one in self.found.decided(verdict)]
+
+    @property
+    def image(self) -> pillow.Image:
+        """The image, read from its source: upright, in RGB.
+
+        Raises ConfigError if the source is not found, InputChangedError if it is another one now.
+        """
+        return pillow.fromarray(examples.read_pixels(self.run, self.found))
+
+    def picture(self) -> pillow.Image:
+        """Draw the image with the boxes of its tags, and the verdicts beside it; raises as `image` does."""
+        return draw_example(self.found, examples.read_pixels(self.run, self.found))
+
+    def __repr__(self) -> str:
+        state = ", ".join(self.tags) or self.found.dropped or ("dead" if self.found.dead else "no tags")
+        return f"<example {self.key}: {state}>"
+
+    def _repr_html_(self) -> str:
+        captions = html.items(self.captions)
+        return html.heading(self.key) + captions + html.table(self.decisions, html.DECISION_COLUMNS)
+
+
+class Run:
+    """A run that was begun or finished; it reads the folder anew each time that it is asked."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @property
+    def folder(self) -> str:
+        """The run's folder."""
+        return self._folder.root
+
+    @property
+    def config(self) -> RunConfig:
+        """The config that the run was last made with."""
+        return RunConfig.model_validate(self._folder.saved_config() or {})
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """A record for each finished stage, as in the report's table `stages`: counts and times."""
+        return [stage_row(self._folder, record) for record in current_records(self._folder)]
+
+    def examples(self) -> Iterator[RunExample]:
+        """Give every example that is in the dataset, in order."""
+        for found in examples.living_examples(self._folder):
+            yield RunExample(self._folder, found)
+
+    def example(self, key: str) -> RunExample:
+        """Find an example, living or not, by its key; raises ConfigError that names the nearest keys."""
+        return RunExample(self._folder, examples.find_example(self._folder, key))
+
+    def decisions(self) -> pa.Table:
+        """Read the decisions on all examples in the dataset: the table of `clean`, by `key` and not by `row`.
+
+        Raises ConfigError if the run has no decisions yet.
+        """
+        schema = pa.schema([_KEY, *(field for field in SCHEMA if field.name != "row")])
+        tables = [schema.empty_table()]
+        for ingested, decided in decision_tables(self._folder):
+            keys = ingested["key"].take(pc.index_in(decided["row"], ingested["row"]))
+            tables.append(decided.drop_columns("row").add_column(0, _KEY, keys).cast(schema))
+        return pa.concat_tables(tables)
+
+    def dataset(self, split: Split = "train") -> ShardDataset:
+        """Open a split of the run's shards; raises ConfigError if there are none yet."""
+        generation = self._folder.current("shards")
+        if generation is None:
+            raise ConfigError(f"{self.folder} has no shards yet: run it to its end")
+        return open_dataset(self._folder.generation("shards", generation), split)
+
+    def __repr__(self) -> str:
+        names = [record.stage for record in current_records(self._folder)]
+        return f"<run {self.folder}: {', '.join(names) or 'no stage finished'}>"
+
+    def _repr_html_(self) -> str:
+        return html.heading(self.folder) + html.table(self.stages, html.STAGE_COLUMNS)
+
+
+def run(
+    config: ConfigLike,
+    *,
+    workers: int = 1,
+    progress: Literal["auto", "plain", "json", "quiet"] = "auto",
+    accept_changes: bool = False,
+) -> Run:
+    """Make everything of a run that is not made yet, on this machine.
+
+    Args:
+        config: A config, its keys and values, or the path of its YAML file.
+        workers: Worker processes; one is this process itself.
+        progress: How progress is shown: "auto" is live in a terminal and plain elsewhere.
+        accept_changes: Make the parts of changed source files again, instead of refusing them.
+
+    Returns:
+        The run, open.
+
+    Raises:
+        ConfigError: The config does not hold, a model cannot be had, or somebody else drives the run.
+        InputChangedError: A source file is another one than the run has read.
+        TooManyDeadError: A stage lost more of its input than `max_dead_fraction` allows.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers must be 1 or more, got {workers}")
+    driver = Driver(checked(config), accept_changes=accept_changes)
+    quiet = progress == "quiet"
+    console = Console(soft_wrap=True, quiet=quiet)
+    log_format = launch.log_format("plain" if quiet else progress)
+    launch.make(driver, LocalEngine(workers, parse_flags([])), console, log_format)
+    return Run(driver.run_folder)
+
+
+def open_run(folder: str | os.PathLike[str]) -> Run:
+    """Open the folder of a run, finished or not.
+
+    Args:
+        folder: A path or an fsspec URL.
+
+    Returns:
+        The run; opening it reads no tables.
+
+    Raises:
+        ConfigError: The folder is not a run's.
+    """
+    return Run(inspection.open_run(os.fspath(folder)))

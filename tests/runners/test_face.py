@@ -1,0 +1,230 @@
+"""The package tagmill as a notebook uses it; nothing here imports a module below it."""
+
+import doctest
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tagmill
+from runs import squares_config
+from sources import members, square_image, write_config, write_tar
+
+NAMES = [
+    "CaptionParser",
+    "Vocabulary",
+    "__version__",
+    "decide",
+    "load_config",
+    "load_model",
+    "open_dataset",
+    "open_run",
+    "plan",
+    "predict",
+    "run",
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run with a caption that is not harmless."""
+    folder = tmp_path_factory.mktemp("made")
+    first = [item for i in range(12) for item in members(f"{i:06d}", i).items()]
+    first += members("bold", 30, captions=["a red square <script>alert(1)</script>"]).items()
+    write_tar(folder / "data" / "a.tar", first)
+    return tagmill.run(write_config(folder), progress="quiet")
+
+
+def in_a_new_process(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_names_are_those_and_no_others():
+    assert in_a_new_process("import tagmill; print(*dir(tagmill))").split() == NAMES
+    assert tagmill.__all__ == NAMES
+    for name in NAMES:
+        assert getattr(tagmill, name)
+    with pytest.raises(AttributeError, match="has no attribute 'load'"):
+        _ = tagmill.load
+
+
+def test_importing_is_cheap():
+    code = (
+        "import sys, time; start = time.perf_counter(); import tagmill; end = time.perf_counter();"
+        "heavy = {'torch', 'apache_beam', 'pyarrow', 'numpy', 'pydantic', 'spacy'} & set(sys.modules);"
+        "print(end - start < 0.1, heavy or 'nothing heavy')"
+    )
+    assert in_a_new_process(code) == "True nothing heavy"
+
+
+def test_a_dataset_is_read_without_torch(made: Any):
+    code = (
+        "import sys, tagmill;"
+        f"print(len(list(tagmill.open_run({made.folder!r}).dataset())), 'torch' in sys.modules)"
+    )
+    assert in_a_new_process(code) == "13 False"
+
+
+@pytest.mark.parametrize("module", ["tagmill", "tagmill.runners.api.config"])
+def test_examples_in_docstrings_hold(module: str):
+    found = doctest.testmod(import_module(module))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_configs_come_from_files_and_dictionaries(tmp_path: Path):
+    path = squares_config(tmp_path)
+    config = tagmill.load_config(
+        path, part_size=7, **{"clean.policy.rule": "paper"}, localize=None, embed=None
+    )
+    assert (config.part_size, config.clean.policy.rule, config.localize) == (7, "paper", None)
+    values = config.model_dump()
+    assert tagmill.load_config(values) == config
+    assert tagmill.load_config(values, run=tmp_path / "other").run == str(tmp_path / "other")
+    assert values == config.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"part_sise": 3}, "config: unknown key part_sise; did you mean part_size?"),
+        ({"part_size.more": 3}, "the override part_size.more: part_size is not a section"),
+        ({"inputs": []}, "config: inputs: List should have at least 1 item"),
+    ],
+)
+def test_wrong_configs_are_refused_in_a_line(tmp_path: Path, changes: dict[str, Any], said: str):
+    values = tagmill.load_config(squares_config(tmp_path)).model_dump()
+    with pytest.raises(Exception, match="^" + said.replace(".", r"\.").replace("?", r"\?")):
+        tagmill.load_config(values, **changes)
+
+
+def test_a_plan_says_what_a_run_then_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = tagmill.load_config(
+        squares_config(tmp_path, {"a.tar": (6, 0)}), duplicates=None, localize=None, embed=None
+    )
+    outlook = tagmill.plan(config)
+    assert not outlook.is_whole
+    assert repr(outlook).startswith("ingest: make 1 of 1 sources\n")
+    assert not (tmp_path / "run").exists()
+    run = tagmill.run(config)
+    assert "shards: 1/1 shards" in capsys.readouterr().out
+    assert run.config == config
+    again = tagmill.plan(config)
+    assert again.is_whole
+    assert [stage.stage for stage in again] == [stage["stage"] for stage in run.stages]
+    assert [stage.done for stage in again] == [stage.total for stage in again]
+    tagmill.run(config, progress="quiet")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_of_two_workers_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    # Few stages: each of them starts its workers anew.
+    off = {"duplicates": None, "localize": None, "embed": None}
+    config = tagmill.load_config(squares_config(tmp_path, {"a.tar": (6, 0)}), **off)
+    one = tagmill.run(config, progress="quiet")
+    two = tagmill.run(tagmill.load_config(config, run=tmp_path / "two"), workers=2, progress="quiet")
+    assert two.decisions().equals(one.decisions())
+
+
+def test_a_run_is_opened_and_asked(made: Any):
+    run = tagmill.open_run(Path(made.folder))
+    assert repr(run).startswith(f"<run {made.folder}: ingest, ")
+    stages = {stage["stage"]: stage for stage in run.stages}
+    assert stages["ingest"]["examples_out"] == 13
+    examples = list(run.examples())
+    assert len(examples) == 13
+    table = run.decisions()
+    assert table.column_names[:2] == ["key", "tag"]
+    for example in examples:
+        assert run.example(example.key).found == example.found
+        rows = [row for row in table.to_pylist() if row["key"] == example.key]
+        assert sorted(row["tag"] for row in rows if row["verdict"] == "kept") == example.tags
+    assert example.image.size == (96, 80)
+    assert example.picture().width > 96
+    with pytest.raises(Exception, match=r"no example nowhere .* the nearest keys: "):
+        run.example("nowhere")
+
+
+def test_what_is_not_a_run_is_refused(tmp_path: Path):
+    with pytest.raises(Exception, match="is not a run folder"):
+        tagmill.open_run(tmp_path)
+
+
+def test_html_escapes_what_comes_from_outside(made: Any):
+    example = made.example("squares/bold")
+    assert example.captions == ["a red square <script>alert(1)</script>"]
+    shown = example._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert "<td>red</td>" in shown
+    assert "<td>ingest</td>" in made._repr_html_()
+
+
+def test_samples_of_a_dataset(made: Any):
+    dataset = made.dataset()
+    samples = list(dataset)
+    assert [sample.key for sample in samples] == [example.key for example in made.examples()]
+    assert [sample.tags for sample in samples] == [example.tags for example in made.examples()]
+    assert [sample.captions for sample in samples] == [example.captions for example in made.examples()]
+    assert dataset[-1] == samples[-1] == dataset[len(dataset) - 1]
+    assert dataset[3].image.mode == "RGB"
+    assert np.array_equal(np.asarray(samples[3].image), np.asarray(made.example(samples[3].key).image))
+    assert len(dataset.vocabulary) == 6
+    assert "13 samples" in dataset._repr_html_()
+    again = tagmill.open_dataset(dataset.folder, "train")
+    assert list(again) == samples
+    with pytest.raises(IndexError):
+        dataset[13]
+    with pytest.raises(Exception, match="has no examples in the split val"):
+        made.dataset("val")
+
+
+def test_predict_takes_paths_pictures_and_arrays(tmp_path: Path):
+    picture = square_image(["red", "blue"], 3)
+    picture.save(tmp_path / "a.png")
+    images = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        picture,
+        np.asarray(picture),
+        picture.convert("RGBA"),
+    ]
+    model = tagmill.load_model("square_models:SquareTagger")
+    found = tagmill.predict(images, model=model, batch_size=2)
+    assert [[tag["tag"] for tag in one.tags] for one in found] == [[tag["tag"] for tag in found[0].tags]] * 5
+    assert {tag["tag"] for tag in found[0].tags} == {"red", "blue"}
+    (single,) = tagmill.predict(picture, model="square_models:SquareTagger", threshold=1)
+    assert single.tags == []
+
+
+def test_predict_stands_pictures_upright(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    square_image(["red"]).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as picture:
+        both = tagmill.predict([picture, tmp_path / "a.png"], model="square_models:SquareTagger")
+    assert both[0].pixels.shape == (96, 80, 3)
+    assert np.array_equal(both[0].pixels, both[1].pixels)
+
+
+def test_predict_refuses_what_it_cannot_tag(tmp_path: Path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    with pytest.raises(Exception, match=r"broken\.png: image_unreadable"):
+        tagmill.predict(tmp_path / "broken.png", model="square_models:SquareTagger")
+    with pytest.raises(TypeError, match="an image is uint8"):
+        tagmill.predict(np.zeros((4, 4, 3)), model="square_models:SquareTagger")
+    with pytest.raises(TypeError, match="not a int"):
+        tagmill.predict([1], model="square_models:SquareTagger")  # type: ignore[list-item]
+    with pytest.raises(Exception, match="SquareLocalizer is not a tagger"):
+        tagmill.predict([], model="square_models:SquareLocalizer")
+    with pytest.raises(Exception, match="unknown model 'squares': use one of"):
+        tagmill.load_model("squares")
