@@ -10,6 +10,8 @@ from PIL import Image as pillow
 from tagmill.models.training import datasets
 from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.tag_system.core.errors import DamageError, DataError
+from tagmill.tag_system.decisions import Evidence
+from tagmill.tag_system.sample_tags import evidence_of
 from tagmill.tag_system.shard_contract import Manifest, Split, parse_sample
 from tagmill.tag_system.shard_contract import Sample as Record
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -41,6 +43,11 @@ class DatasetSample:
     def tags(self) -> list[str]:
         """The tags that were kept."""
         return [tag.tag for tag in self.record.tags if tag.verdict == "kept"]
+
+    @property
+    def evidence(self) -> dict[str, Evidence]:
+        """What is known of each tag that was decided on; `decide` judges it."""
+        return {tag.tag: evidence_of(tag) for tag in self.record.tags}
 
     @property
     def captions(self) -> list[str]:

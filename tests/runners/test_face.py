@@ -179,6 +179,9 @@ def test_samples_of_a_dataset(made: Any):
     assert dataset[3].image.mode == "RGB"
     assert np.array_equal(np.asarray(samples[3].image), np.asarray(made.example(samples[3].key).image))
     assert len(dataset.vocabulary) == 6
+    policy = made.config.clean.policy
+    verdicts = {tag: tagmill.decide(known, policy).verdict for tag, known in samples[0].evidence.items()}
+    assert verdicts == {tag.tag: tag.verdict for tag in samples[0].record.tags}
     assert "13 samples" in dataset._repr_html_()
     again = tagmill.open_dataset(dataset.folder, "train")
     assert list(again) == samples
