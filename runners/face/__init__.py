@@ -8,8 +8,7 @@ Importing it is cheap: a name's module is imported when the name is first used.
 ['dog', 'couch']
 """
 
-from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ != "tagmill":
     raise ImportError(f"import tagmill, not {__name__}")
@@ -54,16 +53,20 @@ _MODULES = {
 """Where each name is defined."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
-    if name == "__version__":
-        value: Any = metadata.version("tagmill")
-    elif name in _MODULES:
-        value = getattr(import_module(f"tagmill.{_MODULES[name]}"), name)
-    else:
-        raise AttributeError(f"module 'tagmill' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for."""
+        from importlib import import_module, metadata
+
+        if name == "__version__":
+            value = metadata.version("tagmill")
+        elif name in _MODULES:
+            value = getattr(import_module(f"tagmill.{_MODULES[name]}"), name)
+        else:
+            raise AttributeError(f"module 'tagmill' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
