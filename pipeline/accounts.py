@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tagmill.pipeline.records import PartRecord
+from tagmill.pipeline.run_folder import RunFolder, committed_parts
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.parts import Counts, Footer
@@ -32,6 +34,27 @@ def _read_footer(uri: str) -> Footer:
     if not footer.header.adds_up():
         raise DamageError(f"{uri} has lost a row twice, or one that did not come in; remove it and run again")
     return footer
+
+
+def known_parts(
+    run: RunFolder, stage: str, generation: str, names: Iterable[str] | None = None
+) -> dict[str, PartRecord]:
+    """Gather the records of parts, or of all, that lie in a generation's folder with all that belongs to
+    them.
+
+    What the stage's record does not know is read from the footers, such as after an interruption.
+    """
+    folder = run.generation(stage, generation)
+    there = committed_parts(folder)
+    if names is not None:
+        there &= set(names)
+    record = run.read_record(stage, generation)
+    known = {name: part for name, part in (record.parts if record else {}).items() if name in there}
+    footers = read_footers(folder, sorted(there - set(known)))
+    known |= {name: PartRecord.of(footer) for name, footer in footers.items()}
+    beside = set(files.list_names(folder, parts.ARRAY_SUFFIX))
+    beside |= {f"dead/{name}" for name in files.list_names(files.join(folder, "dead"))}
+    return {name: part for name, part in known.items() if beside.issuperset(part.files()[:-1])}
 
 
 def account(

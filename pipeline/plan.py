@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tagmill.pipeline.accounts import THREADS, account, read_footers
+from tagmill.pipeline.accounts import THREADS, account, known_parts
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.sources import FoundSource
@@ -319,22 +319,6 @@ def _adopt_all(plan: StagePlan, source: str) -> None:
     else:
         size = files.size_and_stamp(files.join(source, CLUSTERS))[0]
         plan.adopted = {CLUSTERS: Adoption(source, (CLUSTERS,), size)}
-
-
-def known_parts(run: RunFolder, stage: str, generation: str, names: list[str]) -> dict[str, PartRecord]:
-    """Gather the records of the parts that lie in a generation's folder, with all that belongs to them.
-
-    What the stage's record does not know is read from the footers, such as after an interruption.
-    """
-    folder = run.generation(stage, generation)
-    there = committed_parts(folder) & set(names)
-    record = run.read_record(stage, generation)
-    known = {name: part for name, part in (record.parts if record else {}).items() if name in there}
-    footers = read_footers(folder, sorted(there - set(known)))
-    known |= {name: PartRecord.of(footer) for name, footer in footers.items()}
-    beside = set(files.list_names(folder, parts.ARRAY_SUFFIX))
-    beside |= {f"dead/{name}" for name in files.list_names(files.join(folder, "dead"))}
-    return {name: part for name, part in known.items() if beside.issuperset(part.files()[:-1])}
 
 
 class ClusterSlices:

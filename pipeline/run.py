@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import yaml
 
 from tagmill.pipeline import dataset
-from tagmill.pipeline.accounts import account, read_footers
+from tagmill.pipeline.accounts import account, known_parts, read_footers
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.job import Engine, Job
 from tagmill.pipeline.ledger import claim_token, give_back_token
@@ -19,7 +19,6 @@ from tagmill.pipeline.plan import (
     Upstream,
     adopt,
     generation_of,
-    known_parts,
     plan_global,
     plan_parts,
     stale_parts,
@@ -79,8 +78,7 @@ class Driver:
     def plan(self) -> Iterator[StagePlan]:
         """Plan the stages in order; each plan sees the records of the stages before it.
 
-        Whoever iterates may finish a plan's work and record it before going on. A plan of which it is known
-        what the stage will have is recorded at once.
+        Whoever iterates may finish a plan's work and record it before going on.
         """
         for stage in self.stages:
             inputs = inputs_of(stage, self.stages)
@@ -111,7 +109,8 @@ class Driver:
         folder = self.run_folder.generation(stage.name, generation)
         record = self.run_folder.read_record(stage.name, generation)
         before = record.more["sources"] if record else []
-        self._sources = Sources(self.config, stage, folder, before)
+        whole = known_parts(self.run_folder, stage.name, generation).keys()
+        self._sources = Sources(self.config, stage, folder, before, set(whole))
         tasks, reasons = self._sources.todo(accept_changes=self._accept_changes)
         plan = StagePlan(stage, generation, folder, [], {}, tasks, reasons)
         plan.more = {"sources": self._sources.order}

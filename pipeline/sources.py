@@ -104,10 +104,14 @@ def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
 class Sources:
     """The sources of a run against what its ingest folder holds.
 
-    `order` is the order of ingest: what was there first stays first, new sources follow.
+    `order` is the order of ingest: what was there first stays first, new sources follow. `whole` are the
+    parts that are there with all that belongs to them.
     """
 
-    def __init__(self, config: RunConfig, stage: Ingest, folder: str, before: list[str]) -> None:
+    def __init__(
+        self, config: RunConfig, stage: Ingest, folder: str, before: list[str], whole: set[str]
+    ) -> None:
+        self._whole = whole
         self.found = find_sources(config)
         self.folder = folder
         self._stage = stage
@@ -147,7 +151,6 @@ class Sources:
         Raises InputChangedError for a source whose bytes changed, unless changes are accepted.
         """
         tasks, reasons = [], []
-        there = committed_parts(self.folder)
         for name in self.order:
             source, record = self.found[name], self.records.get(name)
             task = source_task(self._stage, source)
@@ -162,7 +165,7 @@ class Sources:
                         "or run with --accept-changes to make its parts again"
                     )
                 reason = "the file changed"
-            elif missing := _parts_of(name, record) - there:
+            elif missing := _parts_of(name, record) - self._whole:
                 reason = f"{len(missing)} of its parts are gone"
             else:
                 continue
@@ -190,12 +193,13 @@ class Sources:
     def stale_parts(self, tasks: list[SourceTask]) -> list[str]:
         """Name the parts of these sources that are there and must be made again.
 
-        Those that an interrupted ingest left behind are as good as any.
+        Those that an interrupted ingest left behind are as good as any, if nothing of them is missing.
         """
         by_name = {task.name: task for task in tasks}
         there = sorted(name for name in committed_parts(self.folder) if source_of(name) in by_name)
         found = {name: footer.header for name, footer in read_footers(self.folder, there).items()}
-        return [n for n in there if found[n].fingerprint != part_fingerprint(by_name[source_of(n)], n)]
+        wanted = {name: part_fingerprint(by_name[source_of(name)], name) for name in there}
+        return [n for n in there if n not in self._whole or found[n].fingerprint != wanted[n]]
 
     def drop_records(self, tasks: list[SourceTask]) -> None:
         """Move the records of these sources out of the way: they are no longer ingested whole."""

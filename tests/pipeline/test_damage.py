@@ -6,7 +6,17 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from runs import current_folder, damaged, drive, latest_note, plans, shard_bytes, stage_files
+from runs import (
+    current_folder,
+    damaged,
+    drive,
+    latest_note,
+    plans,
+    shard_bytes,
+    squares_config,
+    stage_files,
+)
+from sources import members, write_tar
 from tagmill.pipeline.lease import read_lease
 from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms.parts import read_header
@@ -102,6 +112,25 @@ def test_verify_misses_no_dead_letter_and_no_member_of_an_index(finished, tmp_pa
     assert any(str(index) in problem for problem in found)
     (folder / "manifest.json").write_text("{}")
     assert any("manifest.json is not a manifest" in problem for problem in damaged(run))
+
+
+def test_dead_letters_that_are_gone_are_written_again_with_their_part(tmp_path):
+    contents = [item for i in range(4) for item in members(f"{i:06d}", i).items()]
+    contents += [("broken.png", b"not an image"), ("broken.txt", b"a red square")]
+    write_tar(tmp_path / "data" / "a.tar", contents)
+    config = squares_config(tmp_path, {}, max_dead_fraction=0.5)
+    drive(config)
+    run = tmp_path / "run"
+    shards = shard_bytes(run)
+    (letters,) = (current_folder(run, "ingest") / "dead").glob("*.parquet")
+    before = pq.read_table(letters)
+    letters.unlink()
+    assert damaged(run) == [f"{letters} is missing"]
+    assert drive(config).stages == ["ingest"]
+    assert pq.read_table(letters).equals(before)
+    assert damaged(run) == []
+    assert shard_bytes(run) == shards
+    assert drive(config).jobs == []
 
 
 def test_a_damaged_part_that_no_record_knows_is_named(copy):
