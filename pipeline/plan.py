@@ -227,10 +227,9 @@ class Stock:
     def _is_equal_where_it_counts(
         self, folder: str, part: PartRecord, wanted: Wanted, by_row: Callable[[], dict[str, str]]
     ) -> bool:
-        """Tell whether a part's inputs changed only in rows that do not live, which no filter must bring
-        about.
+        """Tell whether a part's inputs changed in no row that lives.
 
-        Its slices' digests are of all rows that the inputs were made for, and these may be others by now.
+        Digests of slices are of all rows that the inputs were made for: these are others after a filter came.
         """
         if not part.base or part.base != wanted.base or wanted.came & ~part.made_for:
             return False
