@@ -14,14 +14,11 @@ from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.parts import Counts, Footer
 
-THREADS = 16
-"""Files that are looked at together: on an object store, each look takes its time."""
-
 
 def read_footers(folder: str, names: Iterable[str]) -> dict[str, Footer]:
     """Read the footers of parts, many at a time. Raises DamageError for one that cannot be read."""
     listed = list(names)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(files.THREADS) as pool:
         footers = pool.map(lambda name: _read_footer(parts.part_uri(folder, name)), listed)
         return dict(zip(listed, footers, strict=True))
 
@@ -39,8 +36,7 @@ def _read_footer(uri: str) -> Footer:
 def known_parts(
     run: RunFolder, stage: str, generation: str, names: Iterable[str] | None = None
 ) -> dict[str, PartRecord]:
-    """Gather the records of parts, or of all, that lie in a generation's folder with all that belongs to
-    them.
+    """Gather the records of parts, or of all, that lie whole in a generation's folder.
 
     What the stage's record does not know is read from the footers, such as after an interruption.
     """

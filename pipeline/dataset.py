@@ -200,7 +200,7 @@ def plan_features(stage: Features, generation: str, upstream: Upstream) -> Stage
 def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
     listed = set(files.list_names(folder))
     there = [name for name in names if {f"{name}.index.parquet", f"{name}.tar"} <= listed]
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(files.THREADS) as pool:
         headers = pool.map(lambda name: read_index_header(folder, name), there)
         return dict(zip(there, headers, strict=True))
 
@@ -253,8 +253,9 @@ def make_way_for_shards(plan: StagePlan) -> None:
 def finish_dataset(
     plan: StagePlan, vocabulary: Vocabulary, stages: Sequence[Stage[Any]]
 ) -> dict[str, PartRecord]:
-    """Write vocabulary, data card and, last, the manifest, which says how `stages` were set; returns the
-    shards' records.
+    """Write vocabulary, data card and, last, the manifest, which says how `stages` were set.
+
+    Returns the shards' records.
     """
     headers = _index_headers(plan.folder, plan.names)
     listed = set(plan.names)

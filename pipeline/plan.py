@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tagmill.pipeline.accounts import THREADS, account, known_parts
+from tagmill.pipeline.accounts import account, known_parts
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.sources import FoundSource
@@ -345,5 +345,5 @@ def adopt(plan: StagePlan) -> None:
         for name in adoption.names:  # the part comes last and makes them count
             files.adopt(files.join(adoption.source, name), files.join(plan.folder, name))
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(files.THREADS) as pool:
         list(pool.map(one, plan.adopted.values()))

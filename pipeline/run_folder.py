@@ -82,8 +82,7 @@ class RunFolder:
             ledger.add(self.path(stage), self.token, lambda _: data)
 
     def _is_contested(self, folder: str) -> bool:
-        """Tell whether a driver that came before this one, and did not end, could still outdo a folder's
-        note.
+        """Tell whether an earlier driver that did not end could still outdo a folder's note.
 
         Then what is right is written once more, under this driver's token.
         """

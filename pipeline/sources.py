@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tagmill.pipeline.accounts import THREADS, read_footers
+from tagmill.pipeline.accounts import read_footers
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.records import read_json
 from tagmill.pipeline.run_folder import committed_parts, supersede
@@ -63,7 +63,7 @@ def find_sources(config: RunConfig) -> dict[str, FoundSource]:
         root, paths = format_.find_sources(source)
         if source.images and not files.exists(source.images):
             raise ConfigError(f"input {source.name}: no image folder {source.images}")
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(files.THREADS) as pool:
             for one in pool.map(partial(_find, source, format_, root), paths):
                 found[one.name] = one
     return found
@@ -124,7 +124,7 @@ class Sources:
     def _read_records(self) -> dict[str, dict[str, Any]]:
         there = set(files.list_names(files.join(self.folder, "sources")))
         names = [name for name in self.order if f"{name}.json" in there]
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(files.THREADS) as pool:
             uris = [source_record_uri(self.folder, name) for name in names]
             return dict(zip(names, pool.map(_read_record, uris), strict=True))
 

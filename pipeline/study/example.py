@@ -105,7 +105,7 @@ def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:
     dead: tuple[str, int] | None = None
     record = run.read_record("ingest", run.current("ingest") or "")
     names = list(record.parts) if record else []
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(files.THREADS) as pool:
         for name, (living, lost) in zip(
             names, pool.map(lambda name: _keys(ingest, name), names), strict=True
         ):

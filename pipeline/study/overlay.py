@@ -13,12 +13,12 @@ from tagmill.models.training.newer import COUNTS, FLAGS, SCORES, DecisionWriter
 from tagmill.pipeline.current import living_rows
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import bitmaps, parquet, parts
 
 NAMES = ("verdict", "rule", "basis")
-THREADS = 16
 
 
 def lay_decisions(run: RunFolder, folder: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def decision_tables(run: RunFolder) -> Iterator[tuple[pa.Table, pa.Table]]:
         living = pa.array(bitmaps.numbers(rows[name]), pa.int32())
         return tuple(t.filter(pc.is_in(t["row"], living)) for t in (examples, decided.table))
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(files.THREADS) as pool:
         names = list(record.parts)
-        for start in range(0, len(names), THREADS):  # as many parts in memory as there are threads
-            yield from pool.map(read, names[start : start + THREADS])
+        for start in range(0, len(names), files.THREADS):  # as many parts in memory as there are threads
+            yield from pool.map(read, names[start : start + files.THREADS])

@@ -74,8 +74,6 @@ BY = ("tag", "verdict", "rule")
 COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
 """What decisions are counted by, and what is counted of them."""
 
-THREADS = 16
-
 
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     """Derive both tables from the current generations of a finished run."""
@@ -138,9 +136,9 @@ def _tallied(run: RunFolder, record: StageRecord, floor: float) -> pa.Table:
     uris = [parts.part_uri(folder, name) for name in record.parts]
     fields = [pa.field(name, pa.string()) for name in BY] + [pa.field(name, pa.int64()) for name in COUNTED]
     total = pa.schema(fields).empty_table()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(uris), 4 * THREADS):
-            some = pool.map(lambda uri: _tally(uri, floor), uris[start : start + 4 * THREADS])
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        for start in range(0, len(uris), 4 * files.THREADS):
+            some = pool.map(lambda uri: _tally(uri, floor), uris[start : start + 4 * files.THREADS])
             total = _summed(pa.concat_tables([total, *some]))
     return total
 

@@ -19,6 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tagmill.tag_system.core.errors import ConfigError
 
+THREADS = 16
+"""Files that are looked at together: on an object store, each look takes its time."""
+
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """What a file system says that has no hard links, or none from there or no more of this file."""
 
