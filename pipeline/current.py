@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.stages import STAGE_NAMES
 
 
 def current_records(run: RunFolder) -> Iterator[StageRecord]:
     """Read the records of the stages' current generations, in the order that the stages were passed."""
-    for stage in STAGE_NAMES:
+    for stage in run.stages():
         generation = run.current(stage)
         record = run.read_record(stage, generation) if generation else None
         if record:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from tagmill.pipeline import ledger, records
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
+from tagmill.transforms import failures
 
 
 def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
@@ -28,7 +29,7 @@ def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
 
 def _leftovers(folder: str) -> Iterator[tuple[str, int]]:
     """List what nobody needs in a generation's folder."""
-    for name in ("superseded", "work"):
+    for name in ("superseded", "work", failures.FOLDER):
         leftover = files.join(folder, name)
         if files.exists(leftover):
             yield leftover, files.folder_size(leftover)

@@ -1,16 +1,18 @@
-"""A Beam job of a stage, and where such jobs run."""
+"""A job of a stage, and where jobs run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import apache_beam as beam
 
-from tagmill.pipeline.plan import StagePlan
+from tagmill.transforms.stage import Stage
+from tagmill.transforms.worker import Deal, Worker
 
 
 class Engine(Protocol):
-    """Where Beam jobs run."""
+    """Where jobs run."""
 
     def execute(self, job: "Job") -> None:
         """Run one job to its end. Raises whatever made it fail."""
@@ -18,25 +20,37 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """The Beam job of a stage: its tasks and how to make the transform that takes them."""
+    """The tasks of a stage and what does them.
 
-    plan: StagePlan
+    Every job is a Beam graph. Where its tasks are independent, the graph is one ParDo around `worker`, which
+    an engine that is not Beam's may take instead; else `worker` is None. Workers note their failures in
+    `folder`.
+    """
+
+    stage: Stage[Any]
     tasks: list[Any]
-    make_transform: Callable[[], beam.PTransform]
+    folder: str
+    graph: Callable[[], beam.PTransform]
+    worker: Worker[Any, Any] | None = None
+
+    @classmethod
+    def of_worker(cls, tasks: list[Any], worker: Worker[Any, Any]) -> "Job":
+        """Make a job of independent tasks."""
+        return cls(worker.stage, tasks, worker.folder, partial(Deal, worker), worker)
 
     @property
     def name(self) -> str:
         """The name of the stage."""
-        return self.plan.stage.name
+        return self.stage.name
 
     @property
     def uses_model(self) -> bool:
         """Tell whether the job wants an accelerator."""
-        return self.plan.stage.uses_model
+        return self.stage.uses_model
 
     def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str] | None = None) -> None:
         """Wire the job; `hints` are Beam's resource hints for the stage's own step."""
-        transform = self.make_transform()
+        transform = self.graph()
         if hints:
             transform = transform.with_resource_hints(**hints)
         tasks = pipeline | f"{self.name} tasks" >> beam.Create(self.tasks)

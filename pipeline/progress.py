@@ -2,14 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Extent(NamedTuple):
+    """How far a stage is: `done` of `total` units are in place, such as parts or sources."""
+
+    done: int
+    total: int
+    unit: str
 
 
 class Progress(Protocol):
-    """Is told what happens. Numbers are parts, except for ingest (source files) and shards (shards)."""
+    """Is told what happens."""
 
-    def start(self, stage: str, done: int, total: int) -> None:
-        """A stage begins with `done` of `total` in place."""
+    def start(self, stage: str, extent: Extent) -> None:
+        """A stage begins."""
 
     def watch(self, stage: str, count: Callable[[], int]) -> AbstractContextManager[None]:
         """While the context is open a job runs, and `count` tells how many are in place."""

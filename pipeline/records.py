@@ -105,6 +105,7 @@ class StageRecord:
     """
 
     stage: str
+    kind: str
     version: int
     generation: str
     meaning: dict[str, Any]

@@ -10,7 +10,7 @@ RUN/shards/<gen>/                     the dataset
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import yaml
@@ -21,7 +21,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms import parts
 
-FORMAT = 2
+FORMAT = 3
 """Of run folders: raised when parts or records of an older one can no longer be read."""
 
 
@@ -108,11 +108,11 @@ class RunFolder:
             record.rows = records.write_record(folder, self.token, record)
         self._point(record.stage, record.generation)
 
-    def forget_parts(self, stage: str, generation: str, is_made_again: Callable[[str], bool]) -> None:
+    def forget_parts(self, stage: str, generation: str, names: Set[str]) -> None:
         """Take parts that will be made again out of a generation's record, whatever happens afterwards."""
         record = self.read_record(stage, generation)
-        if record and any(map(is_made_again, record.parts)):
-            record.parts = {name: part for name, part in record.parts.items() if not is_made_again(name)}
+        if record and record.parts.keys() & names:
+            record.parts = {name: part for name, part in record.parts.items() if name not in names}
             records.write_record(self.generation(stage, generation), self.token, record)
 
     def forget_all(self, stage: str, generation: str) -> None:
@@ -120,18 +120,38 @@ class RunFolder:
         if self.read_record(stage, generation):
             records.forget(self.generation(stage, generation), self.token)
 
+    def stages(self) -> list[str]:
+        """Name the stages that the run knows, switched on or not, in the order that examples pass them.
+
+        Raises as `saved_config`.
+        """
+        saved = self._saved()
+        return saved["stages"] if saved else []
+
+    def merged_order(self, names: list[str]) -> list[str]:
+        """Order the stages `names` of a run with those that it had before, which keep their places."""
+        merged = list(names)
+        before = self.stages()
+        for place, name in enumerate(before):
+            if name not in merged:
+                merged.insert(merged.index(before[place - 1]) + 1 if place else 0, name)
+        return merged
+
     def saved_config(self) -> dict[str, Any] | None:
         """Read the config that the run was last made with; None before it was begun.
 
-        Raises DamageError, and ConfigError for a run of an earlier version.
+        Raises DamageError, and ConfigError for a run of another version.
         """
+        saved = self._saved()
+        return None if saved is None else saved["config"]
+
+    def _saved(self) -> dict[str, Any] | None:
         uri = self.path("run.yaml")
         if not files.exists(uri):
             return None
         try:
-            saved = yaml.safe_load(files.read_bytes(uri))
-            config: dict[str, Any] = saved["config"]
-            if not isinstance(config, dict) or "part_size" not in config:
+            saved: dict[str, Any] = yaml.safe_load(files.read_bytes(uri))
+            if not isinstance(saved["config"], dict) or "part_size" not in saved["config"]:
                 raise TypeError("its config is not one")
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise DamageError(f"{uri} is damaged; remove it and run again") from error
@@ -140,7 +160,9 @@ class RunFolder:
                 f"{self.root} was made by another version of tagmill, which this one cannot read; name "
                 "another run folder, in which everything is made anew"
             )
-        return config
+        if not isinstance(saved.get("stages"), list):
+            raise DamageError(f"{uri} is damaged; remove it and run again")
+        return saved
 
 
 def committed_parts(folder: str) -> set[str]:

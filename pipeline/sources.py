@@ -3,14 +3,13 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tagmill.pipeline.accounts import read_footers
-from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.records import read_json
 from tagmill.pipeline.run_folder import committed_parts, supersede
 from tagmill.tag_system.core import files
@@ -52,13 +51,13 @@ class FoundSource:
         return files.join(self.root, self.path)
 
 
-def find_sources(config: RunConfig) -> dict[str, FoundSource]:
+def find_sources(inputs: Iterable[InputConfig]) -> dict[str, FoundSource]:
     """List the sources of all inputs, by name, in the order of the inputs and then of their paths.
 
     Raises ConfigError for a pattern that matches nothing, and a folder that is missing or holds no image.
     """
     found: dict[str, FoundSource] = {}
-    for source in config.inputs:
+    for source in inputs:
         format_ = format_of(source)
         root, paths = format_.find_sources(source)
         if source.images and not files.exists(source.images):
@@ -109,10 +108,15 @@ class Sources:
     """
 
     def __init__(
-        self, config: RunConfig, stage: Ingest, folder: str, before: list[str], whole: set[str]
+        self,
+        inputs: Iterable[InputConfig],
+        stage: Ingest,
+        folder: str,
+        before: list[str],
+        whole: set[str],
     ) -> None:
         self._whole = whole
-        self.found = find_sources(config)
+        self.found = find_sources(inputs)
         self.folder = folder
         self._stage = stage
         self.order = [name for name in before if name in self.found]

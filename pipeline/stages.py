@@ -13,15 +13,20 @@
     shards      verdicts + original bytes -> webdataset tars
     features    pixels of the shards -> what a tagger is distilled from   (off without a model)
 
-Every stage is a Beam job of its own and reads the parts that earlier ones wrote; see `transforms.stage`.
+Each stage is a job of its own and reads the parts that earlier ones wrote; see `transforms.stage`. A config
+may add stages of its own to them.
 """
 
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
-from tagmill.pipeline.config import RunConfig
-from tagmill.tag_system.kinds import KINDS
+from tagmill.pipeline.kinds import KINDS
+from tagmill.tag_system.core import plugins
+from tagmill.tag_system.core.config import Config, check_values
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
+from tagmill.transforms.candidates import Candidates
 from tagmill.transforms.caption import Caption
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.cluster import Cluster
@@ -29,65 +34,112 @@ from tagmill.transforms.duplicates import Duplicates
 from tagmill.transforms.embed import Embed
 from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest
-from tagmill.transforms.localize import Localize, LocalizeConfig
+from tagmill.transforms.localize import Localize
 from tagmill.transforms.parse import Parse
 from tagmill.transforms.shards import Shards
-from tagmill.transforms.stage import Shared, Stage
+from tagmill.transforms.stage import RunContext, Shared, Stage
 from tagmill.transforms.tag import Tag
 
-STAGE_NAMES = (
-    "ingest",
-    "duplicates",
-    "caption",
-    "parse",
-    "tag",
-    "candidates",
-    "localize",
-    "embed",
-    "cluster",
-    "clean",
-    "shards",
-    "features",
-)
-"""All stages, switched on or not, in order."""
+Use = Literal["always", "on", "off", "implied"]
+"""Whether a stage can be switched off by a null section, and is so by default; one that is `implied` has no
+section: other keys say what it does."""
+
+STAGES: Mapping[type[Stage[Any]], Use] = {
+    Ingest: "always",
+    Duplicates: "on",
+    Caption: "off",
+    Parse: "on",
+    Tag: "off",
+    Candidates: "implied",
+    Localize: "off",
+    Embed: "off",
+    Cluster: "on",
+    Clean: "always",
+    Shards: "always",
+    Features: "off",
+}
+"""All stages of the engine, in order; the sections of a config follow from them."""
+
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+RESERVED = frozenset({"report", "tokens"})
+"""Folders of a run that are not a stage's."""
 
 
-def build_stages(config: RunConfig, vocabulary: Vocabulary) -> list[Stage[Any]]:
-    """Construct the stages that are switched on, in order."""
-    shared = Shared(config.part_size, config.threads, config.ingest.max_pixels, config.strict_versions)
-    tag = Tag(config.tag, shared) if config.tag else None
-    localize = Localize(config.localize, shared) if config.localize else None
-    stages: list[Stage[Any] | None] = [
-        Ingest(config.ingest, shared),
-        Duplicates(config.duplicates, shared) if config.duplicates else None,
-        Caption(config.caption, shared) if config.caption else None,
-        Parse(config.parse, shared, vocabulary) if config.parse else None,
-        tag,
-        Candidates(_candidates(config), shared, vocabulary, _asked(tag, localize)),
-        localize,
-        Embed(config.embed, shared, config.tag) if config.embed else None,
-        Cluster(config.cluster, shared) if config.cluster and config.embed else None,
-        Clean(config.clean, shared),
-        Shards(config.shards, shared),
-        Features(config.features, shared) if config.features else None,
-    ]
-    return [stage for stage in stages if stage is not None]
+class OwnStage(Config):
+    """A stage of your own: the class `stage`, as `package.module:Class`, with `options` for its config. It
+    comes after the stage `after`.
+    """
+
+    stage: str
+    after: str
+    options: dict[str, Any] = {}
 
 
-def _candidates(config: RunConfig) -> CandidatesConfig:
-    """Gather the keys that decide the candidates; that of the kinds stands where its model is."""
-    kinds = config.localize.kinds if config.localize else LocalizeConfig.model_fields["kinds"].default
-    ordered = [kind for kind in KINDS if kind in kinds]  # another order is not another choice
-    return CandidatesConfig(candidate_floor=config.candidate_floor, kinds=ordered)
+def class_of(own: OwnStage) -> type[Stage[Any]]:
+    """Load the class of an own stage. Raises ConfigError if there is none, or it is not fit for a stage."""
+    found = plugins.load("stage", own.stage, {})
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise ConfigError(f"stage {own.stage!r} is not a stage: extend tagmill.transforms.stage:PartStage")
+    missing = [name for name in ("kind", "name", "version", "schema") if not hasattr(found, name)]
+    if missing:
+        raise ConfigError(f"stage {own.stage!r} lacks {', '.join(missing)}: give the class these attributes")
+    if found.kind not in KINDS:
+        raise ConfigError(f"stage {own.stage!r}: its kind is {found.kind!r}; use one of {', '.join(KINDS)}")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", found.name):
+        raise ConfigError(
+            f"stage {own.stage!r}: its name is {found.name!r}; use lower-case letters, digits and _"
+        )
+    return found
 
 
-def _asked(tag: Tag | None, localize: Localize | None) -> Asked:
-    """Read which names the run's models know; no weights are read."""
-    return Asked(
-        tagger=tag.classes() if tag else None,
-        localizer=localize is not None,
-        localized=localize.classes() if localize else None,
+def order(own: Iterable[OwnStage]) -> list[type[Stage[Any]]]:
+    """Order the engine's stages with own ones between them.
+
+    Raises ConfigError for a name that is taken, and for a place after a stage that does not exist.
+    """
+    ordered = list(STAGES)
+    for one in own:
+        stage = class_of(one)
+        names = [other.name for other in ordered]
+        if stage.name in names or stage.name in RESERVED:
+            raise ConfigError(f"stage {one.stage!r}: the name {stage.name} is taken; give it another one")
+        if one.after not in names:
+            raise ConfigError(f"stage {one.stage!r}: there is no stage {one.after!r} for it to come after")
+        ordered.insert(names.index(one.after) + 1, stage)
+    return ordered
+
+
+def sections(config: Config) -> dict[str, Any]:
+    """Give the values of a run's config by key, with the configs of own stages among its sections.
+
+    Raises ConfigError for options that an own stage does not take.
+    """
+    values = dict(config)
+    for own in values["stages"]:
+        stage = class_of(own)
+        values[stage.name] = check_values(f"stage {own.stage!r}", own.options, stage.config_class())
+    return values
+
+
+def build_stages(config: Config, vocabulary: Vocabulary) -> list[Stage[Any]]:
+    """Construct the stages of a run that are switched on, in order.
+
+    Raises ConfigError if an own stage comes before one that it reads.
+    """
+    values = sections(config)
+    shared = Shared(
+        values["part_size"], values["threads"], values[Ingest.name].max_pixels, values["strict_versions"]
     )
+    run = RunContext(shared, vocabulary, values)
+    made = [stage for one in order(values["stages"]) if (stage := one.of_run(run)) is not None]
+    names = [stage.name for stage in made]
+    for place, stage in enumerate(made):
+        if later := set(stage.inputs()) & set(names[place:]):
+            raise ConfigError(
+                f"stage {stage.name} reads {', '.join(sorted(later))}, which comes after it; set `after`"
+            )
+    return made
 
 
 def inputs_of(stage: Stage[Any], stages: list[Stage[Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs jobs on this machine, by Beam's FnApiRunner: in this process, or in worker processes.
+"""Runs jobs on this machine, by Beam's FnApiRunner: in worker processes, or in this process for a debugger.
 
 The runner is named explicitly: Beam's default would first try to download a binary from the network.
 """
@@ -32,7 +32,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class LocalEngine:
-    """Runs each job to its end, with `workers` processes; one worker is this process itself."""
+    """Runs each job to its end, with `workers` processes: what kills one does not end the driver.
+
+    With 0 workers this process does the work itself, which is for debuggers and for tests.
+    """
 
     workers: int
     options: PipelineOptions
@@ -62,7 +65,7 @@ class LocalEngine:
     def _run(self, job: Job) -> None:
         workers = min(self.workers, len(job.tasks))
         values = self.options.get_all_options(drop_default=True)
-        if workers > 1:
+        if workers:
             values = {"default_sdk_harness_log_level": "WARNING"} | values
             values |= {"direct_running_mode": "multi_processing", "direct_num_workers": workers}
         options = PipelineOptions.from_dictionary(values)
@@ -91,7 +94,9 @@ class _WatchedWorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
         options = self.provision_info.provision_info.pipeline_options
         environment = {
             **os.environ,
-            # A worker starts as `python -m`: a `models` folder in the working directory would win without.
+            # A worker finds the modules that its driver finds, such as plug-ins beside a script, and no
+            # others: it starts as `python -m`, which would put the working directory first.
+            "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),
             "PYTHONSAFEPATH": "1",
             "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
             "PIPELINE_OPTIONS": json_format.MessageToJson(options),

@@ -5,9 +5,9 @@ This is the one place where names that models and sources use are mapped to tags
 model is asked later stands here by its own names, so that no stage with a model depends on the vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,11 +15,13 @@ from pydantic import Field
 
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.digests import value_digest
-from tagmill.tag_system.kinds import Kind
+from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.class_names import ClassNames, summary
+from tagmill.transforms.localize import LocalizeConfig
+from tagmill.transforms.on_pixels import classes_of
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage, Shared
+from tagmill.transforms.stage import PartStage, RunContext, Shared
 
 SCHEMA = pa.schema(
     [
@@ -83,6 +85,29 @@ class Candidates(PartStage[CandidatesConfig]):
         self._asked = asked
         self._tagger: ClassNames | None = None
         self._localizer: ClassNames | None = None
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self:
+        """Make the stage, which is never off; what decides its output stands where a model is set."""
+        tag, localize = run.config["tag"], run.config["localize"]
+        kinds = localize.kinds if localize else LocalizeConfig.model_fields["kinds"].default
+        config = CandidatesConfig(
+            candidate_floor=run.config["candidate_floor"],
+            kinds=[kind for kind in KINDS if kind in kinds],  # another order is not another choice
+        )
+        asked = Asked(
+            tagger=classes_of(tag) if tag else None,
+            localizer=localize is not None,
+            localized=classes_of(localize) if localize else None,
+        )
+        return cls(config, run.shared, run.vocabulary, asked)
+
+    @classmethod
+    def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
+        """Name a floor that lies under that of the tagger's scores."""
+        floor, tag = config["candidate_floor"], config["tag"]
+        if tag and tag.score_floor > floor:
+            yield f"candidate_floor: nothing scores under tag.score_floor {tag.score_floor}; lower that too"
 
     def inputs(self) -> tuple[str, ...]:
         """Labels are ingest's, the tags of captions parse's, scores tag's."""

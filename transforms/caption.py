@@ -1,5 +1,8 @@
 """Caption: pixels -> one generated caption an image."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 from tagmill.models.base import Prepared
@@ -26,6 +29,12 @@ class Caption(ModelStage[CaptionConfig]):
     version = 2
     schema = SCHEMA
     slices = PIXELS
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any]) -> None:
+        """Check that what is written is read: a caption without its tags serves nobody."""
+        if config[cls.name] and not config["parse"]:
+            raise ValueError("caption: needs the stage parse, which is switched off, to find its tags")
 
     def inputs(self) -> tuple[str, ...]:
         """Pixels are ingest's."""

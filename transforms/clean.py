@@ -1,6 +1,6 @@
 """Clean: all evidence on the tags of an image -> a verdict on each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -62,6 +62,19 @@ class Clean(PartStage[CleanConfig]):
     tables = ("cluster",)
     slices = {"ingest": "splits"}
     follows_rows = True
+
+    @classmethod
+    def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
+        """Name thresholds that lie under the floor of the candidates, which leaves nothing there to judge."""
+        if config["tag"] is None:
+            return
+        floor, policy = config["candidate_floor"], config[cls.name].policy
+        for name in ("tagger_threshold", "unchecked_threshold"):
+            threshold = getattr(policy, name)
+            if threshold is not None and threshold < floor:
+                yield (
+                    f"clean.policy.{name}: no candidate scores under candidate_floor {floor}; lower that too"
+                )
 
     def inputs(self) -> tuple[str, ...]:
         """Candidates with what their sources say, and what is known of their regions."""

@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Self
 
 import apache_beam as beam
 import numpy as np
@@ -24,10 +24,9 @@ from pydantic import Field
 from tagmill.models.base import Floats
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
-from tagmill.tag_system.core.digests import table_digest
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.transforms import parquet, parts
-from tagmill.transforms.stage import GlobalStage, PartTask, limit_threads, living
+from tagmill.transforms import failures, parquet, parts
+from tagmill.transforms.stage import BUCKET, PartTask, RunContext, TableStage, limit_threads, living
 
 SCHEMA = pa.schema(
     [
@@ -73,12 +72,18 @@ class ClusterConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-class Cluster(GlobalStage[ClusterConfig]):
+class Cluster(TableStage[ClusterConfig]):
     """Makes one table for all parts."""
 
     name = "cluster"
     version = 2
     schema = SCHEMA
+    table = "clusters.parquet"
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self | None:
+        """Make the stage, if there are embeddings."""
+        return super().of_run(run) if run.config["embed"] else None
 
     def inputs(self) -> tuple[str, ...]:
         """Embeddings are embed's."""
@@ -107,7 +112,7 @@ class ClusterTags(beam.PTransform):
         """Count, sample, fit."""
         counts = (
             tasks
-            | "Count regions" >> beam.ParDo(_CountFn())
+            | "Count regions" >> beam.ParDo(_CountFn(self._work))
             | "Sum" >> beam.CombinePerKey(sum).with_output_types(tuple[str, int])
         )
         return (
@@ -119,8 +124,12 @@ class ClusterTags(beam.PTransform):
 
 
 class _CountFn(beam.DoFn):
+    def __init__(self, work: str) -> None:
+        self._work = work
+
     def process(self, element: PartTask) -> Iterable[tuple[str, int]]:
-        table = living(parts.read_part(element.inputs["embed"], ["row", "tag"]).table, element)
+        with failures.noted(self._work):
+            table = living(parts.read_part(element.inputs["embed"], ["row", "tag"]).table, element)
         for count in table.column("tag").value_counts().to_pylist():
             yield count["values"], count["counts"]
 
@@ -133,8 +142,9 @@ class _SampleFn(beam.DoFn):
         self._work = work
 
     def process(self, element: PartTask, counts: dict[str, int]) -> Iterable[tuple[int, tuple[str, int]]]:
-        part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
-        regions = living(part.table, element)
+        with failures.noted(self._work):
+            part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
+            regions = living(part.table, element)
         tags = regions.column("tag").to_pylist()
         hashes = region_hashes(
             element.name, tags, regions.column("row").to_numpy(), regions.column("region").to_numpy()
@@ -185,7 +195,7 @@ class _FitFn(beam.DoFn):
             sample = table.column("embedding").slice(start, min(stop - start, self._config.max_sample))
             vectors = np.stack(sample.combine_chunks().to_numpy(zero_copy_only=False)).astype(np.float32)
             records.append(fit(tag, vectors, counts[tag], self._config, self._threads))
-        name = f"clusters-{number:05d}.parquet"
+        name = f"{BUCKET}{number:05d}.parquet"
         data = parquet.table_bytes(pa.Table.from_pylist(records, SCHEMA))
         files.create_bytes(files.join(self._work, name), data)
         yield name
@@ -262,16 +272,3 @@ def nearest_distance(vectors: Floats, centroids: Floats) -> Floats:
     squared = [((vectors - centre) ** 2).sum(axis=1) for centre in centroids]
     nearest: Floats = np.sqrt(np.min(squared, axis=0)).astype(np.float32)
     return nearest
-
-
-def tag_digests(table: pa.Table) -> dict[str, str]:
-    """Give the digest of every tag's row: what a part of clean that has the tag depends on."""
-    tags = table.column("tag").to_pylist()
-    return {tag: table_digest(table.slice(index, 1)) for index, tag in enumerate(tags)}
-
-
-def merge(tables: Iterable[pa.Table]) -> pa.Table:
-    """Put the buckets together, ordered by tag."""
-    found = list(tables)
-    table = pa.concat_tables(found).sort_by("tag") if found else SCHEMA.empty_table()
-    return table.combine_chunks()

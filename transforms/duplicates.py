@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tagmill.tag_system.core.config import Config
-from tagmill.transforms import parts
+from tagmill.transforms import failures, parts
 from tagmill.transforms.stage import (
     GlobalStage,
     PartTask,
@@ -88,7 +88,7 @@ class FindDuplicates(beam.PTransform):
         names = sorted(self._order, key=self._order.__getitem__)
         copies = (
             tasks
-            | "Read digests" >> beam.ParDo(_EntriesFn(self._order))
+            | "Read digests" >> beam.ParDo(_EntriesFn(self._order, self._work))
             | "Group by key" >> beam.GroupByKey()
             | "Mark contested keys" >> beam.ParDo(_MarkFn())
             | "Group by image" >> beam.GroupByKey()
@@ -185,12 +185,14 @@ def _by_part(losses: Iterable[Loss], names: list[str]) -> Iterator[tuple[str, li
 class _EntriesFn(beam.DoFn):
     """A part's entries, in blocks by the bucket of the key."""
 
-    def __init__(self, order: dict[str, int]) -> None:
+    def __init__(self, order: dict[str, int], work: str) -> None:
         self._order = order
+        self._work = work
 
     def process(self, element: PartTask) -> Iterable[tuple[int, bytes]]:
-        part = parts.read_part(element.inputs["ingest"], ["row", "key", "sha256"])
-        rows = living(part.table, element).to_pylist()
+        with failures.noted(self._work):
+            part = parts.read_part(element.inputs["ingest"], ["row", "key", "sha256"])
+            rows = living(part.table, element).to_pylist()
         place, of_input = self._order[element.name], part.header.notes["input"]
         entries = [
             (_digest(record["key"]), _digest(of_input, record["sha256"]), place, record["row"], False)

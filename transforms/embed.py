@@ -1,7 +1,8 @@
 """Embed: pixels + regions -> an embedding of every region, and how it compares with the image's tags."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from tagmill.models.base import Floats, Image, Prepared
 from tagmill.transforms.answers import check_scores, check_vectors
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, room, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import Shared
+from tagmill.transforms.stage import RunContext, Shared
 from tagmill.transforms.tag import TagConfig
 
 SCHEMA = pa.schema(
@@ -83,6 +84,21 @@ class Embed(ModelStage[EmbedConfig]):
         self._tagger: Any = None
         self._places: dict[str, list[int]] = {}
         self._text: dict[str, Floats | None] = {}
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self | None:
+        """Make the stage beside the run's tagger."""
+        config = run.config[cls.name]
+        return None if config is None else cls(config, run.shared, run.config["tag"])
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any]) -> None:
+        """Check that there are regions, and a tagger if they are shown to it."""
+        embed = config[cls.name]
+        if embed and not config["localize"]:
+            raise ValueError("embed: needs the stage localize, which is switched off")
+        if embed and embed.region_tagger != "off" and not config["tag"]:
+            raise ValueError("embed.region_tagger: needs the stage tag, which is switched off")
 
     def inputs(self) -> tuple[str, ...]:
         """Regions are localize's; which classes of the tagger stand for their tags, candidates says."""

@@ -59,6 +59,7 @@ class FeaturesConfig(ModelConfig):
 class Features(ModelStage[FeaturesConfig]):
     """Features of every image of a shard."""
 
+    kind = "shard_parts"
     name = "features"
     version = 2
     schema = SCHEMA

@@ -31,7 +31,8 @@ from tagmill.transforms.formats.base import (
 )
 from tagmill.transforms.formats.streams import HashingStream
 from tagmill.transforms.given import check_captions, given_labels
-from tagmill.transforms.stage import Stage, conform, limit_threads, made_by
+from tagmill.transforms.stage import Stage, conform, made_by
+from tagmill.transforms.worker import Worker
 
 SCHEMA = pa.schema(
     [
@@ -103,6 +104,7 @@ class SourceTask:
 class Ingest(Stage[IngestConfig]):
     """Reads sources; the only stage whose unit of work is a source file, which gives one part or more."""
 
+    kind = "sources"
     name = "ingest"
     version = 4
     schema = SCHEMA
@@ -142,28 +144,16 @@ def source_record_uri(folder: str, source_name: str) -> str:
     return files.join(folder, "sources", source_name + ".json")
 
 
-class IngestSources(beam.PTransform):
-    """SourceTask -> name of the source, whose parts then lie in `folder`."""
+class SourceWorker(Worker[Ingest, SourceTask]):
+    """Ingests sources."""
 
-    def __init__(self, stage: Ingest, folder: str) -> None:
-        super().__init__()
-        self._stage = stage
-        self._folder = folder
+    def is_done(self, task: SourceTask) -> bool:
+        """Look for the record of the source: it is written when all of its parts are."""
+        return files.exists(source_record_uri(self.folder, task.name))
 
-    def expand(self, tasks: beam.PCollection[SourceTask]) -> beam.PCollection[str]:
-        """Wire the one step."""
-        return tasks | "Ingest" >> beam.ParDo(_IngestFn(self._stage, self._folder))
-
-
-class _IngestFn(beam.DoFn):
-    def __init__(self, stage: Ingest, folder: str) -> None:
-        self._stage = stage
-        self._folder = folder
-
-    def process(self, element: SourceTask) -> Iterable[str]:
-        limit_threads(self._stage.shared.threads)
-        ingest_source(self._stage, self._folder, element)
-        yield element.name
+    def make(self, task: SourceTask) -> None:
+        """Ingest a source."""
+        ingest_source(self.stage, self.folder, task)
 
 
 def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:

@@ -64,15 +64,16 @@ class ModelStage(PartStage[ModelConfigT]):
         """The config, but for what says nothing of the output."""
         return {name: value for name, value in super().settings.items() if name not in UNSAID}
 
-    def classes(self) -> Sequence[str] | None:
-        """Give the names that the model knows, None for any; its weights are not read."""
-        classes = base.create_for_pixels(self.config.model, self.config.options).classes
-        return None if classes is None else tuple(classes)
-
     def setup(self) -> None:
         """Construct and load the model."""
         self.model = base.create_for_pixels(self.config.model, self.config.options)
         self.model.load()
+
+
+def classes_of(config: ModelConfig) -> Sequence[str] | None:
+    """Give the names that a model knows, None for any; its weights are not read."""
+    classes = base.create_for_pixels(config.model, config.options).classes
+    return None if classes is None else tuple(classes)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -10,7 +10,7 @@ from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage, Shared
+from tagmill.transforms.stage import PartStage, RunContext, Shared
 
 MENTIONS = pa.list_(
     pa.struct(
@@ -62,6 +62,12 @@ class Parse(PartStage[ParseConfig]):
         super().__init__(config, shared)
         self._vocabulary = vocabulary.digest
         self._parser = CaptionParser(vocabulary, config.spacy_model, config.mode)
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self | None:
+        """Make the stage over the run's vocabulary."""
+        config = run.config[cls.name]
+        return None if config is None else cls(config, run.shared, run.vocabulary)
 
     def inputs(self) -> tuple[str, ...]:
         """Given captions are ingest's, generated ones caption's."""

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from tagmill.tag_system.sample_tags import short, tag_record
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.images import check_unchanged, read_references
 from tagmill.transforms.stage import PartTask, Stage, gone_rows
+from tagmill.transforms.worker import Worker
 
 Record = dict[str, Any]
 
@@ -48,41 +49,43 @@ class ShardTask:
 class Shards(Stage[ShardsConfig]):
     """Writes the dataset."""
 
+    kind = "shards"
     name = "shards"
     version = 2
     schema = contract.INDEX_SCHEMA
     follows_rows = True
+    counted_by = "clean"
+    """The stage that notes of each part how many examples of each split it let out."""
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any]) -> None:
+        """Check that a part fits into a shard."""
+        size, part_size = config[cls.name].size, config["part_size"]
+        if size < part_size:
+            raise ValueError(f"shards.size: {size} is less than part_size {part_size}")
 
     def inputs(self) -> tuple[str, ...]:
         """Decisions, and what a sample tells besides."""
         return ("ingest", "caption", "parse", "localize", "clean")
 
+    def output_uri(self, folder: str, name: str) -> str:
+        """Name a shard's index."""
+        return index_uri(folder, name)
+
     def _meaning(self) -> dict[str, Any]:
         return {"layout": contract.LAYOUT, **super()._meaning()}
 
 
-class WriteShards(beam.PTransform):
-    """ShardTask -> name of the shard, which then lies in `folder`."""
+class ShardWorker(Worker[Shards, ShardTask]):
+    """Writes shards."""
 
-    def __init__(self, stage: Shards, folder: str) -> None:
-        super().__init__()
-        self._stage = stage
-        self._folder = folder
+    def is_done(self, task: ShardTask) -> bool:
+        """Look for the shard's index, which is written after the tar."""
+        return files.exists(index_uri(self.folder, task.name))
 
-    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[str]:
-        """Wire the one step."""
-        return tasks | "Write shards" >> beam.ParDo(_ShardFn(self._stage, self._folder))
-
-
-class _ShardFn(beam.DoFn):
-    def __init__(self, stage: Shards, folder: str) -> None:
-        self._stage = stage
-        self._folder = folder
-
-    def process(self, element: ShardTask) -> Iterable[str]:
-        if not files.exists(index_uri(self._folder, element.name)):
-            write_shard(self._stage, self._folder, element)
-        yield element.name
+    def make(self, task: ShardTask) -> None:
+        """Write a shard."""
+        write_shard(self.stage, self.folder, task)
 
 
 def tar_uri(folder: str, name: str) -> str:

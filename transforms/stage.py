@@ -1,7 +1,7 @@
-"""What a stage is, and how Beam carries it: one part in, one part out.
+"""What a stage is: what it reads, what decides its output, and how it makes one part of another.
 
-Beam elements are references to parts; tables and pixels live inside the DoFn. A stage object travels to the
-workers with its config and vocabulary, and loads its models there, in `setup`.
+Beam elements are references to parts; tables and pixels live inside the workers. A stage object travels to
+the workers with its config and vocabulary, and loads its models there, in `setup`.
 """
 
 import importlib.metadata
@@ -9,10 +9,10 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from typing import Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args
 
 import apache_beam as beam
 import pyarrow as pa
@@ -20,9 +20,12 @@ import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.config import ConfigT
-from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.config import Config, ConfigT
+from tagmill.tag_system.core.digests import table_digest, value_digest
 from tagmill.transforms import bitmaps, parquet, parts
+
+if TYPE_CHECKING:  # a stage with a model does not load it
+    from tagmill.tag_system.vocabulary import Vocabulary
 
 LIBRARIES = (
     "apache-beam",
@@ -53,9 +56,23 @@ class Shared:
     """Whether versions of the libraries decide the output too."""
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What a run tells a stage that is made for it: what all share, the vocabulary, and the run's config.
+
+    `config` has the values of its keys; a section is a config, None if its stage is switched off.
+    """
+
+    shared: Shared
+    vocabulary: "Vocabulary"
+    config: Mapping[str, Any]
+
+
 class Stage(ABC, Generic[ConfigT]):
     """One step of the engine. Subclasses say what it reads, what decides its output, and do it."""
 
+    kind: ClassVar[str]
+    """How the driver plans, makes and checks what the stage makes: one of `pipeline.kinds`."""
     name: ClassVar[str]
     version: ClassVar[int]
     """Raised when the same input and config give another output."""
@@ -73,6 +90,31 @@ class Stage(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT, shared: Shared) -> None:
         self.config = config
         self.shared = shared
+
+    @classmethod
+    def config_class(cls) -> type[Config]:
+        """Give the class of the stage's config: the argument of its generic base."""
+        for base in cls.__mro__:
+            for generic in vars(base).get("__orig_bases__", ()):
+                for argument in get_args(generic):
+                    if isinstance(argument, type) and issubclass(argument, Config):
+                        return argument
+        raise TypeError(f"{cls.__qualname__} does not say its config: derive it from PartStage[YourConfig]")
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self | None:
+        """Make the stage for a run; None if it is switched off."""
+        config = run.config[cls.name]
+        return None if config is None else cls(config, run.shared)
+
+    @classmethod
+    def check(cls, config: Mapping[str, Any]) -> None:
+        """Check how the stage is set in a run's config. Raises ValueError for what cannot work."""
+
+    @classmethod
+    def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
+        """Say what works in a run's config, but most likely not as it was meant."""
+        yield from ()
 
     @abstractmethod
     def inputs(self) -> tuple[str, ...]:
@@ -98,12 +140,21 @@ class Stage(ABC, Generic[ConfigT]):
         """The whole config, as JSON values: what a report shows."""
         return self.config.model_dump(mode="json")
 
+    def output_uri(self, folder: str, name: str) -> str:
+        """Name the file that later stages read for a part; `folder` is of the generation."""
+        return parts.part_uri(folder, name)
+
     def setup(self) -> None:
         """Load what processing needs, once a worker."""
 
 
+StageT = TypeVar("StageT", bound=Stage[Any])
+
+
 class PartStage(Stage[ConfigT]):
     """A stage that makes one part from the same-named parts of its inputs."""
+
+    kind = "parts"
 
     def read(self, task: "PartTask") -> parts.Inputs:
         """Read what a part is made of."""
@@ -127,6 +178,7 @@ class GlobalStage(Stage[ConfigT]):
     what is there already, so that an unchanged part keeps its file and nothing after it is made again.
     """
 
+    kind = "global_parts"
     follows_rows = True
 
     @abstractmethod
@@ -135,6 +187,38 @@ class GlobalStage(Stage[ConfigT]):
 
         `order` is the place of every part in ingest's order.
         """
+
+
+class TableStage(GlobalStage[ConfigT]):
+    """A stage that makes one table for all parts, a row for each name in its first column.
+
+    A part of a later stage depends on the rows of its own `tags`. The table's workers write it in buckets.
+    """
+
+    kind = "table"
+    table: ClassVar[str]
+    """The name of the table's file."""
+
+    def output_uri(self, folder: str, name: str) -> str:
+        """Name the table, which is the same for all parts."""
+        return files.join(folder, self.table)
+
+    def merge(self, buckets: Iterable[pa.Table]) -> pa.Table:
+        """Put the buckets together, ordered by name."""
+        found = list(buckets)
+        name = self.schema.names[0]
+        table = pa.concat_tables(found).sort_by(name) if found else self.schema.empty_table()
+        return table.combine_chunks()
+
+
+BUCKET = "bucket-"
+"""How the names of a table's buckets begin."""
+
+
+def named_rows(table: pa.Table) -> dict[str, str]:
+    """Give the digest of every row of a table, by the name in its first column."""
+    names = table.column(0).to_pylist()
+    return {name: table_digest(table.slice(index, 1)) for index, name in enumerate(names)}
 
 
 @beam.coders.registry.register_row
@@ -260,33 +344,3 @@ def conform(table: pa.Table, stage: Stage[Any]) -> pa.Table:
     if (rows[1:] < rows[:-1]).any():
         raise ValueError(f"{stage.name}: rows are not ascending")
     return table
-
-
-class _PartFn(beam.DoFn):
-    """Makes parts; a part that is there already costs one look."""
-
-    def __init__(self, stage: PartStage[Any], folder: str) -> None:
-        self._stage = stage
-        self._folder = folder
-
-    def setup(self) -> None:
-        limit_threads(self._stage.shared.threads)
-        self._stage.setup()
-
-    def process(self, element: PartTask) -> Iterable[str]:
-        if not files.exists(parts.part_uri(self._folder, element.name)):
-            make_part(self._stage, self._folder, element)
-        yield element.name
-
-
-class MakeParts(beam.PTransform):
-    """PartTask -> name of the part, which then lies in `folder`."""
-
-    def __init__(self, stage: PartStage[Any], folder: str) -> None:
-        super().__init__()
-        self._stage = stage
-        self._folder = folder
-
-    def expand(self, tasks: beam.PCollection[PartTask]) -> beam.PCollection[str]:
-        """Wire the one step; the runner spreads the parts."""
-        return tasks | self._stage.name.capitalize() >> beam.ParDo(_PartFn(self._stage, self._folder))

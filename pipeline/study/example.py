@@ -183,7 +183,7 @@ def read_pixels(run: RunFolder, example: Example) -> Image:
     if example.ingested is None:
         raise ConfigError(f"{example.key} died at ingest: there is no image to draw")
     config = check_values(run.root, run.saved_config() or {}, RunConfig)
-    source = find_sources(config).get(source_of(example.part))
+    source = find_sources(config.inputs).get(source_of(example.part))
     if source is None:
         raise InputChangedError(f"the source of {example.key} is gone since it was ingested")
     (data,) = images.read_references([example.ingested["image"]], source.images)

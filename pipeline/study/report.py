@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagmill.pipeline.current import current_records
-from tagmill.pipeline.plan import CLUSTERS
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
@@ -176,7 +175,7 @@ def _tag_row(tag: str, kind: str, counts: Counter[str], cluster: dict[str, Any])
 def _clusters(run: RunFolder, record: StageRecord | None) -> dict[str, dict[str, Any]]:
     if record is None:
         return {}
-    uri = files.join(run.generation("cluster", record.generation), CLUSTERS)
+    uri = files.join(run.generation(record.stage, record.generation), record.more["table"])
     table = parquet.read_table(uri, ["tag", "k", "spread", "distances"])
     rows = zip(table.drop_columns("distances").to_pylist(), table["distances"], strict=True)
     return {row["tag"]: row | {"distance_quantiles": _percentiles(some.values)} for row, some in rows}

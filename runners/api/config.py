@@ -123,5 +123,6 @@ def plan(config: ConfigLike, *, accept_changes: bool = False) -> RunOutlook:
     stages = []
     for found in driver.plan():
         text = "\n".join(plan_lines(driver, found))
-        stages.append(StageOutlook(found.stage.name, found.is_whole, *driver.extent(found), text))
+        done, total, _ = driver.extent(found)
+        stages.append(StageOutlook(found.stage.name, found.is_whole, done, total, text))
     return RunOutlook(tuple(stages))

@@ -16,9 +16,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-LogFormat = Literal["auto", "plain", "json"]
+from tagmill.pipeline.progress import Extent
 
-UNITS = {"ingest": "sources", "shards": "shards", "features": "shards"}
+LogFormat = Literal["auto", "plain", "json"]
 
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -39,11 +39,11 @@ time and dead letters."""
 class _Stage:
     """What is shown of one stage."""
 
-    def __init__(self, name: str, done: int, total: int) -> None:
+    def __init__(self, name: str, extent: Extent) -> None:
         self.name = name
-        self.unit = UNITS.get(name, "parts")
-        self.before = self.done = done
-        self.total = total
+        self.unit = extent.unit
+        self.before = self.done = extent.done
+        self.total = extent.total
         self.began = time.monotonic()
         self.seconds = 0.0
         self.examples: int | None = None
@@ -99,9 +99,9 @@ class ConsoleProgress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._view.close(failed=kind is not None)
 
-    def start(self, stage: str, done: int, total: int) -> None:
+    def start(self, stage: str, extent: Extent) -> None:
         """Begin a stage's line."""
-        self._stages.append(_Stage(stage, done, total))
+        self._stages.append(_Stage(stage, extent))
         self._view.update(self._stages, event="start")
 
     @contextmanager

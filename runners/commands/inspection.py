@@ -16,7 +16,6 @@ from tagmill.pipeline.records import StageRecord, content_digest, root_digest
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.verify import verify
-from tagmill.runners.commands.console import UNITS
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DamageError
@@ -35,13 +34,13 @@ def show_plan(console: Console, config: str, overrides: list[str], *, accept_cha
     console.print("nothing to do" if not total else "`tagmill run` makes it", highlight=False)
 
 
-def plan_lines(driver: Driver, plan: StagePlan) -> Iterator[str]:
+def plan_lines(driver: Driver, plan: StagePlan[Any]) -> Iterator[str]:
     """Say in a line what is to be made of a stage, and in indented ones why."""
-    unit = UNITS.get(plan.stage.name, "parts")
+    _, total, unit = driver.extent(plan)
     if plan.unknown:
         yield f"{plan.stage.name}: all or some of its {unit}, as its inputs are made"
     elif plan.is_whole:
-        yield f"{plan.stage.name}: up to date, {driver.extent(plan)[1]} {unit}"
+        yield f"{plan.stage.name}: up to date, {total} {unit}"
     else:
         yield f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}"
     changes = config_changes(driver, plan)
@@ -52,7 +51,7 @@ def plan_lines(driver: Driver, plan: StagePlan) -> Iterator[str]:
         yield f"  and {len(reasons) - SHOWN_REASONS} more"
 
 
-def _to_do(plan: StagePlan, unit: str) -> Iterator[str]:
+def _to_do(plan: StagePlan[Any], unit: str) -> Iterator[str]:
     if plan.tasks:
         yield f"make {len(plan.tasks)} of {len(plan.done) + len(plan.tasks)} {unit}"
     if plan.adopted:
@@ -62,7 +61,7 @@ def _to_do(plan: StagePlan, unit: str) -> Iterator[str]:
         yield "write the manifest anew"
 
 
-def config_changes(driver: Driver, plan: StagePlan) -> list[str]:
+def config_changes(driver: Driver, plan: StagePlan[Any]) -> list[str]:
     """Say which settings differ from those of the stage's current generation."""
     name = plan.stage.name
     current = driver.run_folder.current(name)

@@ -7,7 +7,7 @@ NOISE = (
     "No semi_persistent_directory found",
     "Discarding unparseable args",
     "Failed to read inputs in the data plane",
-    "KeyboardInterrupt [while running",
+    "[while running '",
 )
 """Beam's words on its own extras and options, and on what ends a job, which the job's own end reports."""
 

@@ -16,14 +16,21 @@ def create(
     `kind` is what messages call it, and `needs` what they say of a module that cannot be imported. Raises
     ConfigError if there is no such class, or if its constructor refuses the options.
     """
+    factory = load(kind, name, built_in, needs)
+    try:
+        return factory(**options)
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {error}") from error
+
+
+def load(kind: str, name: str, built_in: Mapping[str, str], needs: str = "") -> Any:
+    """Import the class that is called `name`; see `create`. Raises ConfigError if there is none."""
     module_name, _, class_name = built_in.get(name, name).partition(":")
     if not (module_name and class_name):
         near = difflib.get_close_matches(name, built_in, n=1)
         hint = f"did you mean {near[0]}? Otherwise " if near else ""
-        raise ConfigError(
-            f"unknown {kind} {name!r}: {hint}use one of {', '.join(sorted(built_in))} "
-            "or your own class as package.module:Class"
-        )
+        known = f"one of {', '.join(sorted(built_in))} or " if built_in else ""
+        raise ConfigError(f"unknown {kind} {name!r}: {hint}use {known}your own class as package.module:Class")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -34,7 +41,4 @@ def create(
     factory = getattr(module, class_name, None)
     if factory is None:
         raise ConfigError(f"{kind} {name!r}: module {module_name} has no {class_name}")
-    try:
-        return factory(**options)
-    except (TypeError, ValueError, FileNotFoundError) as error:
-        raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {error}") from error
+    return factory

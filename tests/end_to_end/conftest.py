@@ -25,6 +25,6 @@ def squares_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_config(folder, max_dead_fraction=0.5)
     driver = Driver(load_config(str(config)))
     with ConsoleProgress(Console(quiet=True), "plain") as progress:
-        driver.run(LocalEngine(1, PipelineOptions([])), progress)
+        driver.run(LocalEngine(0, PipelineOptions([])), progress)
     write_report(driver.run_folder, driver.vocabulary)
     return folder / "run"

@@ -41,7 +41,7 @@ def run(folder: Path, batch_size: int = 16) -> Path:
         stream.write("car\ndog\nglass\n")
     driver = Driver(load_config(str(config)))
     with ConsoleProgress(Console(quiet=True), "plain") as progress:
-        driver.run(LocalEngine(1, PipelineOptions([])), progress)
+        driver.run(LocalEngine(0, PipelineOptions([])), progress)
     (shards,) = (folder / "run" / "shards").glob("*/manifest.json")
     return shards.parent
 

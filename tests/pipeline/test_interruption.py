@@ -18,6 +18,7 @@ from runs import (
 )
 from sources import members, write_squares, write_tar
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run import Driver
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
@@ -26,13 +27,15 @@ from tagmill.transforms import parquet
 def stop_before_recording(config: Path, stage: str) -> None:
     """Run until all outputs of a stage are in place, and stop before they are recorded."""
 
-    class Stopped(Driver):
-        def _save_record(self, record):
-            if record.stage == stage:
-                raise KeyboardInterrupt
-            super()._save_record(record)
+    driver = Driver(load_config(str(config)), accept_changes=True)
+    write = driver.run_folder.write_record
 
-    driver = Stopped(load_config(str(config)), accept_changes=True)
+    def stopping(record: StageRecord) -> None:
+        if record.stage == stage:
+            raise KeyboardInterrupt
+        write(record)
+
+    driver.run_folder.write_record = stopping
     with pytest.raises(KeyboardInterrupt):
         driver.run(CountingEngine(), Quiet())
 

@@ -100,7 +100,7 @@ def test_what_is_wrong_with_it_is_one_line(tmp_path, photos, changes, words):
     source = {**OWN, "path": "{photos}/a.csv"} | changes
     config = config_over(tmp_path, {**source, "path": source["path"].format(photos=photos)})
     with pytest.raises(ConfigError) as raised:
-        find_sources(load_config(str(config)))
+        find_sources(load_config(str(config)).inputs)
     assert words.replace("{photos}", str(photos)) in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -93,8 +93,8 @@ def test_what_an_old_driver_still_writes_counts_for_nothing(tmp_path, store):
     old, new = RunFolder(root), RunFolder(root)
     old.token, new.token = ledger.claim_token(root), ledger.claim_token(root)
     assert old.token < new.token
-    of_old = StageRecord("tag", 1, "aaaa", {"model": "old"}, {"score_floor": 0.5})
-    of_new = StageRecord("tag", 1, "bbbb", {"model": "new"}, {"score_floor": 0.1})
+    of_old = StageRecord("tag", "parts", 1, "aaaa", {"model": "old"}, {"score_floor": 0.5})
+    of_new = StageRecord("tag", "parts", 1, "bbbb", {"model": "new"}, {"score_floor": 0.1})
     old.write_record(of_old)
     new.write_record(of_new)
     for _ in range(3):  # woken, it records and points and begins again
@@ -107,7 +107,7 @@ def test_what_an_old_driver_still_writes_counts_for_nothing(tmp_path, store):
                 late()
     assert new.current("tag") == "bbbb"
     assert new.needed("tag") == {"bbbb"}
-    changed = StageRecord("tag", 1, "bbbb", {"model": "old"})
+    changed = StageRecord("tag", "parts", 1, "bbbb", {"model": "old"})
     for late in (lambda: old.write_record(changed), lambda: old.forget_all("tag", "bbbb")):
         with pytest.raises(ConfigError, match="another driver has taken over the run"):
             late()
@@ -123,7 +123,7 @@ def test_a_driver_that_slept_cannot_bring_back_what_was_current_before_it_slept(
         return folder
 
     def write(folder: RunFolder, generation: str) -> None:
-        folder.write_record(StageRecord("tag", 1, generation, {}))
+        folder.write_record(StageRecord("tag", "parts", 1, generation, {}))
 
     for generation in ("aaaa", "bbbb", "aaaa"):
         ended = driver()

@@ -169,7 +169,7 @@ def test_progress_is_told_of_every_stage_in_its_own_units(copy):
     drive(copy)
     write_squares(copy.parent / "data" / "d.tar", 3, 40)
     driver, progress = Driver(load_config(str(copy))), Quiet()
-    driver.run(LocalEngine(1, _no_flags()), progress)
+    driver.run(LocalEngine(0, _no_flags()), progress)
     assert progress.started[0] == ("ingest", 2, 3)
     assert ("tag", 6, 7) in progress.started
     assert progress.finished[0] == ("ingest", 27, 0)

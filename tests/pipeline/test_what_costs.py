@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -12,16 +11,12 @@ from rich.console import Console
 from counted_models import calls, counted
 from runs import damaged, drive, plans, rows_of, samples, shard_bytes, squares_config
 from sources import VOCABULARY, members, write_tar
-from tagmill.pipeline import current, run, stages, verify
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import find_example
 from tagmill.runners.commands.inspection import config_changes, show_plan
-from tagmill.tag_system.core.config import Config
 from tagmill.transforms import stage
-from tagmill.transforms.parts import Inputs, Output
-from tagmill.transforms.stage import PartStage
 from tagmill.transforms.tag import TagConfig
 
 PARTS = 20
@@ -252,43 +247,9 @@ def test_parts_are_taken_over_on_a_store_too(costly, tmp_path):
     assert drive(config).jobs == []
 
 
-class MinSide(PartStage[Config]):
-    """Drops images that are narrower than a side: a filter as CONTRIBUTING says."""
-
-    name = "min_side"
-    version = 1
-    schema = pa.schema([pa.field("row", pa.int32(), nullable=False)])
-
-    def inputs(self) -> tuple[str, ...]:
-        return ("ingest",)
-
-    def process(self, inputs: Inputs) -> Output:
-        small = [
-            row for row in inputs.rows if json.loads(inputs.examples[row]["meta"])["number"] in (3, 4, 11)
-        ]
-        return Output(self.schema.empty_table(), len(inputs.rows), dropped=dict.fromkeys(small, "too_small"))
-
-
-@pytest.fixture
-def filtered(monkeypatch):
-    """Gives a function that registers the filter, as stages are registered, after another one."""
-    build, names = stages.build_stages, stages.STAGE_NAMES
-
-    def register(after: str) -> None:
-        place = names.index(after) + 1
-        listed = (*names[:place], "min_side", *names[place:])
-        for module in (stages, run, current, verify):
-            monkeypatch.setattr(module, "STAGE_NAMES", listed)
-
-        def built(config, vocabulary):
-            found = build(config, vocabulary)
-            at = next(i for i, stage in enumerate(found) if stage.name == after) + 1
-            return [*found[:at], MinSide(Config(), found[0].shared), *found[at:]]
-
-        monkeypatch.setattr(run, "build_stages", built)
-
-    yield register
-    monkeypatch.undo()
+def filtered(after: str) -> str:
+    """The override that puts a filter after a stage."""
+    return f"stages=[{{stage: 'own_stages:Unwanted', after: {after}}}]"
 
 
 def dropped_keys() -> set[str]:
@@ -302,79 +263,67 @@ def stage_counts(folder: Path) -> dict[str, tuple[int, int]]:
 
 class TestAFilter:
     @pytest.mark.parametrize("after", ["ingest", "duplicates", "candidates"])
-    def test_is_heeded_by_every_later_stage_account_and_shard(self, tmp_path, costly, filtered, after):
-        filtered(after)
+    def test_is_heeded_by_every_later_stage_account_and_shard(self, tmp_path, costly, after):
         (tmp_path / "it").mkdir()
         (tmp_path / "it" / "data").symlink_to(costly / "data")
         config = costs_config(tmp_path / "it", part_size=5)
-        drive(config)
+        drive(config, filtered(after))
         folder = tmp_path / "it" / "run"
         assert {sample["key"] for sample in samples(folder)}.isdisjoint(dropped_keys())
         counts = stage_counts(folder)
-        place = stages.STAGE_NAMES.index("min_side")
-        for name, (came, out) in counts.items():
-            before = stages.STAGE_NAMES.index(name) < place
-            assert (
-                (came, out) == (PARTS, PARTS)
-                if before
-                else (came, out) == (PARTS - 3, PARTS - 3)
-                or (name == "min_side" and (came, out) == (PARTS, PARTS - 3))
-            )
+        place = list(counts).index("unwanted")
+        assert list(counts)[place - 1] == after
+        for number, (name, found) in enumerate(counts.items()):
+            came, out = PARTS - 3 * (number > place), PARTS - 3 * (number >= place)
+            assert found == (came, out), name
         gone = {row for row in range(PARTS) if f"squares/{row:06d}" in dropped_keys()}
         for name in ("localize", "embed", "clean"):
             rows = rows_of(folder, name)
             assert {int(row["part"][-5:]) * 5 + row["row"] for row in rows}.isdisjoint(gone)
         assert damaged(folder) == []
-        assert drive(config).jobs == []
+        assert drive(config, filtered(after)).jobs == []
 
-    def test_that_comes_later_and_goes_again_costs_no_model_a_call(self, costs, filtered, monkeypatch):
+    def test_that_comes_later_and_goes_again_costs_no_model_a_call(self, costs):
         folder = costs.parent / "run"
         shards, log = shard_bytes(folder), costs.parent / "log"
-        with monkeypatch.context():
-            filtered("duplicates")
-            engine = drive(costs)
-            assert calls(log) == {}
-            assert not {"tag", "localize", "embed", "caption", "parse", "candidates"} & set(engine.stages)
-            assert {sample["key"] for sample in samples(folder)}.isdisjoint(dropped_keys())
-            assert len(samples(folder)) == PARTS - 3
-            counts = stage_counts(folder)
-            assert counts["min_side"] == (PARTS, PARTS - 3)
-            assert {counts[s] for s in ("tag", "localize", "embed", "clean", "shards")} == {(PARTS - 3,) * 2}
-            assert damaged(folder) == []
-            assert drive(costs).jobs == []
-            example = find_example(RunFolder(str(folder)), "squares/000003")
-            assert (example.dropped, example.regions, example.decisions) == ("min_side: too_small", [], [])
-        monkeypatch.undo()
+        filter_ = filtered("duplicates")
+        engine = drive(costs, filter_)
+        assert calls(log) == {}
+        assert not {"tag", "localize", "embed", "caption", "parse", "candidates"} & set(engine.stages)
+        assert {sample["key"] for sample in samples(folder)}.isdisjoint(dropped_keys())
+        assert len(samples(folder)) == PARTS - 3
+        counts = stage_counts(folder)
+        assert counts["unwanted"] == (PARTS, PARTS - 3)
+        assert {counts[s] for s in ("tag", "localize", "embed", "clean", "shards")} == {(PARTS - 3,) * 2}
+        assert damaged(folder) == []
+        assert drive(costs, filter_).jobs == []
+        example = find_example(RunFolder(str(folder)), "squares/000003")
+        assert (example.dropped, example.regions, example.decisions) == ("unwanted: not_wanted", [], [])
         assert drive(costs).jobs == []
         assert calls(log) == {}
         assert shard_bytes(folder) == shards
         assert stage_counts(folder)["tag"] == (PARTS, PARTS)
 
-    def test_that_came_later_makes_no_word_and_no_threshold_dearer(self, costs, filtered):
-        log = costs.parent / "log"
-        filtered("duplicates")
+    def test_that_came_later_makes_no_word_and_no_threshold_dearer(self, costs):
+        log, filter_ = costs.parent / "log", filtered("duplicates")
         config = costs_config(costs.parent, part_size=1)
-        drive(config)
+        drive(config, filter_)
         add_alias(config, "red", "vermilion")  # nobody's
-        drive(config)
+        drive(config, filter_)
         assert calls(log) == {}
-        drive(config, "candidate_floor=0.31")  # no other candidates
+        drive(config, filter_, "candidate_floor=0.31")  # no other candidates
         assert calls(log) == {}
         add_alias(config, "red", "Scarlet")
-        drive(config)
+        drive(config, filter_)
         assert calls(log) == {"Embedder": 2, "Localizer": 1}
         assert damaged(config.parent / "run") == []
 
-    def test_that_was_there_from_the_start_and_goes_costs_what_it_hid(
-        self, tmp_path, costly, filtered, monkeypatch
-    ):
+    def test_that_was_there_from_the_start_and_goes_costs_what_it_hid(self, tmp_path, costly):
         (tmp_path / "it").mkdir()
         (tmp_path / "it" / "data").symlink_to(costly / "data")
         config = costs_config(tmp_path / "it")
-        filtered("duplicates")
-        drive(config)
+        drive(config, filtered("duplicates"))
         calls(tmp_path / "it" / "log")
-        monkeypatch.undo()
         console = Console(width=200)
         with console.capture() as shown:
             show_plan(console, str(config), [], accept_changes=False)

@@ -34,13 +34,14 @@ def expected(tmp_path_factory) -> dict[str, str]:
     return shard_bytes(folder / "run")
 
 
-def test_a_worker_that_dies_costs_only_what_it_was_at(tmp_path, expected):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_costs_only_what_it_was_at(tmp_path, expected, workers):
     (tmp_path / "deaths").mkdir()
     tagger = {
         "model": "troubled_models:DyingTagger",
         "options": {"folder": str(tmp_path / "deaths"), "times": 1},
     }
-    result = tagmill("run", small(tmp_path, tag=tagger), "--workers", "2")
+    result = tagmill("run", small(tmp_path, tag=tagger), "--workers", workers)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("a worker process died without a word (attempt 1 of 3)") == 1
     assert "Traceback" not in result.stderr
@@ -59,6 +60,14 @@ def test_workers_that_die_every_time_end_the_run_with_a_word_on_memory(tmp_path)
     assert result.returncode == 1
     assert "tag: a worker process died without a word, 3 times" in result.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "run" / "lease.json").exists()
+
+
+def test_what_a_worker_knows_to_say_is_the_drivers_last_word(tmp_path):
+    tagger = {"model": "troubled_models:MisplacedTagger", "options": {"home": os.getpid()}}
+    result = tagmill("run", small(tmp_path, tag=tagger))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == "tagmill: the weights lie on another disk; mount it"
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -80,7 +89,7 @@ def test_an_interruption_is_one_line_and_leaves_no_worker(tmp_path, workers):
             assert process.poll() is None
             time.sleep(0.05)
         running = workers_of(process.pid)
-        assert bool(running) == (workers > 1)
+        assert len(running) == workers
         for pid in [process.pid, *running]:  # as Ctrl-C in a terminal, which reaches them all
             os.kill(pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)  # an image takes as long, a batch five times that

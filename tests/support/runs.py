@@ -20,6 +20,7 @@ from tagmill.pipeline import ledger
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.plan import StagePlan
+from tagmill.pipeline.progress import Extent
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
@@ -41,8 +42,8 @@ class Quiet:
         self.started: list[tuple[str, int, int]] = []
         self.finished: list[tuple[str, int, int]] = []
 
-    def start(self, stage: str, done: int, total: int) -> None:
-        self.started.append((stage, done, total))
+    def start(self, stage: str, extent: Extent) -> None:
+        self.started.append((stage, extent.done, extent.total))
 
     @contextmanager
     def watch(self, stage: str, count: Callable[[], int]) -> Iterator[None]:
@@ -53,10 +54,10 @@ class Quiet:
 
 
 class CountingEngine(LocalEngine):
-    """The local engine; it remembers which tasks it was given, by stage."""
+    """The local engine in this process; it remembers which tasks it was given, by stage."""
 
     def __init__(self) -> None:
-        super().__init__(1, PipelineOptions([]))
+        super().__init__(0, PipelineOptions([]))
         self.jobs: list[tuple[str, list[str]]] = []
 
     def execute(self, job: Job) -> None:
@@ -97,7 +98,7 @@ def drive(config: Path, *overrides: str, accept_changes: bool = False) -> Counti
     return engine
 
 
-def plans(config: Path, *overrides: str) -> dict[str, StagePlan]:
+def plans(config: Path, *overrides: str) -> dict[str, StagePlan[Any]]:
     """What a run would make, by stage."""
     return {plan.stage.name: plan for plan in Driver(load_config(str(config), overrides)).plan()}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from square_models import SquareTagger
 from tagmill.models.base import Floats, Image
+from tagmill.tag_system.core.errors import ConfigError
 
 
 class SlowTagger(SquareTagger):
@@ -33,6 +34,18 @@ class FailingTagger(SquareTagger):
 
     def predict(self, batch: Sequence[Image]) -> list[Floats]:
         raise KeyError("a bug in a plug-in")
+
+
+class MisplacedTagger(SquareTagger):
+    """Cannot be had where it is needed: only the process `home` has it."""
+
+    def __init__(self, home: int) -> None:
+        self.home = home
+
+    def load(self) -> None:
+        if os.getpid() != self.home:
+            raise ConfigError("the weights lie on another disk; mount it")
+        super().load()
 
 
 class DyingTagger(SquareTagger):

@@ -19,6 +19,7 @@ from tagmill.transforms.clean import SCHEMA, Clean, CleanConfig, Clusters
 from tagmill.transforms.cluster import Cluster, ClusterConfig, fit
 from tagmill.transforms.parts import Inputs
 from tagmill.transforms.shards import make_sample
+from tagmill.transforms.stage import BUCKET
 from tagmill.transforms.tag import Tag, TagConfig
 
 
@@ -271,11 +272,9 @@ def test_the_whole_way_over_real_squares(tmp_path):
     stage = Cluster(ClusterConfig(min_regions=2), bench.shared)
     bench.run(stage)
     names = files.list_names(bench.uri("cluster"))
-    tables = [
-        parquet.read_table(files.join(bench.uri("cluster"), n)) for n in names if n.startswith("clusters-")
-    ]
+    tables = [parquet.read_table(files.join(bench.uri("cluster"), n)) for n in names if n.startswith(BUCKET)]
     files.create_bytes(
-        files.join(bench.uri("cluster"), "clusters.parquet"), parquet.table_bytes(cluster.merge(tables))
+        files.join(bench.uri("cluster"), "clusters.parquet"), parquet.table_bytes(stage.merge(tables))
     )
     for made, name in zip(bench.run(Clean(CleanConfig(), bench.shared)), bench.names, strict=True):
         for record in bench.part("ingest", name).records:

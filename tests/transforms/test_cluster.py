@@ -16,11 +16,10 @@ from tagmill.transforms.cluster import (
     cutoff,
     fit,
     k_means,
-    merge,
     nearest_distance,
     region_hashes,
-    tag_digests,
 )
+from tagmill.transforms.stage import BUCKET, named_rows
 
 
 def vectors(count, seed=0, dimension=8):
@@ -52,10 +51,11 @@ class Regions(Bench):
         ]
 
     def table(self, work="work", runner="FnApiRunner", **changes):
-        folder = self.beam(Cluster(ClusterConfig(**changes), self.shared), runner, str(self.folder / work))
+        stage = Cluster(ClusterConfig(**changes), self.shared)
+        folder = self.beam(stage, runner, str(self.folder / work))
         names = files.list_names(folder)
-        buckets = [name for name in names if name.startswith("clusters-")]
-        return merge(parquet.read_table(files.join(folder, name)) for name in buckets), len(buckets)
+        buckets = [name for name in names if name.startswith(BUCKET)]
+        return stage.merge(parquet.read_table(files.join(folder, name)) for name in buckets), len(buckets)
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_digests_of_tags_change_with_their_own_row_alone():
     tables = [
         pa.Table.from_pylist([row("a", 1.0), row("b", spread)], cluster.SCHEMA) for spread in (1.0, 2.0)
     ]
-    one, other = map(tag_digests, tables)
+    one, other = map(named_rows, tables)
     assert one["a"] == other["a"]
     assert one["b"] != other["b"]
 

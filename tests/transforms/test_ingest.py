@@ -18,10 +18,11 @@ from tagmill.transforms.ingest import (
     SCHEMA,
     Ingest,
     IngestConfig,
-    IngestSources,
+    SourceWorker,
     ingest_source,
     source_record_uri,
 )
+from tagmill.transforms.worker import Deal
 
 PNG = members("k", 0)["k.png"]
 
@@ -155,7 +156,7 @@ def test_the_beam_job_makes_the_same_parts(tmp_path):
     for runner in ("FnApiRunner", "BundleBasedDirectRunner"):
         folder = str(tmp_path / runner)
         with beam.Pipeline(runner=runner) as pipeline:
-            pipeline | beam.Create([source_task(stage, path)]) | IngestSources(stage, folder)
+            pipeline | beam.Create([source_task(stage, path)]) | Deal(SourceWorker(stage, folder))
         found = [parts.read_header(parts.part_uri(folder, name)).digest for name in bench.names]
         assert found == expected
 

@@ -23,12 +23,13 @@ from tagmill.transforms.shards import (
     Shards,
     ShardsConfig,
     ShardTask,
-    WriteShards,
+    ShardWorker,
     index_uri,
     make_sample,
     tar_uri,
     write_shard,
 )
+from tagmill.transforms.worker import Deal
 
 
 def saved(number, format_):
@@ -226,7 +227,7 @@ def test_the_beam_job_writes_the_same_bytes(shard, bench, stage, tmp_path, runne
     tasks = [task(bench, stage, split) for split in ("train", "val")]
     for _ in range(2):  # the second time there is nothing left to do
         with beam.Pipeline(runner=runner) as pipeline:
-            pipeline | beam.Create(tasks) | WriteShards(stage, folder)
+            pipeline | beam.Create(tasks) | Deal(ShardWorker(stage, folder))
     assert digest(tar_uri(folder, "train-000000")) == digest(tar_uri(shard, "train-000000"))
     assert [unescape(m.name.split(".")[0]) for m, _ in read(folder, "val-000000")] == [
         f"squares/{KEYS[2]}"

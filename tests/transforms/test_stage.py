@@ -34,7 +34,6 @@ from tagmill.transforms.on_pixels import UNSAID
 from tagmill.transforms.parse import Parse, ParseConfig
 from tagmill.transforms.shards import Shards, ShardsConfig
 from tagmill.transforms.stage import (
-    MakeParts,
     PartStage,
     PartTask,
     conform,
@@ -45,6 +44,7 @@ from tagmill.transforms.stage import (
     part_fingerprint,
 )
 from tagmill.transforms.tag import Tag, TagConfig
+from tagmill.transforms.worker import Deal, PartWorker
 
 TAGGER = TagConfig(model="square_models:SquareTagger")
 STAGES = [
@@ -280,7 +280,7 @@ def test_beam_makes_the_same_parts(bench, tmp_path, runner):
     folder = str(tmp_path / runner)
     for _ in range(2):
         with beam.Pipeline(runner=runner) as pipeline:
-            names = pipeline | beam.Create(bench.tasks(stage)) | MakeParts(stage, folder)
+            names = pipeline | beam.Create(bench.tasks(stage)) | Deal(PartWorker(stage, folder))
             assert_that(names, equal_to(bench.names))
     assert digests(bench, folder) == expected
 
@@ -291,7 +291,7 @@ def test_a_part_that_is_there_is_not_made_again(bench, tmp_path):
     for name in bench.names:
         files.create_bytes(parts.part_uri(str(tmp_path / "there"), name), b"made before")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pipeline | beam.Create(tasks) | MakeParts(stage, str(tmp_path / "there"))
+        pipeline | beam.Create(tasks) | Deal(PartWorker(stage, str(tmp_path / "there")))
 
 
 def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench):
@@ -307,7 +307,7 @@ def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench):
     FlakyFileSystem.bad = f"{bench.names[2]}.parquet"
     try:
         with beam.Pipeline(runner="BundleBasedDirectRunner") as pipeline:
-            pipeline | beam.Create(tasks) | MakeParts(stage, "memory://stage-retries")
+            pipeline | beam.Create(tasks) | Deal(PartWorker(stage, "memory://stage-retries"))
     finally:
         FlakyFileSystem.bad = "\0"
     assert len(FlakyFileSystem.failed) == 1

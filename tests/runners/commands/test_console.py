@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from rich.measure import Measurement
 
+from tagmill.pipeline.progress import Extent
 from tagmill.runners.commands import console
 from tagmill.runners.commands.console import ConsoleProgress
 
@@ -14,11 +15,11 @@ from tagmill.runners.commands.console import ConsoleProgress
 def play(progress: ConsoleProgress, count: int = 2) -> None:
     """Two stages: one in which things are made, and one in which all is there already."""
     with progress:
-        progress.start("ingest", 1, 3)
+        progress.start("ingest", Extent(1, 3, "sources"))
         with progress.watch("ingest", lambda: count):
             time.sleep(0.1)
         progress.finish("ingest", 20, 1)
-        progress.start("tag", 4, 4)
+        progress.start("tag", Extent(4, 4, "parts"))
         progress.finish("tag", 19, 0)
 
 
@@ -83,7 +84,7 @@ def test_a_view_is_closed_when_the_run_fails():
     sink = io.StringIO()
     console = Console(file=sink, force_terminal=True)
     with pytest.raises(RuntimeError), ConsoleProgress(console) as progress:  # noqa: PT012
-        progress.start("tag", 0, 1)
+        progress.start("tag", Extent(0, 1, "parts"))
         with progress.watch("tag", lambda: 0):
             raise RuntimeError("a bug")
     assert "\x1b[?25h" in sink.getvalue()
@@ -109,7 +110,7 @@ def test_a_terminal_shows_what_is_to_come_and_sums_up():
 def test_a_run_in_which_all_was_made_says_so_and_promises_nothing():
     sink = io.StringIO()
     with ConsoleProgress(Console(file=sink, width=120, force_terminal=True)) as progress:
-        progress.start("tag", 4, 4)
+        progress.start("tag", Extent(4, 4, "parts"))
         progress.finish("tag", 19, 0)
     assert "nothing to do" in sink.getvalue()
 
@@ -120,7 +121,7 @@ def test_a_stage_that_failed_is_marked_and_nothing_is_summed_up():
         pytest.raises(RuntimeError),
         ConsoleProgress(Console(file=sink, width=120, force_terminal=True)) as progress,
     ):
-        progress.start("tag", 0, 4)
+        progress.start("tag", Extent(0, 4, "parts"))
         raise RuntimeError("a bug")
     assert "✗ tag" in sink.getvalue()
     assert "made in" not in sink.getvalue()
@@ -132,7 +133,7 @@ def test_warnings_go_above_the_lines_while_they_are_drawn_and_to_their_stream_af
     logging.getLogger().addHandler(handler)
     try:
         with ConsoleProgress(Console(file=sink, width=120, force_terminal=True)) as progress:
-            progress.start("tag", 0, 4)
+            progress.start("tag", Extent(0, 4, "parts"))
             logging.getLogger("x").warning("between")
         logging.getLogger("x").warning("behind")
     finally:
@@ -157,7 +158,7 @@ def test_slow_things_are_said_in_time_for_each(rate, said):
 def test_a_line_fits_the_terminal_if_that_is_not_tiny(width):
     sink = io.StringIO()
     view = console._LiveView(Console(file=sink, width=width, force_terminal=True), ["clean"])
-    stage = console._Stage("duplicates", 0, 14_000)
+    stage = console._Stage("duplicates", Extent(0, 14_000, "parts"))
     stage.done = 7_000
     view.update([stage], event="start")
     needed = Measurement.get(wide := Console(width=1_000), wide.options, view._table())

@@ -3,7 +3,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmill.pipeline.dataset import extend_cut
+from tagmill.pipeline.cut import extend_cut
 from tagmill.tag_system.shard_contract import SPLITS
 
 COUNTS = st.lists(st.tuples(*[st.integers(0, 10)] * 3), max_size=12)

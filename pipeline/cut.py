@@ -1,0 +1,65 @@
+"""How shards are cut along the parts: new input only adds some."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tagmill.pipeline.records import read_json
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.core.errors import DamageError
+
+CUT = "cut.json"
+"""The file of a generation's folder that notes its cut."""
+
+Cut = list[dict[str, Any]]
+"""One entry a shard, in order: its name, its split and the parts that it takes."""
+
+
+def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> Cut:
+    """Cut the parts that no shard takes yet, in their order; what was cut before stays.
+
+    `counts` says how many examples of each split a part has; a shard takes whole parts, up to `size`
+    examples. Parts without examples leave their shards, and so does what no longer fits.
+    """
+    kept = [{**shard, "parts": _fitting(shard, counts, size)} for shard in cut]
+    kept = [shard for shard in kept if shard["parts"]]
+    numbers = {split: 1 + max(_numbers(cut, split), default=-1) for split in contract.SPLITS}
+    placed = {(shard["split"], name) for shard in kept for name in shard["parts"]}
+    for split in contract.SPLITS:
+        filled = size
+        for name, found in counts.items():
+            count = found.get(split, 0)
+            if (split, name) in placed or not count:
+                continue
+            if filled + count > size:
+                shard = contract.shard_name(split, numbers[split])
+                kept.append({"name": shard, "split": split, "parts": []})
+                numbers[split] += 1
+                filled = 0
+            kept[-1]["parts"].append(name)
+            filled += count
+    return kept
+
+
+def _fitting(shard: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], size: int) -> list[str]:
+    """List the parts of a shard that have examples of its split, as far as they fit."""
+    fitting, filled = [], 0
+    for name in shard["parts"]:
+        count = counts.get(name, {}).get(shard["split"], 0)
+        if count and filled + count <= size:
+            fitting.append(name)
+            filled += count
+    return fitting
+
+
+def _numbers(cut: Cut, split: str) -> list[int]:
+    return [int(shard["name"].rsplit("-", 1)[1]) for shard in cut if shard["split"] == split]
+
+
+def read_cut(uri: str) -> Cut:
+    """Read a cut. Raises DamageError."""
+    cut: Cut = read_json(uri)
+    if not isinstance(cut, list) or not all(
+        isinstance(shard, dict) and shard.keys() >= {"name", "split", "parts"} for shard in cut
+    ):
+        raise DamageError(f"{uri} is damaged; remove it and run again")
+    return cut

@@ -1,0 +1,104 @@
+"""What a kind of stage is: how the driver plans, makes, checks and verifies what stages of the kind make."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Generic
+
+from tagmill.pipeline.accounts import read_footers
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import RunFolder, committed_parts, lone_leftovers, supersede_part
+from tagmill.tag_system.core.errors import DamageError
+from tagmill.transforms.parts import Footer
+from tagmill.transforms.stage import StageT
+
+
+class Kind(ABC, Generic[StageT]):
+    """The steps that the driver takes with a stage, in their order; a kind keeps nothing between them."""
+
+    unit: ClassVar[str] = "parts"
+    """What is counted while a stage is made."""
+
+    @abstractmethod
+    def plan(
+        self, stage: StageT, generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[StageT]:
+        """Say what is there, what serves, and what must be made; nothing is written."""
+
+    def begin(self, plan: StagePlan[StageT]) -> None:  # most kinds have nothing to write
+        """Write down what planning found out of the inputs, before anything is made."""
+
+    @abstractmethod
+    def make_way(self, plan: StagePlan[StageT], run: RunFolder) -> None:
+        """Move what must be made again out of the way, before any worker starts: workers only create.
+
+        What is known of it is forgotten first, and moved then: an interruption in between leaves nothing that
+        is believed wrongly.
+        """
+
+    @abstractmethod
+    def jobs(self, plan: StagePlan[StageT]) -> Iterator[Job]:
+        """Give the jobs that make what is missing, one after the other; they may be fewer tasks first."""
+
+    def total(self, plan: StagePlan[StageT]) -> int:
+        """Count the units that there will be."""
+        return len(plan.names)
+
+    def count_done(self, plan: StagePlan[StageT]) -> int:
+        """Count the units that lie in the folder, which is the truth whatever the engine reports."""
+        return len(committed_parts(plan.folder) & set(plan.names))
+
+    @abstractmethod
+    def finish(self, plan: StagePlan[StageT], upstream: Upstream) -> dict[str, PartRecord]:
+        """Check that a stage is whole, put into place what belongs together, and give its records.
+
+        Raises RuntimeError if a job ended without an output, and DamageError for one that was not asked for.
+        """
+
+    @abstractmethod
+    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
+        """Check what lies in a generation's folder against its record; gives what is wrong."""
+
+
+def require(plan: StagePlan[Any], missing: list[str]) -> None:
+    """Raise RuntimeError if outputs are missing."""
+    if missing:
+        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise RuntimeError(f"{plan.stage.name}: the job ended without {len(missing)} of its outputs: {names}")
+
+
+def served(plan: StagePlan[Any]) -> dict[str, PartRecord]:
+    """Give the records of what stays or was adopted, in order."""
+    return {name: plan.done[name] for name in plan.names if name in plan.done}
+
+
+def made_footers(plan: StagePlan[Any]) -> dict[str, Footer]:
+    """Read the footers of the parts that were to be made. Raises RuntimeError if one is missing."""
+    names = [task.name for task in plan.tasks]
+    there = committed_parts(plan.folder)
+    require(plan, [name for name in names if name not in there])
+    return read_footers(plan.folder, names)
+
+
+def check_made(plan: StagePlan[Any], footers: Mapping[str, Footer], came: Mapping[str, int]) -> None:
+    """Check that parts are what was asked for: a worker of an earlier attempt may have been the first.
+
+    `came` are the rows that had to be there. Raises DamageError.
+    """
+    expected = {task.name: task.fingerprint for task in plan.tasks}
+    for name, footer in footers.items():
+        header = footer.header
+        if header.fingerprint != expected[name]:
+            raise DamageError(f"{header.stage}/{name} was made by another config; run again")
+        if came.get(name, 0) & ~header.rows:
+            raise DamageError(f"{header.stage}/{name} was made for fewer rows; run again")
+
+
+def move_parts_away(plan: StagePlan[Any], run: RunFolder, again: Iterable[str], stale: Iterable[str]) -> None:
+    """Forget the parts `again` and adopted ones; move `stale` ones, and what lost its part, away."""
+    # A part that somebody removed is forgotten too: what comes in its place may say something else.
+    run.forget_parts(plan.stage.name, plan.generation, {*again, *plan.adopted})
+    # Files without their part were made by what may have changed since; workers would leave them.
+    for name in [*stale, *lone_leftovers(plan.folder)]:
+        supersede_part(plan.folder, name)

@@ -1,0 +1,138 @@
+"""Stages that read all parts at once: all of their output is made again, or none of it."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from tagmill.pipeline.accounts import account, read_footers
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.kinds import checks
+from tagmill.pipeline.kinds.base import Kind, made_footers, move_parts_away, require, served
+from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import RunFolder, committed_parts, supersede_part
+from tagmill.tag_system.core import files
+from tagmill.transforms import bitmaps, parts
+from tagmill.transforms.stage import GlobalStage, part_fingerprint
+
+GlobalStageT = TypeVar("GlobalStageT", bound=GlobalStage[Any])
+
+
+class Global(Kind[GlobalStageT]):
+    """What is common to stages that write parts and to those that write a table.
+
+    The fingerprint of the whole output stands in the record. Workers write into a work folder of the attempt.
+    """
+
+    def plan(
+        self, stage: GlobalStageT, generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[GlobalStageT]:
+        """Look for a generation that was made of just this."""
+        plan = upstream.begin_plan(stage, generation)
+        if upstream.is_open(inputs):
+            plan.unknown = True
+            return plan
+        run, came = upstream.run, upstream.came()
+        plan.names = upstream.names()
+        digests = {
+            name: upstream.digests(stage, inputs, name) | {"rows": bitmaps.dump(came[name]).hex()}
+            for name in plan.names
+        }
+        fingerprint = part_fingerprint(stage, {"parts": list(digests.items())})
+        plan.more = {"fingerprint": fingerprint}
+        for other in [generation, *(g for g in run.generations(stage.name) if g != generation)]:
+            record = run.read_record(stage.name, other)
+            folder = run.generation(stage.name, other)
+            if record and record.more["fingerprint"] == fingerprint and self.is_there(record, folder):
+                plan.more = record.more
+                plan.done = {
+                    name: replace(part, gone=upstream.gone[name] | part.lost)
+                    for name, part in record.parts.items()
+                }
+                if other != generation:
+                    plan.adopted = self.adoptions(record, folder)
+                return plan
+        known = run.read_record(stage.name, generation)
+        plan.reasons = ["not made yet" if known is None else "its inputs changed"]
+        plan.tasks = [
+            upstream.task(stage, inputs, name, part_fingerprint(stage, digests[name])) for name in plan.names
+        ]
+        return plan
+
+    @abstractmethod
+    def is_there(self, record: StageRecord, folder: str) -> bool:
+        """Tell whether the files are there that a record speaks of."""
+
+    @abstractmethod
+    def adoptions(self, record: StageRecord, folder: str) -> dict[str, Adoption]:
+        """Name the files of another generation that are to be adopted."""
+
+    def make_way(self, plan: StagePlan[GlobalStageT], run: RunFolder) -> None:
+        """Forget the record: it speaks of all parts at once, and would of a half-published mixture."""
+        run.forget_all(plan.stage.name, plan.generation)
+        files.remove(work(plan))
+
+    def jobs(self, plan: StagePlan[GlobalStageT]) -> Iterator[Job]:
+        """Give one job, whose tasks are not independent of each other."""
+        if plan.tasks:
+            order = {name: place for place, name in enumerate(plan.names)}
+            graph = partial(plan.stage.transform, work(plan), order)
+            yield Job(plan.stage, plan.tasks, work(plan), graph)
+
+    def count_done(self, plan: StagePlan[GlobalStageT]) -> int:
+        """Count the parts of this attempt."""
+        return len(committed_parts(work(plan)) & set(plan.names))
+
+
+class GlobalParts(Global[GlobalStage[Any]]):
+    """Stages that write a part for each part; one that stays as it was keeps its file."""
+
+    def is_there(self, record: StageRecord, folder: str) -> bool:
+        """Look for all parts."""
+        return record.parts.keys() <= committed_parts(folder)
+
+    def adoptions(self, record: StageRecord, folder: str) -> dict[str, Adoption]:
+        """Name the files of all parts."""
+        return {n: Adoption(folder, tuple(part.files()), part.size) for n, part in record.parts.items()}
+
+    def make_way(self, plan: StagePlan[Any], run: RunFolder) -> None:
+        """Move the parts away that make way for adopted ones; others go when new ones come."""
+        super().make_way(plan, run)
+        there = committed_parts(plan.folder)
+        move_parts_away(plan, run, (), [name for name in plan.adopted if name in there])
+
+    def finish(self, plan: StagePlan[Any], upstream: Upstream) -> dict[str, PartRecord]:
+        """Publish the new parts and account for their rows."""
+        if not plan.tasks:
+            return served(plan)
+        _publish(plan)
+        made = {name: PartRecord.of(footer) for name, footer in made_footers(plan).items()}
+        return account(plan.folder, upstream.first.folder, made, upstream.came(), upstream.gone)
+
+    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
+        """Check the bytes of all parts."""
+        return checks.parts_of(folder, record)
+
+
+def work(plan: StagePlan[Any]) -> str:
+    """Name the folder into which the workers of a plan write."""
+    return files.join(plan.folder, "work")
+
+
+def _publish(plan: StagePlan[Any]) -> None:
+    """Move the parts of an attempt into place, where they differ from those that are there."""
+    attempt, there = work(plan), committed_parts(plan.folder)
+    require(plan, sorted(set(plan.names) - committed_parts(attempt)))
+    new = {name: footer.header for name, footer in read_footers(attempt, plan.names).items()}
+    old = read_footers(plan.folder, [name for name in plan.names if name in there])
+    for name in plan.names:
+        if name in old:
+            # Rows are no part of a digest: with nothing dropped, more examples are the same table.
+            header = old[name].header
+            if (header.digest, header.rows) == (new[name].digest, new[name].rows):
+                continue
+            supersede_part(plan.folder, name)
+        files.move(parts.part_uri(attempt, name), parts.part_uri(plan.folder, name))
+    files.remove(attempt)

@@ -1,0 +1,98 @@
+"""Stages that make one part from the same-named parts of their inputs: most stages."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from tagmill.pipeline.accounts import account
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.kinds import checks
+from tagmill.pipeline.kinds.base import Kind, check_made, made_footers, move_parts_away, served
+from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import RunFolder, committed_parts
+from tagmill.pipeline.stock import Stock, Wanted
+from tagmill.transforms import bitmaps
+from tagmill.transforms.stage import PartStage, part_fingerprint
+from tagmill.transforms.worker import PartWorker
+
+CANARIES = 2
+"""Parts of a model stage that are made first: a bad model or threshold shows before it costs GPU days."""
+
+
+class Parts(Kind[PartStage[Any]]):
+    """A part serves again on its own."""
+
+    def plan(
+        self, stage: PartStage[Any], generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[PartStage[Any]]:
+        """Look for every part here and in other generations."""
+        plan = upstream.begin_plan(stage, generation)
+        if upstream.is_open(inputs):
+            plan.unknown = True
+            return plan
+        plan.names = upstream.names()
+        came = upstream.came()
+        tables = {other: TableRows(upstream, other) for other in inputs if other in stage.tables}
+        stock = Stock(upstream.run, stage.name, generation, plan.names)
+        for name in plan.names:
+            digests: dict[str, Any] = upstream.digests(stage, inputs, name)
+            digests |= {other: rows.digest(name) for other, rows in tables.items()}
+            if stage.follows_rows:
+                digests["rows"] = bitmaps.dump(came[name]).hex()
+            base = part_fingerprint(stage, {k: v for k, v in digests.items() if k not in stage.slices})
+            wanted = Wanted(name, part_fingerprint(stage, digests), came[name], base)
+            if not stock.serve(plan, wanted, partial(upstream.by_row, stage, inputs, name)):
+                plan.tasks.append(upstream.task(stage, inputs, name, wanted.fingerprint, base))
+        for source, found in _by_folder(plan).items():
+            plan.done |= account(source, upstream.first.folder, found, came, upstream.gone)
+        return plan
+
+    def make_way(self, plan: StagePlan[PartStage[Any]], run: RunFolder) -> None:
+        """Move the parts away that are made again, or make way for adopted ones."""
+        again = [task.name for task in plan.tasks]
+        there = committed_parts(plan.folder)
+        move_parts_away(plan, run, again, [name for name in [*again, *plan.adopted] if name in there])
+
+    def jobs(self, plan: StagePlan[PartStage[Any]]) -> Iterator[Job]:
+        """Give one job, or for a model on many parts first the canaries."""
+        if plan.stage.uses_model and len(plan.tasks) > 10 * CANARIES:
+            yield Job.of_worker(plan.tasks[:CANARIES], PartWorker(plan.stage, plan.folder))
+        if plan.tasks:
+            yield Job.of_worker(plan.tasks, PartWorker(plan.stage, plan.folder))
+
+    def finish(self, plan: StagePlan[PartStage[Any]], upstream: Upstream) -> dict[str, PartRecord]:
+        """Check the new parts and account for their rows."""
+        came = upstream.came()
+        footers = made_footers(plan)
+        check_made(plan, footers, came)
+        made = {name: PartRecord.of(footer) for name, footer in footers.items()}
+        made = account(plan.folder, upstream.first.folder, made, came, upstream.gone) | served(plan)
+        return {name: made[name] for name in plan.names}
+
+    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
+        """Check the bytes of all parts."""
+        return checks.parts_of(folder, record)
+
+
+def _by_folder(plan: StagePlan[PartStage[Any]]) -> dict[str, dict[str, PartRecord]]:
+    """Group the parts that serve by the folder in which they lie now."""
+    found: dict[str, dict[str, PartRecord]] = {}
+    for name, part in plan.done.items():
+        source = plan.adopted[name].source if name in plan.adopted else plan.folder
+        found.setdefault(source, {})[name] = part
+    return found
+
+
+class TableRows:
+    """Digests of the rows of a stage's table that a part depends on: those of its own tags."""
+
+    def __init__(self, upstream: Upstream, table: str) -> None:
+        record = upstream.records[table]
+        self._rows: dict[str, str] = record.more["rows"]
+        self._inputs = [upstream.records[other].parts for other in record.inputs]
+
+    def digest(self, name: str) -> list[list[str | None]]:
+        """List tag and digest of every row that matters for a part; none if no region of it lives."""
+        tags = sorted({tag for parts in self._inputs for tag in parts[name].tags})
+        return [[tag, self._rows.get(tag)] for tag in tags]

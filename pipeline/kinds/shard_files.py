@@ -1,0 +1,293 @@
+"""The stage that writes the dataset: shards over many parts, and the manifest that makes them a whole."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tagmill.pipeline.cut import CUT, Cut, extend_cut, read_cut
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.kinds import checks
+from tagmill.pipeline.kinds.base import Kind, require
+from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import RunFolder, supersede
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import bitmaps, parquet
+from tagmill.transforms.data_card import data_card
+from tagmill.transforms.parts import Counts
+from tagmill.transforms.shards import Shards, ShardTask, ShardWorker, index_uri, tar_uri
+from tagmill.transforms.stage import Stage, libraries
+
+
+class ShardFiles(Kind[Shards]):
+    """Where shards are cut is noted: new input only adds some."""
+
+    unit = "shards"
+
+    def plan(
+        self, stage: Shards, generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[Shards]:
+        """Look for the shards that are not there, or whose examples changed."""
+        plan = upstream.begin_plan(stage, generation)
+        if upstream.is_open(inputs):
+            plan.unknown = True
+            return plan
+        came = upstream.came()
+        counts = _splits(stage, upstream, came)
+        cut = extend_cut(_cut_before(stage, plan.folder, counts, upstream), counts, stage.config.size)
+        plan.more = {"cut": cut}
+        plan.names = [shard["name"] for shard in cut]
+        there = _index_headers(plan.folder, plan.names)
+        stock = _Stock(upstream.run, stage, generation, plan.names)
+        for shard in cut:
+            task = _task(stage, shard, inputs, upstream, came)
+            header = there.get(task.name)
+            if header and header["fingerprint"] == task.fingerprint:
+                plan.done[task.name] = _record_of(task.name, header)
+            elif found := stock.find(task.name, task.fingerprint):
+                plan.done[task.name], plan.adopted[task.name] = found
+            else:
+                plan.tasks.append(task)
+                plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
+        plan.unfinished = not _is_finished(plan)
+        return plan
+
+    def make_way(self, plan: StagePlan[Shards], run: RunFolder) -> None:
+        """Remove the manifest, as the dataset is no longer whole, and move stale shards away."""
+        files.remove(files.join(plan.folder, contract.MANIFEST))
+        for name in [*(task.name for task in plan.tasks), *plan.adopted]:
+            _supersede(plan.folder, name)
+        files.replace_bytes(files.join(plan.folder, CUT), json.dumps(plan.more["cut"], indent=1).encode())
+
+    def jobs(self, plan: StagePlan[Shards]) -> Iterator[Job]:
+        """Give one job."""
+        if plan.tasks:
+            yield Job.of_worker(plan.tasks, ShardWorker(plan.stage, plan.folder))
+
+    def count_done(self, plan: StagePlan[Shards]) -> int:
+        """Count the shards whose index is written."""
+        return len(files.list_names(plan.folder, ".index.parquet"))
+
+    def finish(self, plan: StagePlan[Shards], upstream: Upstream) -> dict[str, PartRecord]:
+        """Write vocabulary, data card and, last, the manifest, which says how all stages were set."""
+        missing = [t.name for t in plan.tasks if not files.exists(index_uri(plan.folder, t.name))]
+        require(plan, missing)
+        headers = _index_headers(plan.folder, plan.names)
+        for tar in files.list_names(plan.folder, ".tar"):
+            if tar.removesuffix(".tar") not in headers:
+                _supersede(plan.folder, tar.removesuffix(".tar"))
+        stages = [other.stage for other in upstream.plans.values()]
+        manifest = _manifest(headers, upstream.vocabulary, stages)
+        write = {
+            contract.VOCABULARY: upstream.vocabulary.dump(),
+            contract.DATA_CARD: data_card(manifest),
+            contract.MANIFEST: manifest.model_dump_json(indent=1) + "\n",
+        }
+        for name, text in write.items():
+            files.replace_bytes(files.join(plan.folder, name), text.encode())
+        return {name: _record_of(name, header) for name, header in headers.items()}
+
+    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
+        """Check the manifest and what it lists: the bytes of shards and indexes, the vocabulary."""
+        uri = files.join(folder, contract.MANIFEST)
+        if not files.exists(uri):
+            yield f"{uri} is missing: the dataset is not whole"
+            return
+        try:
+            manifest = contract.parse_manifest(files.read_bytes(uri), folder)
+        except ConfigError as error:
+            yield str(error)
+            return
+        yield from _check_vocabulary(files.join(folder, contract.VOCABULARY), manifest)
+        yield from checks.readable(files.join(folder, CUT))
+        if {shard.name for shard in manifest.shards} != set(record.parts):
+            yield f"{uri} lists other shards than were recorded"
+        for shard in manifest.shards:
+            if shard.name in record.parts:
+                yield from checks.sealed(index_uri(folder, shard.name), record.parts[shard.name].seal)
+            yield from checks.digested(tar_uri(folder, shard.name), shard.sha256)
+
+
+def _splits(stage: Shards, upstream: Upstream, came: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Count the examples of each split that live, by part; a stage noted it of those that it let out."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, part in upstream.records[stage.counted_by].parts.items():
+        counts[name] = part.notes["splits"]
+        if part.living != came[name]:  # a filter came after
+            first = upstream.first
+            table = parquet.read_table(first.stage.output_uri(first.folder, name), ["row", "split"])
+            living = [r["split"] for r in table.to_pylist() if came[name] >> r["row"] & 1]
+            counts[name] = dict(Counter(living))
+    return counts
+
+
+def _cut_before(
+    stage: Shards, folder: str, counts: Mapping[str, Mapping[str, int]], upstream: Upstream
+) -> Cut:
+    """Read where the parts were cut before; a new generation takes over a cut that is right as it stands."""
+    uri = files.join(folder, CUT)
+    if files.exists(uri):
+        return read_cut(uri)
+    current = upstream.run.current(stage.name)
+    uri = files.join(upstream.run.generation(stage.name, current), CUT) if current else ""
+    if current and files.exists(uri):
+        cut = read_cut(uri)
+        return cut if extend_cut(cut, counts, stage.config.size) == cut else []
+    return []
+
+
+class _Stock:
+    """The shards that other generations of a run have."""
+
+    def __init__(self, run: RunFolder, stage: Shards, generation: str, names: list[str]) -> None:
+        self._folders = [
+            run.generation(stage.name, other) for other in run.generations(stage.name) if other != generation
+        ]
+        self._names = names
+        self._found: list[tuple[str, dict[str, dict[str, Any]]]] | None = None
+
+    def find(self, name: str, fingerprint: str) -> tuple[PartRecord, Adoption] | None:
+        """Find a shard of this name that was made in just this way."""
+        if self._found is None:
+            self._found = [(folder, _index_headers(folder, self._names)) for folder in self._folders]
+        for folder, headers in self._found:
+            header = headers.get(name)
+            if header and header["fingerprint"] == fingerprint:
+                names = (f"{name}.tar", f"{name}.index.parquet")
+                return _record_of(name, header), Adoption(folder, names, header["bytes"])
+        return None
+
+
+def _is_finished(plan: StagePlan[Shards]) -> bool:
+    """Tell whether what is written around the shards is there, and lists just these shards."""
+    if not {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST} <= set(files.list_names(plan.folder)):
+        return False
+    try:
+        data = files.read_bytes(files.join(plan.folder, contract.MANIFEST))
+        manifest = contract.parse_manifest(data, plan.folder)
+    except ConfigError:
+        return False
+    return {shard.name: shard.sha256 for shard in manifest.shards} == {
+        name: record.digest for name, record in plan.done.items()
+    }
+
+
+def _task(
+    stage: Shards, shard: dict[str, Any], inputs: list[str], upstream: Upstream, came: Mapping[str, int]
+) -> ShardTask:
+    digests = [
+        [name, upstream.digests(stage, inputs, name) | {"rows": bitmaps.dump(came[name]).hex()}]
+        for name in shard["parts"]
+    ]
+    made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
+    fingerprint = value_digest({**made_by, "shard": shard["name"], "parts": digests})
+    tasks = [upstream.task(stage, inputs, name, fingerprint) for name in shard["parts"]]
+    return ShardTask(shard["name"], shard["split"], fingerprint, tasks)
+
+
+def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
+    listed = set(files.list_names(folder))
+    there = [name for name in names if {f"{name}.index.parquet", f"{name}.tar"} <= listed]
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        headers = pool.map(lambda name: _read_index_header(folder, name), there)
+        return dict(zip(there, headers, strict=True))
+
+
+def _read_index_header(folder: str, name: str) -> dict[str, Any]:
+    """Read what a shard's index says of the shard: fingerprint, split, examples, bytes, sha256.
+
+    The seal of the index's own bytes is added. Raises DamageError if it cannot be read, and
+    FileNotFoundError.
+    """
+    uri = index_uri(folder, name)
+    try:
+        tail = parquet.read_tail(uri)
+        header: dict[str, Any] = json.loads(tail.metadata[parquet.METADATA_KEY])
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error
+    return header | {"seal": tail.seal}
+
+
+def _record_of(name: str, header: Mapping[str, Any]) -> PartRecord:
+    """Make a shard's record; its digest is the sha256 of the tar, its seal that of the index."""
+    rows = bitmaps.first(header["examples"])
+    return PartRecord(
+        name,
+        header["fingerprint"],
+        header["sha256"],
+        header["seal"],
+        header["bytes"],
+        beside={},
+        base="",
+        slices={},
+        counts=Counts(header["examples"], 0, {}, {}, {}),
+        notes={},
+        seconds={},
+        made_for=rows,
+        came=rows,
+    )
+
+
+def _supersede(folder: str, name: str) -> None:
+    supersede(folder, index_uri(folder, name), tar_uri(folder, name))
+
+
+def _manifest(
+    headers: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary, stages: Sequence[Stage[Any]]
+) -> contract.Manifest:
+    """List the shards, and say how the stages were set."""
+    shards = [
+        contract.ManifestShard(
+            name=name,
+            split=header["split"],
+            examples=header["examples"],
+            bytes=header["bytes"],
+            sha256=header["sha256"],
+        )
+        for name, header in headers.items()
+    ]
+    examples: Counter[str] = Counter()
+    for shard in shards:
+        examples[shard.split] += shard.examples
+    return contract.Manifest(
+        layout=contract.LAYOUT,
+        vocabulary=vocabulary.digest,
+        tags=len(vocabulary),
+        examples=dict(examples),
+        shards=shards,
+        models=_models(stages),
+        made_by={
+            "stages": {stage.name: stage.meaning | {"config": stage.settings} for stage in stages},
+            "libraries": libraries(),
+        },
+    )
+
+
+def _models(stages: Iterable[Stage[Any]]) -> dict[str, contract.ManifestModel]:
+    """Name the models that gave evidence: each by its stage, as samples do."""
+    return {
+        stage.name: contract.ManifestModel(
+            stage=stage.name, name=stage.settings["model"], fingerprint=stage.meaning["model"]
+        )
+        for stage in stages
+        if "model" in stage.meaning
+    }
+
+
+def _check_vocabulary(uri: str, manifest: contract.Manifest) -> Iterator[str]:
+    """Check the tags, which trainings read beside the shards."""
+    try:
+        if Vocabulary.from_text(files.read_bytes(uri).decode(), uri).digest != manifest.vocabulary:
+            yield f"{uri} is not the vocabulary of the manifest"
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    except (ConfigError, UnicodeDecodeError) as error:
+        yield f"{uri} cannot be read: {error}"

@@ -1,0 +1,42 @@
+"""Stages that make one part from a shard."""
+
+from typing import Any
+
+from tagmill.pipeline.kinds.base import check_made, made_footers, served
+from tagmill.pipeline.kinds.parts import Parts
+from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord
+from tagmill.pipeline.stock import Stock, Wanted
+from tagmill.transforms.stage import PartStage, PartTask, part_fingerprint
+
+
+class ShardParts(Parts):
+    """The parts have the names of the shards, and their rows count the examples of one."""
+
+    unit = "shards"
+
+    def plan(
+        self, stage: PartStage[Any], generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[PartStage[Any]]:
+        """Look for the parts that are not there, or whose shard is another one now."""
+        plan = upstream.begin_plan(stage, generation)
+        if upstream.is_open(inputs):
+            plan.unknown = True
+            return plan
+        (source,) = inputs
+        shards, written = upstream.records[source].parts, upstream.plans[source]
+        plan.names = list(shards)
+        stock = Stock(upstream.run, stage.name, generation, plan.names)
+        for name, shard in shards.items():
+            fingerprint = part_fingerprint(stage, {source: shard.digest})
+            if not stock.serve(plan, Wanted(name, fingerprint, shard.came), dict):
+                where = {source: written.stage.output_uri(written.folder, name)}
+                plan.tasks.append(PartTask(name, fingerprint, where, written.folder))
+        return plan
+
+    def finish(self, plan: StagePlan[PartStage[Any]], upstream: Upstream) -> dict[str, PartRecord]:
+        """Check the new parts."""
+        footers = made_footers(plan)
+        check_made(plan, footers, {})
+        made = {name: PartRecord.of(footer) for name, footer in footers.items()} | served(plan)
+        return {name: made[name] for name in plan.names}

@@ -1,0 +1,85 @@
+"""The stage whose unit of work is a source, which gives one part or more."""
+
+from collections.abc import Iterator
+
+from tagmill.pipeline.accounts import known_parts
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.kinds import checks
+from tagmill.pipeline.kinds.base import Kind, move_parts_away, require
+from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.sources import Sources
+from tagmill.tag_system.core import files
+from tagmill.transforms.ingest import Ingest, SourceWorker, source_of, source_record_uri
+
+
+class SourceFiles(Kind[Ingest]):
+    """What the parts will be is known when all sources are read."""
+
+    unit = "sources"
+
+    def plan(
+        self, stage: Ingest, generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[Ingest]:
+        """Compare the sources as they are now with those that were read."""
+        plan = upstream.begin_plan(stage, generation)
+        record = upstream.run.read_record(stage.name, generation)
+        before = record.more["sources"] if record else []
+        whole = known_parts(upstream.run, stage.name, generation).keys()
+        sources = Sources(upstream.inputs, stage, plan.folder, before, set(whole))
+        plan.tasks, plan.reasons = sources.todo(accept_changes=upstream.accept_changes)
+        plan.more = {"sources": sources.order}
+        plan.state = sources
+        if not plan.tasks:
+            _observe(plan, upstream)
+        return plan
+
+    def begin(self, plan: StagePlan[Ingest]) -> None:
+        """Note the new stamps of sources whose bytes are the old ones."""
+        plan.state.note_touched()
+
+    def make_way(self, plan: StagePlan[Ingest], run: RunFolder) -> None:
+        """Move the stale parts of the sources that are read again away."""
+        sources: Sources = plan.state
+        stale = sources.stale_parts(plan.tasks)
+        sources.drop_records(plan.tasks)
+        record = run.read_record(plan.stage.name, plan.generation)
+        again = {task.name for task in plan.tasks}
+        listed = record.parts if record else ()
+        move_parts_away(plan, run, [name for name in listed if source_of(name) in again], stale)
+
+    def jobs(self, plan: StagePlan[Ingest]) -> Iterator[Job]:
+        """Give one job."""
+        if plan.tasks:
+            yield Job.of_worker(plan.tasks, SourceWorker(plan.stage, plan.folder))
+
+    def total(self, plan: StagePlan[Ingest]) -> int:
+        """Count the sources."""
+        return len(plan.more["sources"])
+
+    def count_done(self, plan: StagePlan[Ingest]) -> int:
+        """Count the sources that are read whole."""
+        there = set(files.list_names(files.join(plan.folder, "sources"), ".json"))
+        return self.total(plan) - sum(f"{task.name}.json" not in there for task in plan.tasks)
+
+    def finish(self, plan: StagePlan[Ingest], upstream: Upstream) -> dict[str, PartRecord]:
+        """Check that all sources are read, and see which parts they gave."""
+        uris = {task.path: source_record_uri(plan.folder, task.name) for task in plan.tasks}
+        require(plan, [path for path, uri in uris.items() if not files.exists(uri)])
+        _observe(plan, upstream)
+        return plan.done
+
+    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
+        """Check the bytes of all parts, and what was noted of each source."""
+        yield from checks.parts_of(folder, record)
+        for name in record.more["sources"]:
+            yield from checks.readable(source_record_uri(folder, name))
+
+
+def _observe(plan: StagePlan[Ingest], upstream: Upstream) -> None:
+    """Read which parts there are now, in order."""
+    upstream.sources = dict(plan.state.part_names())
+    plan.names = list(upstream.sources)
+    found = known_parts(upstream.run, plan.stage.name, plan.generation, plan.names)
+    plan.done = {name: found[name] for name in plan.names}

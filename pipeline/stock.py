@@ -1,0 +1,105 @@
+"""Stock: the parts of a stage that are there, in its generation and in others, and whether they serve."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tagmill.pipeline.accounts import known_parts
+from tagmill.pipeline.plan import Adoption, StagePlan
+from tagmill.pipeline.records import PartRecord
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.digests import equal_rows
+from tagmill.transforms import bitmaps, parquet, parts
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A part that a plan asks for: its fingerprint, the rows that come in, and its `base` (see `Header`)."""
+
+    name: str
+    fingerprint: str
+    came: int
+    base: str = ""
+
+
+class Stock:
+    """The parts of a stage that are there, in its generation and in others."""
+
+    def __init__(self, run: RunFolder, stage: str, generation: str, names: list[str]) -> None:
+        self._run, self._stage, self._names = run, stage, names
+        self._generation = generation
+        self._here = known_parts(run, stage, generation, names)
+        record = run.read_record(stage, generation)
+        self._lost = set(record.parts if record else ()) - self._here.keys()
+        self._others: list[tuple[str, dict[str, PartRecord]]] | None = None
+
+    def serve(self, plan: StagePlan[Any], wanted: Wanted, by_row: Callable[[], dict[str, str]]) -> bool:
+        """Put a part that serves into the plan, from here or elsewhere; else say why there is none.
+
+        `by_row` reads what the inputs say a row, of which it depends on slices.
+        """
+        name, why = wanted.name, "not made yet"
+        for folder, found in self._folders():
+            part = found.get(name)
+            if part is None:
+                continue
+            reason = _why_not(part, wanted)
+            if reason == CHANGED and self._is_equal_where_it_counts(folder, part, wanted, by_row):
+                part, reason = replace(part, fingerprint=wanted.fingerprint), ""
+            if not reason and folder != plan.folder and not self._is_sound(folder, part):
+                reason = "its copy is damaged"
+            if not reason:
+                plan.done[name] = part
+                if folder != plan.folder:
+                    plan.adopted[name] = Adoption(folder, tuple(part.files()), part.size)
+                return True
+            if folder == plan.folder or reason != CHANGED:
+                why = reason
+        plan.reasons.append(f"{name}: {why}")
+        return False
+
+    def _is_equal_where_it_counts(
+        self, folder: str, part: PartRecord, wanted: Wanted, by_row: Callable[[], dict[str, str]]
+    ) -> bool:
+        """Tell whether a part's inputs changed in no row that lives.
+
+        Digests of slices are of all rows that the inputs were made for: these are others after a filter came.
+        """
+        if not part.base or part.base != wanted.base or wanted.came & ~part.made_for:
+            return False
+        read, rows = parts.read_header(parts.part_uri(folder, part.name)).read, bitmaps.numbers(wanted.came)
+        now = by_row()
+        return all(equal_rows(read.get(other, ""), digests, rows) for other, digests in now.items())
+
+    def _is_sound(self, folder: str, part: PartRecord) -> bool:
+        """Check a part that was here and is not: who removed it for damage must not get its twin back."""
+        if part.name not in self._lost:
+            return True
+        return parquet.seal(files.read_bytes(parts.part_uri(folder, part.name))) == part.seal
+
+    def _folders(self) -> Iterator[tuple[str, dict[str, PartRecord]]]:
+        """Give what this generation has, and then what others have, which is read if it is needed."""
+        yield self._run.generation(self._stage, self._generation), self._here
+        if self._others is None:
+            self._others = [
+                (
+                    self._run.generation(self._stage, other),
+                    known_parts(self._run, self._stage, other, self._names),
+                )
+                for other in self._run.generations(self._stage)
+                if other != self._generation
+            ]
+        yield from self._others
+
+
+CHANGED = "its inputs changed"
+
+
+def _why_not(part: PartRecord, wanted: Wanted) -> str:
+    """Say why a part does not serve; empty if it does."""
+    if part.fingerprint != wanted.fingerprint:
+        return CHANGED
+    if hidden := wanted.came & ~part.made_for:
+        return f"made when {hidden.bit_count()} of its rows were filtered out"
+    return ""

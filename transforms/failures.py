@@ -1,0 +1,43 @@
+"""Failures: how the project's own errors come from a worker to the driver, whatever runs between them.
+
+Runners hand errors on as text, cut short or wrapped. So a worker also notes its error in a file of the
+folder that it works in, where the driver looks when a job has failed.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError, InputChangedError
+
+CARRIED = (ConfigError, DamageError, InputChangedError)
+"""Errors that say what somebody has to do; any other is a bug, and its traceback is the message."""
+
+FOLDER = "failures"
+
+
+@contextmanager
+def noted(folder: str) -> Iterator[None]:
+    """Note an error of `CARRIED` that is raised within, and let it pass."""
+    try:
+        yield
+    except CARRIED as error:
+        note = json.dumps({"error": type(error).__name__, "message": str(error)})
+        files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), note.encode())
+        raise
+
+
+def forget(folder: str) -> None:
+    """Remove what was noted, before another job begins."""
+    files.remove(files.join(folder, FOLDER))
+
+
+def find(folder: str) -> Exception | None:
+    """Give an error that a worker noted; None if there is none."""
+    notes = files.join(folder, FOLDER)
+    for name in files.list_names(notes, ".json"):
+        note = json.loads(files.read_bytes(files.join(notes, name)))
+        return {kind.__name__: kind for kind in CARRIED}[note["error"]](note["message"])
+    return None
