@@ -30,7 +30,7 @@ def main() -> None:
     # Ctrl-C in a terminal reaches the workers too; it is for the driver to end them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
-    sys.stderr = _WithoutEcho(sys.stderr)  # type: ignore[assignment]  # has all of its methods
+    sys.stderr = _WithoutEcho(sys.stderr)
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)
