@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import normalize_name
 
@@ -166,10 +167,5 @@ def fault(text: str, prompt: str, others: Collection[str]) -> str | None:
 def write(described: Mapping[str, Sequence[str]], path: Path) -> None:
     """Write the official format, whole or not at all. Raises ConfigError if that fails."""
     content = [{name: list(texts)} for name, texts in described.items()]
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(str(path)) as partial:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error

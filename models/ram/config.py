@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tagmill.models.ram.word_pieces import TAG_TOKENS
-from tagmill.models.ram.writing import aside
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -162,5 +162,5 @@ def write(config: RamConfig, folder: Path) -> None:
 
     Raises ConfigError if it cannot be written.
     """
-    with aside(folder / CONFIG) as partial:
+    with files.replacing(str(folder / CONFIG)) as partial:
         partial.write_text(config.model_dump_json(indent=1) + "\n")

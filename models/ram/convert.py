@@ -15,7 +15,7 @@ from tagmill.models.ram import config as configs
 from tagmill.models.ram.checkpoints import TABLE
 from tagmill.models.ram.config import WEIGHTS, EncoderConfig, RamConfig
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.models.ram.writing import aside
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Tag, Vocabulary, digest_of
 
@@ -121,7 +121,7 @@ def convert(
     _check_finite(weights)
     model = store.build(config)
     checkpoints.load(weights, model)
-    with aside(out) as partial:
+    with files.replacing(str(out)) as partial:
         store.save(model, partial, dtype=dtype, vocab=vocab)
     return Converted(config, dropped, known_size is None)
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -24,7 +23,8 @@ from tagmill.models.ram import official
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
-from tagmill.models.ram.writing import aside
+from tagmill.models.ram.writing import save_tensors
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 
 TOLERANCE = 1e-3
@@ -54,7 +54,7 @@ def export(model: Model, path: Path) -> Exported:
     Raises ConfigError for another ending, a file that exists, and what cannot be written, there or that way.
     """
     check(path)
-    with aside(path) as partial:
+    with files.replacing(str(path)) as partial:
         return WRITERS[path.suffix](model, partial)
 
 
@@ -74,7 +74,7 @@ def _write_pth(model: Model, path: Path) -> Exported:
 
 def _write_safetensors(model: Model, path: Path) -> Exported:
     published = {name: tensor.clone() for name, tensor in official.weights(model).items()}
-    save_file(published, path)
+    save_tensors(published, path)
     return Exported(tensors=len(published))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tagmill.models.base import Floats
@@ -24,7 +24,8 @@ from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
-from tagmill.models.ram.writing import aside
+from tagmill.models.ram.writing import save_tensors
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.descriptions import TEMPLATES, sentences
 
@@ -77,8 +78,8 @@ def embed_descriptions(described: Sequence[Sequence[str]], clip: OpenClip) -> Te
 def save(labels: Labels, path: Path) -> None:
     """Write label embeddings into a safetensors file. Raises ConfigError if it cannot be written."""
     said = {"classes": json.dumps(labels.classes), "digest": labels.digest, "vocabulary": labels.vocabulary}
-    with aside(path) as partial:
-        save_file({"label_embed": labels.embeddings.contiguous()}, partial, said)
+    with files.replacing(str(path)) as partial:
+        save_tensors({"label_embed": labels.embeddings}, partial, said)
 
 
 def load(path: Path) -> Labels:
@@ -135,9 +136,9 @@ def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
         weights["label_embed"] = labels.embeddings.to(weights["label_embed"].dtype)
     except (OSError, SafetensorError, KeyError) as error:
         raise ConfigError(f"{folder / WEIGHTS} holds no RAM model: {error}") from error
-    with aside(out) as partial:
+    with files.replacing(str(out)) as partial:
         partial.mkdir()
-        save_file(weights, partial / WEIGHTS)
+        save_tensors(weights, partial / WEIGHTS)
         configs.write(changed, partial)
         if (folder / VOCAB).exists():
             shutil.copyfile(folder / VOCAB, partial / VOCAB)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
@@ -16,6 +16,7 @@ from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
 from tagmill.models.ram.ram import Ram
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.models.ram.tag2text import Tag2Text
+from tagmill.models.ram.writing import save_tensors
 from tagmill.tag_system.core.errors import ConfigError
 
 Model: TypeAlias = Ram | Tag2Text
@@ -37,11 +38,11 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        key: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        key: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
         for key, tensor in model.state_dict().items()
     }
     configs.write(model.config, folder)
-    save_file(weights, folder / WEIGHTS)
+    save_tensors(weights, folder / WEIGHTS)
     if vocab is not None and model.config.text is not None:
         shutil.copyfile(vocab, folder / VOCAB)
 

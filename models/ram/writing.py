@@ -1,29 +1,20 @@
-"""Files and folders of models that are there whole or not at all."""
+"""Tensors in a file of safetensors, whose failures are those of the operating system."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
-from tagmill.tag_system.core.errors import ConfigError
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, said: Mapping[str, str] | None = None) -> None:
+    """Write tensors, from whatever device, and what is `said` of them. Raises OSError if that fails.
 
-@contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """Give a path of the same name in a folder beside `path`; at the end all in that folder is moved here.
-
-    The parents of `path` are made. Raises ConfigError if something cannot be written; then nothing is left.
+    For a path that `files.replacing` gave: a file that is broken off is not whole.
     """
-    folder = path.with_name(f".{path.name}.partial")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder / path.name
-        for made in folder.iterdir():
-            made.replace(path.with_name(made.name))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        save_file(contiguous, path, None if said is None else dict(said))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

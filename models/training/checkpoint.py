@@ -5,15 +5,14 @@
     OUT/last, OUT/best    links to two of these
     OUT/lock              held by the process that trains
 
-A folder is written aside, flushed to the disk and then renamed, and a link is replaced in one go: whenever
-the process ends, both lead to something whole.
+A folder is written whole or not at all (`files.replacing`), and a link is replaced in one go: whenever the
+process ends, both lead to something whole.
 """
 
 import errno
 import fcntl
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,11 +22,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tagmill.models.ram import store
 from tagmill.models.ram.store import Model
+from tagmill.models.ram.writing import save_tensors
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 
 LAST, BEST = "last", "best"
@@ -47,17 +48,10 @@ def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None
     """Write the checkpoint of a step and make it `last`; remove what nothing links to."""
     names = (f"{step:08d}" + (f".{again}" if again else "") for again in itertools.count())
     folder = next(path for name in names if not (path := out / STEPS / name).exists())
-    aside = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    store.save(model, aside, vocab=vocab)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in saved.tensors.items()}, aside / TENSORS
-    )
-    _write_state(saved.state, aside / STATE)
-    for path in [*aside.iterdir(), aside]:
-        _flush(path)
-    os.replace(aside, folder)
-    _flush(folder.parent)
+    with files.replacing(str(folder)) as partial:
+        store.save(model, partial, vocab=vocab)
+        save_tensors(saved.tensors, partial / TENSORS)
+        _write_state(saved.state, partial / STATE)
     _link(out / LAST, Path(STEPS) / folder.name)
     _prune(out)
 
@@ -71,11 +65,8 @@ def judge(out: Path, state: dict[str, Any], *, best: bool) -> None:
     if best:
         _link(out / BEST, Path(STEPS) / folder.name)
         _prune(out)
-    aside = folder / f".{STATE}.new"
-    _write_state(state, aside)
-    _flush(aside)
-    os.replace(aside, folder / STATE)
-    _flush(folder)
+    with files.replacing(str(folder / STATE)) as partial:
+        _write_state(state, partial)
 
 
 @contextmanager
@@ -149,20 +140,9 @@ def _write_state(state: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(state, indent=1) + "\n")
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _link(link: Path, target: Path) -> None:
-    aside = link.with_name(f".{link.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
-    os.replace(aside, link)
-    _flush(link.parent)
+    with files.replacing(str(link)) as partial:
+        partial.symlink_to(target)
 
 
 def _prune(out: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 
 LOG, WANDB_ID = "log.jsonl", "wandb.id"
@@ -23,7 +24,8 @@ class Journal:
         out.mkdir(parents=True, exist_ok=True)
         path = out / LOG
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(line for line in lines if _step(line) <= step))
+        kept = "".join(line for line in lines if _step(line) <= step)
+        files.replace_bytes(str(path), kept.encode())
         self._stream = path.open("a", buffering=1)
         self._board = _board(out, step) if tensorboard else None
         self._run = None if wandb is None else _run(out, wandb)
@@ -62,7 +64,7 @@ def _run(out: Path, options: dict[str, Any]) -> Any:
         raise ConfigError("wandb needs `pip install wandb`, or leave it out") from error
     name = out / WANDB_ID
     if not name.exists():
-        name.write_text(uuid4().hex[:8] + "\n")
+        files.replace_bytes(str(name), (uuid4().hex[:8] + "\n").encode())
     try:
         return wandb.init(**{"dir": str(out), "id": name.read_text().strip(), "resume": "allow", **options})
     except (TypeError, ValueError, wandb.Error) as error:

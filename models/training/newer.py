@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmill.models.training.targets import NewerTag
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Basis, Evidence, Verdict
 from tagmill.tag_system.shard_contract import Sample
@@ -96,7 +97,7 @@ class DecisionWriter:
         np.save(self._folder / KEYS, keys[order])
         np.save(self._folder / EXAMPLES, examples[order])
         named = {"tags": self._tags, "rules": list(self._rules), "examples": len(keys)}
-        (self._folder / ABOUT).write_text(json.dumps(about | named) + "\n")
+        files.replace_bytes(str(self._folder / ABOUT), (json.dumps(about | named) + "\n").encode())
         return len(keys)
 
 

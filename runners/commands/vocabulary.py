@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from tagmill.tag_system.checking import difference, problems
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -145,10 +146,8 @@ def _named(lists: list[str]) -> dict[str, str]:
 
 
 def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise ConfigError(f"cannot write {path}: {exc.strerror}") from exc
+    with files.replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from tagmill.tag_system import descriptions
 from tagmill.tag_system.builder import answers as asking
 from tagmill.tag_system.builder import glosses
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -50,10 +51,8 @@ def describe(
         "texts": 1 + len(descriptions.PROMPTS) * answers,
         "vocabulary": known.digest,
     }
-    try:
-        output.with_suffix(ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {output.with_suffix(ORIGIN)}: {error.strerror}") from error
+    with files.replacing(str(output.with_suffix(ORIGIN))) as partial:
+        partial.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     said = f"{output}: {len(made):,} tags, {origin['texts']} texts each, by {origin['by']}"
     Console(soft_wrap=True).print(said, markup=False, highlight=False)
 

@@ -1,7 +1,9 @@
-"""Files anywhere fsspec reaches: whole reads, ranges, and commits that never overwrite.
+"""Files anywhere fsspec reaches: whole reads, ranges, and writes that are there whole or not at all.
 
-Uris are local paths or fsspec urls. A commit is create-if-absent: of two writers one wins and the other
-learns it, so a late attempt of an old job cannot replace what the run already built on.
+Uris are local paths or fsspec urls. A commit (`create_bytes`, `create_from`) is create-if-absent: of two
+writers one wins and the other learns it, so a late attempt of an old job cannot replace what the run already
+built on. `replace_bytes` and `replacing` write over what is there, which stays as it was until the new is
+whole.
 """
 
 import errno
@@ -246,6 +248,52 @@ def replace_bytes(uri: str, data: bytes) -> None:
         scratch.write_bytes(data)
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
+
+
+@contextmanager
+def replacing(uri: str) -> Iterator[Path]:
+    """Give a local path to write a file, folder or link at, by whatever library; at the end it becomes `uri`.
+
+    The path has the name of `uri`, in a folder of its own: what is written beside it comes along under its
+    own name. All is flushed to the disk before it gets its names. An old file is replaced; an old folder
+    must be empty. If the block fails, what was there is left as it was. The files of a folder come to an
+    object store one after the other.
+
+    For one writer at a time. Raises ConfigError if the operating system does not let it be written.
+    """
+    fs, path = filesystem(uri)
+    parent, name = path.rsplit("/", 1)
+    local = isinstance(fs, LocalFileSystem)
+    # By a name that the next attempt knows and clears: a killed writer may leave gigabytes beside the target.
+    folder = Path(parent or "/", TEMPORARY + name) if local else Path(tempfile.mkdtemp(prefix=TEMPORARY))
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder / name
+        made = sorted(folder.rglob("*"), reverse=True)  # what is in a folder before it
+        if local:
+            for one in made:
+                if not one.is_symlink():
+                    _flush(one)
+            for one in folder.iterdir():
+                one.replace(folder.with_name(one.name))
+            _flush(folder.parent)
+        else:
+            for one in filter(Path.is_file, made):
+                fs.put_file(str(one), join(parent, one.relative_to(folder).as_posix()))
+    except OSError as error:
+        raise ConfigError(f"cannot write {uri}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a local file, or the names in a folder, before what comes next."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def move(source: str, target: str) -> None:

@@ -114,6 +114,42 @@ def test_replacing_writes_over_and_leaves_nothing_else(folder):
     assert files.list_names(folder) == ["a"]
 
 
+def test_a_file_or_folder_that_a_library_writes_comes_with_what_it_writes_beside_it(folder):
+    uri = files.join(folder, "new", "model")
+    with files.replacing(uri) as partial:
+        (partial / "inner").mkdir(parents=True)
+        (partial / "inner" / "weights").write_bytes(b"1")
+        partial.with_name("model.data").write_bytes(b"2")
+        assert not files.exists(uri)
+    assert files.read_bytes(files.join(uri, "inner", "weights")) == b"1"
+    assert files.read_bytes(uri + ".data") == b"2"
+    with files.replacing(uri + ".data") as partial:
+        partial.write_bytes(b"3")
+    assert files.read_bytes(uri + ".data") == b"3"
+    assert files.temporaries(files.join(folder, "new")) == []
+
+
+def test_a_replacement_that_fails_half_way_leaves_the_old_one_whole(folder):
+    uri = files.join(folder, "a")
+    files.replace_bytes(uri, b"old")
+    with pytest.raises(RuntimeError), files.replacing(uri) as partial:  # noqa: PT012
+        partial.write_bytes(b"half")
+        raise RuntimeError
+    with pytest.raises(ConfigError, match=f"cannot write {uri}: No space left"), files.replacing(uri):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert files.read_bytes(uri) == b"old"
+    assert files.list_folders(folder) == []
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path):
+    (tmp_path / ".tmp-a").mkdir()
+    (tmp_path / ".tmp-a" / "half").write_bytes(b"1")
+    with files.replacing(str(tmp_path / "a")) as partial:
+        partial.symlink_to("elsewhere")
+    assert os.listdir(tmp_path) == ["a"]
+    assert os.readlink(tmp_path / "a") == "elsewhere"
+
+
 def test_moving_makes_room_for_a_new_commit(folder):
     uri, target = files.join(folder, "a"), files.join(folder, "superseded", "a")
     files.create_bytes(uri, b"old")
