@@ -12,13 +12,11 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image as pillow
 from threadpoolctl import threadpool_limits
 
 from tagmill.models.base import Image
 from tagmill.tag_system.core import files, pixels
-from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
-from tagmill.tag_system.core.pixels import FORMATS
+from tagmill.tag_system.core.errors import DataError, InputChangedError
 from tagmill.transforms.phash import phash
 
 IMAGE_REFERENCE = pa.struct(
@@ -61,45 +59,17 @@ class ImageInfo:
     phash: int
 
 
-def open_image(data: bytes, max_pixels: int) -> pillow.Image:
-    """Read an image's header: format and size are checked before a pixel is decoded.
-
-    Raises DataError: unreadable, a format that is not allowed, or more than `max_pixels` pixels.
-    """
-    try:
-        image = pixels.identify(data)
-    except (OSError, ValueError) as error:
-        raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
-    if image is None:
-        reason = Reason.IMAGE_FORMAT if _known_format(data) else Reason.IMAGE_UNREADABLE
-        raise DataError(reason, f"not a readable {'/'.join(FORMATS)}")
-    width, height = image.size
-    if width * height > max_pixels:
-        detail = f"{width} x {height} pixels; the limit is {max_pixels} (ingest.max_pixels)"
-        raise DataError(Reason.IMAGE_TOO_LARGE, detail)
-    return image
-
-
-def _known_format(data: bytes) -> bool:
-    """Tell whether the bytes begin like a common image format that is not allowed."""
-    return data.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"%!PS")) or data[4:12] in (
-        b"ftypavif",
-        b"ftypheic",
-        b"ftypmif1",
-    )
-
-
 def inspect(data: bytes, max_pixels: int) -> ImageInfo:
     """Check that an image can be decoded to its end and tell what there is to tell of it.
 
     JPEGs are decoded in grey at an eighth of their size or little more: all of the compressed data is still
     read, at a fraction of the time. Raises DataError.
     """
-    image = open_image(data, max_pixels)
+    image = pixels.open_image(data, max_pixels)
     size = image.size
     if image.format == "JPEG":
         image.draft("L", (HASHED_SIDE, HASHED_SIDE))
-    _load(image)
+    pixels.load(image)
     orientation = pixels.orientation(image)
     width, height = pixels.turned_size(*size, orientation)
     digest = hashlib.sha256(data).hexdigest()
@@ -111,18 +81,7 @@ def decode(data: bytes, max_pixels: int) -> Image:
 
     Raises DataError.
     """
-    image = open_image(data, max_pixels)
-    _load(image)
-    return np.array(pixels.rgb(image))
-
-
-def _load(image: pillow.Image) -> None:
-    try:
-        image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        truncated = "truncated" in str(error) or isinstance(error, EOFError)
-        reason = Reason.IMAGE_TRUNCATED if truncated else Reason.IMAGE_UNREADABLE
-        raise DataError(reason, str(error)) from error
+    return np.array(pixels.decode(data, max_pixels))
 
 
 def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator[bytes]:

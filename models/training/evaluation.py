@@ -28,7 +28,8 @@ from tagmill.models.training.order import Order, Source
 from tagmill.models.training.scores import UNKNOWN, Labels, ScoreStore, ScoreWriter
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap
-from tagmill.models.training.views import PlainView, decode
+from tagmill.models.training.views import PlainView
+from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import ConfigError, DataError
 
 
@@ -205,7 +206,7 @@ class _Pictures:
         if path is None:
             return name, None, "image_missing"
         try:
-            return name, self._view(decode(path.read_bytes(), self._max_pixels), 0), ""
+            return name, self._view(pixels.decode(path.read_bytes(), self._max_pixels), 0), ""
         except DataError as error:
             return name, None, str(error.reason)
 

@@ -13,7 +13,8 @@ from tagmill.models.base import Floats
 from tagmill.models.training.datasets import Features
 from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
-from tagmill.models.training.views import View, decode
+from tagmill.models.training.views import View
+from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.shard_contract import parse_sample
 
@@ -130,7 +131,7 @@ class Examples:
             raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
         image_at, record_at = address.image - start, address.record - start
         sample = parse_sample(data[record_at : record_at + address.record_size])
-        image = decode(data[image_at : image_at + address.image_size], self._max_pixels)
+        image = pixels.decode(data[image_at : image_at + address.image_size], self._max_pixels)
         view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
         captions = [caption for caption in sample.captions if caption.text.strip()]
         caption = captions[caption_draw % len(captions)] if captions else None

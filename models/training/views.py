@@ -1,4 +1,4 @@
-"""How a model sees an image: decoded under a cap, then augmented for training or plain for validation.
+"""How a model sees an image: augmented for training, or plain for validation.
 
 The training view is the recipe of RAM and Tag2Text, which is BLIP's: a random crop of 0.2 to 1 of the
 area, bicubic; a flip; two operations of RandAugment at level 5 of 10, each with probability 0.5.
@@ -15,8 +15,6 @@ from torchvision.transforms import InterpolationMode, v2
 
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.preprocess import prepare
-from tagmill.tag_system.core import pixels
-from tagmill.tag_system.core.errors import DataError, Reason
 
 View: TypeAlias = Callable[[pillow.Image, int], Tensor]
 """RGB image and seed -> float32 [3, height, width], the same size for all; the seed decides all chance."""
@@ -88,24 +86,3 @@ class PlainView:
     def __call__(self, image: pillow.Image, seed: int) -> Tensor:
         """Resize and normalise an image."""
         return torch.from_numpy(prepare(np.asarray(image), self._config))
-
-
-def decode(data: bytes, max_pixels: int) -> pillow.Image:
-    """Decode the image of a shard to RGB, upright; transparency is laid on white.
-
-    No format but those of the shard contract is tried, and no pixel is decoded before the header has told
-    the size. Raises DataError.
-    """
-    try:
-        image = pixels.identify(data)
-    except (OSError, ValueError) as error:
-        raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
-    if image is None:
-        raise DataError(Reason.IMAGE_UNREADABLE, f"not a readable {'/'.join(pixels.FORMATS)}")
-    if image.width * image.height > max_pixels:
-        raise DataError(Reason.IMAGE_TOO_LARGE, f"{image.width} x {image.height}, max_pixels is {max_pixels}")
-    try:
-        image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(Reason.IMAGE_TRUNCATED, str(error)) from error
-    return pixels.rgb(image)

@@ -1,4 +1,4 @@
-"""From the bytes of an image to a picture that stands upright: what the engine and the trainer share.
+"""From the bytes of an image to a picture that stands upright: the one decoder of the engine and the trainer.
 
 The EXIF of JPEG, of PNG's chunk `eXIf` and of WebP says how a camera was held. Nothing but its orientation
 is read: whole EXIF blocks come from anywhere and may be damaged, huge, or made to cost memory.
@@ -14,6 +14,8 @@ from PIL import Image as pillow
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+
+from tagmill.tag_system.core.errors import DataError, Reason
 
 Box = tuple[float, float, float, float]
 
@@ -59,6 +61,51 @@ def identify(data: bytes) -> pillow.Image | None:
             with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow passes over them
                 return opener(io.BytesIO(data), "")
     return None
+
+
+def open_image(data: bytes, max_pixels: int) -> pillow.Image:
+    """Read an image's header: format and size are checked before a pixel is decoded.
+
+    Raises DataError: unreadable, a format that is not allowed, or more than `max_pixels` pixels.
+    """
+    try:
+        image = identify(data)
+    except (OSError, ValueError) as error:
+        raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
+    if image is None:
+        reason = Reason.IMAGE_FORMAT if _is_other_format(data) else Reason.IMAGE_UNREADABLE
+        raise DataError(reason, f"not a readable {'/'.join(FORMATS)}")
+    width, height = image.size
+    if width * height > max_pixels:
+        detail = f"{width} x {height} pixels; the limit is {max_pixels} (max_pixels)"
+        raise DataError(Reason.IMAGE_TOO_LARGE, detail)
+    return image
+
+
+def _is_other_format(data: bytes) -> bool:
+    """Tell whether the bytes begin like a common image format that is not allowed."""
+    return data.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"%!PS")) or data[4:12] in (
+        b"ftypavif",
+        b"ftypheic",
+        b"ftypmif1",
+    )
+
+
+def load(image: pillow.Image) -> None:
+    """Decode the pixels of an opened image, to their end. Raises DataError: truncated, or unreadable."""
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        truncated = "truncated" in str(error) or isinstance(error, EOFError)
+        reason = Reason.IMAGE_TRUNCATED if truncated else Reason.IMAGE_UNREADABLE
+        raise DataError(reason, str(error)) from error
+
+
+def decode(data: bytes, max_pixels: int) -> pillow.Image:
+    """Decode an image to RGB, upright; transparency is laid on white. Raises DataError."""
+    image = open_image(data, max_pixels)
+    load(image)
+    return rgb(image)
 
 
 def rgb(image: pillow.Image) -> pillow.Image:

@@ -43,10 +43,11 @@ from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.scores import UNKNOWN, ScoreWriter
 from tagmill.models.training.train import Report, Trainer
-from tagmill.models.training.views import PlainView, decode
+from tagmill.models.training.views import PlainView
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.commands.demo import embedded
 from tagmill.runners.commands.demo_config import demo_config, demo_models
+from tagmill.tag_system.core import pixels
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 SCENES, BATCH = 64, 16
@@ -233,7 +234,8 @@ def _pictures(path: Path) -> dict[str, tuple[Image, str]]:
         data = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     keys = [name.removesuffix(".jpg") for name in data if name.endswith(".jpg")]
     return {
-        key: (np.asarray(decode(data[f"{key}.jpg"], 1 << 20)), data[f"{key}.txt"].decode()) for key in keys
+        key: (np.asarray(pixels.decode(data[f"{key}.jpg"], 1 << 20)), data[f"{key}.txt"].decode())
+        for key in keys
     }
 
 

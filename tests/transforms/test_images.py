@@ -1,6 +1,4 @@
 import hashlib
-import io
-import struct
 import threading
 from types import SimpleNamespace
 
@@ -12,18 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hostile import chunk, png, resized_jpeg
+from odd_images import NOISE, ODD_IMAGES, grey_rows, saved
 from sources import encode, square_image
 from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
+from tagmill.tag_system.core.pixels import FORMATS, open_image
 from tagmill.transforms import images
 
 CAP = 10**6
-NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8))
-
-
-def saved(image, format_, **options):
-    sink = io.BytesIO()
-    image.save(sink, format_, **options)
-    return sink.getvalue()
 
 
 def reason(call, *arguments):
@@ -32,31 +25,7 @@ def reason(call, *arguments):
     return caught.value.reason
 
 
-def grey_rows(value, depth):
-    row = b"\0" + struct.pack(">H" if depth == 16 else "B", value) * 8
-    return row * 8
-
-
-WELL_FORMED = {
-    "jpeg": saved(NOISE, "JPEG"),
-    "progressive": saved(NOISE, "JPEG", progressive=True),
-    "jpeg cmyk": saved(NOISE.convert("CMYK"), "JPEG"),
-    "jpeg grey": saved(NOISE.convert("L"), "JPEG"),
-    "jpeg of 5 x 3": saved(NOISE.crop((0, 0, 5, 3)), "JPEG"),
-    "jpeg of 1 x 1": saved(NOISE.crop((0, 0, 1, 1)), "JPEG"),
-    "jpeg followed by pictures": saved(NOISE, "MPO", save_all=True, append_images=[NOISE]),
-    "png": saved(NOISE, "PNG"),
-    "png palette": saved(NOISE.convert("P"), "PNG", transparency=3),
-    "png alpha": saved(NOISE.convert("RGBA"), "PNG"),
-    "png grey alpha": saved(NOISE.convert("LA"), "PNG"),
-    "png of bits": saved(NOISE.convert("1"), "PNG"),
-    "png of 16 bits": png(8, 8, depth=16, colour=0, rows=grey_rows(9, 16)),
-    "animated png": saved(NOISE, "PNG", save_all=True, append_images=[NOISE.rotate(90)]),
-    "webp": saved(NOISE, "WEBP"),
-    "webp lossless": saved(NOISE.convert("RGBA"), "WEBP", lossless=True),
-    "animated webp": saved(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)]),
-}
-named = pytest.mark.parametrize("data", WELL_FORMED.values(), ids=WELL_FORMED)
+named = pytest.mark.parametrize("data", ODD_IMAGES.values(), ids=ODD_IMAGES)
 
 
 @named
@@ -65,7 +34,7 @@ def test_what_ingest_accepts_can_be_decoded_and_has_the_size_it_says(data):
     pixels = images.decode(data, CAP)
     assert pixels.shape == (info.height, info.width, 3)
     assert pixels.dtype == np.uint8
-    assert info.format in images.FORMATS
+    assert info.format in FORMATS
     assert info.sha256 == hashlib.sha256(data).hexdigest()
 
 
@@ -116,7 +85,7 @@ def test_a_transparent_palette_colour_is_white():
     "data",
     [
         png(60_000, 60_000),
-        resized_jpeg(WELL_FORMED["jpeg"], 60_000, 60_000),
+        resized_jpeg(ODD_IMAGES["jpeg"], 60_000, 60_000),
         png(15_000, 10_000),
         png(1_001, 1_000),
     ],
@@ -129,17 +98,15 @@ def test_an_image_over_the_cap_is_refused_by_its_header(data, call):
 
 @pytest.mark.parametrize(
     "data",
-    [png(20_000, 20_000), resized_jpeg(WELL_FORMED["jpeg"], 20_000, 20_000)],
+    [png(20_000, 20_000), resized_jpeg(ODD_IMAGES["jpeg"], 20_000, 20_000)],
     ids=["png", "jpeg"],
 )
 @pytest.mark.filterwarnings("error")
 def test_the_cap_alone_decides_and_not_the_limit_that_pillow_has(data):
     before = Image.MAX_IMAGE_PIXELS
-    assert images.open_image(data, 400_000_000).size == (20_000, 20_000)
-    with pytest.raises(
-        DataError, match=r"20000 x 20000 pixels; the limit is 399999999 \(ingest\.max_pixels\)"
-    ):
-        images.open_image(data, 399_999_999)
+    assert open_image(data, 400_000_000).size == (20_000, 20_000)
+    with pytest.raises(DataError, match=r"20000 x 20000 pixels; the limit is 399999999 \(max_pixels\)"):
+        open_image(data, 399_999_999)
     assert before == Image.MAX_IMAGE_PIXELS
 
 
@@ -161,7 +128,7 @@ def test_another_format_is_refused_as_such(format_):
         b"<html>404</html>",
         bytes(5_000),
         png(0, 0),
-        WELL_FORMED["png"][:20],
+        ODD_IMAGES["png"][:20],
         b"RIFF\0\0\0\0WEBP",
     ],
     ids=["empty", "two bytes", "a web page", "zeros", "0 x 0", "half a header", "an empty webp"],
@@ -173,7 +140,7 @@ def test_what_is_no_image_is_unreadable(data):
 @pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "webp"])
 @pytest.mark.parametrize("share", [0.5, 0.9], ids=str)
 def test_a_cut_image_is_refused(name, share):
-    data = WELL_FORMED[name]
+    data = ODD_IMAGES[name]
     found = reason(images.inspect, data[: int(len(data) * share)], CAP)
     assert found in (Reason.IMAGE_TRUNCATED, Reason.IMAGE_UNREADABLE)
     if name == "jpeg" and share == 0.9:  # the first half of so small a file is header
@@ -182,7 +149,7 @@ def test_a_cut_image_is_refused(name, share):
 
 def test_the_same_bad_bytes_have_the_same_detail():
     def details():
-        for data in (b"no image", WELL_FORMED["jpeg"][:400], saved(NOISE, "GIF")):
+        for data in (b"no image", ODD_IMAGES["jpeg"][:400], saved(NOISE, "GIF")):
             try:
                 images.inspect(data, CAP)
             except DataError as error:
@@ -194,9 +161,9 @@ def test_the_same_bad_bytes_have_the_same_detail():
     assert len(kept_alive) == 1000
 
 
-@given(st.sampled_from(sorted(WELL_FORMED)), st.data())
+@given(st.sampled_from(sorted(ODD_IMAGES)), st.data())
 def test_damaged_bytes_are_bad_data_and_never_a_crash(name, data):
-    damaged = bytearray(WELL_FORMED[name])
+    damaged = bytearray(ODD_IMAGES[name])
     for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=6)):
         damaged[place] = data.draw(st.integers(0, 255))
     damaged = bytes(

@@ -15,7 +15,6 @@ from hostile import resized_jpeg
 from ingested import rows
 from sources import write_tar
 from stage_runs import Bench
-from tagmill.models.training import views
 from tagmill.tag_system.core.errors import DataError
 from tagmill.transforms import images
 from turned import ORIENTATIONS, picture, saved, turned
@@ -33,7 +32,6 @@ def test_every_reader_sees_the_upright_picture(orientation, format_):
     info = images.inspect(data, CAP)
     assert (info.width, info.height, info.orientation) == (96, 80, orientation)
     pixels = images.decode(data, CAP)
-    assert np.array_equal(np.asarray(views.decode(data, CAP)), pixels)
     with Image.open(io.BytesIO(data)) as theirs:
         assert np.array_equal(np.asarray(ImageOps.exif_transpose(theirs).convert("RGB")), pixels)
     off = np.abs(pixels.astype(int) - UPRIGHT)

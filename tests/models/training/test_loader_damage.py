@@ -21,18 +21,19 @@ def test_damage_is_refused_before_the_first_step_if_asked(copied, overwrite, loa
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_samples_are_skipped_and_counted_by_reason(copied, overwrite, loader_of, workers):
-    bad = [overwrite(copied, b"\x89PNG\r\n\x1a\n", member)["key"] for member in (0, 4)]
+    images = {0: b"\x89PNG\r\n\x1a\n", 4: b"GIF89a"}
+    bad = [overwrite(copied, data, member)["key"] for member, data in images.items()]
     bad.append(overwrite(copied, b"{}", 7)["key"])
     loader = loader_of(copied, batch_size=7, workers=workers)
     batches = list(loader)
-    assert loader.skipped == {"image_unreadable": 2, "record_invalid": 1}
+    assert loader.skipped == {"image_unreadable": 1, "image_format": 1, "record_invalid": 1}
     assert [len(batch) for batch in batches] == [7, 7]
     assert sum(int(batch.valid.sum()) for batch in batches) == 11
     assert not {key for _, key in ids(batches)} & set(bad)
     assert all(not batch.known[~batch.valid].any() for batch in batches)
     places = [skipped.place for batch in batches for skipped in batch.skipped]
     assert all(place.startswith(f"{copied}/train-000000.tar@") for place in places)
-    assert loader.state_dict()["skipped"] == {"image_unreadable": 2, "record_invalid": 1}
+    assert loader.state_dict()["skipped"] == {"image_unreadable": 1, "image_format": 1, "record_invalid": 1}
 
 
 def test_images_over_the_cap_are_skipped(shards, loader_of):

@@ -1,4 +1,3 @@
-import io
 import json
 import pickle
 from pathlib import Path
@@ -9,12 +8,10 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from hostile import png
-from sources import encode, square_image
+from sources import square_image
 from tagmill.models.ram.config import EncoderConfig, RamConfig
 from tagmill.models.ram.preprocess import prepare
 from tagmill.models.training import views
-from tagmill.tag_system.core.errors import DataError, Reason
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "preprocess"
 IMAGE = square_image(["red", "blue"], 3)
@@ -95,33 +92,3 @@ def test_operations_do_what_the_official_ones_do(name):
             ours, expected, image = [own[..., 0] for own in ours], expected[..., 0], image[..., 0]
         # Other rounding of the same geometry: under a tenth of what the operation changes on this noise.
         assert min(abs(own - expected).mean() for own in ours) <= 0.1 * abs(image - expected).mean()
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", Reason.IMAGE_UNREADABLE),
-        (pickle.dumps({"image": 1}), Reason.IMAGE_UNREADABLE),
-        (encode(IMAGE, "GIF"), Reason.IMAGE_UNREADABLE),
-        (encode(IMAGE)[:200], Reason.IMAGE_TRUNCATED),
-        (png(20_000, 20_000), Reason.IMAGE_TOO_LARGE),
-    ],
-    ids=["nothing", "a pickle", "another format", "cut short", "400 megapixels"],
-)
-def test_what_cannot_or_must_not_be_decoded(data, reason):
-    with pytest.raises(DataError) as caught:
-        views.decode(data, 1_000_000)
-    assert caught.value.reason == reason
-
-
-def test_pixels_are_those_that_the_engine_saw():
-    from tagmill.transforms import images
-
-    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    grey = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
-    for image in (IMAGE, IMAGE.convert("L"), IMAGE.convert("P"), clear, grey, IMAGE.convert("CMYK")):
-        sink = io.BytesIO()
-        image.save(sink, "JPEG" if image.mode == "CMYK" else "PNG")
-        found = views.decode(sink.getvalue(), 10_000)
-        assert found.mode == "RGB"
-        assert np.array_equal(np.asarray(found), images.decode(sink.getvalue(), 10_000))
