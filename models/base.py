@@ -7,10 +7,8 @@ A user's own model needs no base class: any class of this shape, named in the co
 `package.module:Class`, is used in the same way as the built-in ones.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -158,9 +156,3 @@ def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:
             '"def size_of(self, width, height): return width, height" to keep predict as it is'
         )
     return model
-
-
-def file_digest(path: str | Path) -> str:
-    """Hash the bytes of a file: sha256, hexadecimal. Raises FileNotFoundError."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

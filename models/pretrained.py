@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from tagmill.models.base import file_digest
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -88,8 +88,7 @@ class Source:
         folder = self.folder()
         if self._on_hub:
             return digest([], {**options, "hub": f"{self._place}@{folder.name}"})
-        files = [path for path in folder.iterdir() if _fits(path.name, MODEL_FILES)]
-        return digest(files, options)
+        return digest([path for path in folder.iterdir() if _fits(path.name, MODEL_FILES)], options)
 
 
 def missing_files(folder: Path, needs: Sequence[Sequence[str]]) -> list[str]:
@@ -123,9 +122,9 @@ def changed(model: type[Versioned], options: Mapping[str, Any]) -> dict[str, Any
     return {**found, "version": model.version}
 
 
-def digest(files: Sequence[Path], options: Mapping[str, Any]) -> str:
+def digest(paths: Sequence[Path], options: Mapping[str, Any]) -> str:
     """Hash the names and bytes of the files, in any order, and the options: 64 hex digits."""
-    parts = sorted((path.name, file_digest(path)) for path in files)
+    parts = sorted((path.name, files.sha256(str(path))) for path in paths)
     text = json.dumps([parts, dict(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

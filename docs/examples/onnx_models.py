@@ -25,8 +25,9 @@ import numpy as np
 import onnxruntime
 import PIL.Image
 
-from tagmill.models.base import Boxes, Floats, Image, file_digest
+from tagmill.models.base import Boxes, Floats, Image
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.files import sha256
 from tagmill.tag_system.vocabulary import normalize_name
 
 _COCO_NAMES = (
@@ -238,7 +239,7 @@ def _check_files(*paths: str) -> None:
 
 def _fingerprint(paths: Sequence[str], **options: Any) -> str:
     """Say what decides a model's output: this code, its options, the content of its files."""
-    files = [file_digest(path) for path in paths]
+    files = [sha256(path) for path in paths]
     return json.dumps({"version": VERSION, "files": files, **options}, sort_keys=True)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from tagmill.models.base import file_digest
 from tagmill.models.demo import backbone, clip, corpus, detector, scenes, tagger
 from tagmill.models.demo.sprites import Sprites
 from tagmill.models.demo.words import tokenizer
 from tagmill.models.demo.world import RANGES, World
+from tagmill.tag_system.core import files
 
 THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 
@@ -103,7 +103,7 @@ def _once(folder: Path, make: Callable[[Path], None]) -> None:
 
 def _write_record(data: Path, metrics: dict[str, Any]) -> None:
     digests = {
-        str(path.relative_to(data)): file_digest(path)
+        str(path.relative_to(data)): files.sha256(str(path))
         for path in sorted(data.rglob("*"))
         if path.suffix in (".safetensors", ".tar", ".parquet")
     }

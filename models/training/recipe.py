@@ -85,7 +85,8 @@ class EngineConfig(Config):
 
 
 class Recipe(Config):
-    """All that a training is told; paths are relative to the working directory.
+    """All that a training is told; paths are relative to the working directory, and but for those of `data`
+    on this machine.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
     them without `init`, else those that change, in its sections too. `trunk` are start weights for the image
@@ -126,6 +127,11 @@ class Recipe(Config):
     def _check(self) -> "Recipe":
         if self.init is None and not self.model:
             raise ValueError("give init, a model's folder to start from, or model, the keys of its config")
+        for name in ("out", "init", "trunk", "vocab"):
+            if "://" in (getattr(self, name) or ""):
+                raise ValueError(f"{name} must be a path on this machine, got {getattr(self, name)}")
+        if self.clip is not None and not isinstance(self.clip.get("model"), str):
+            raise ValueError(f"clip.model must name a CLIP, got {self.clip.get('model')!r}")
         if "classes" in self.model:
             raise ValueError("model.classes: name the classes by classes, beside model")
         return self

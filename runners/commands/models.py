@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tagmill.runners.commands import export
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -90,7 +91,6 @@ def info(
     folder: Annotated[Path, typer.Argument(help="a folder with config.json and model.safetensors")],
 ) -> None:
     """Say what a model's folder holds."""
-    from tagmill.models.base import file_digest
     from tagmill.models.ram import convert as conversion
     from tagmill.models.ram.config import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS
 
@@ -108,7 +108,7 @@ def info(
         "classes": _classes(config),
         "thresholds": _thresholds(config.thresholds),
         "vocabulary": config.vocabulary or "not named",
-        "sha256": file_digest(folder / WEIGHTS),
+        "sha256": files.sha256(str(folder / WEIGHTS)),
     }
     console = Console(soft_wrap=True)
     for name, said in lines.items():

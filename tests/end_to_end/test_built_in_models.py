@@ -14,11 +14,11 @@ from rich.console import Console
 import tiny_models
 from runs import samples
 from sources import write_config, write_squares
-from tagmill.models.base import file_digest
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.runners.commands.console import ConsoleProgress
 from tagmill.runners.local import LocalEngine
+from tagmill.tag_system.core.files import sha256
 from tagmill.tag_system.decisions import Policy
 
 
@@ -57,7 +57,7 @@ def test_built_in_models_run_through_all_stages_to_the_same_bytes_twice(first: P
     assert first.name == second.name
     names = sorted(path.name for path in first.glob("*.tar"))
     assert names
-    assert [file_digest(first / name) for name in names] == [file_digest(second / name) for name in names]
+    assert [sha256(str(first / name)) for name in names] == [sha256(str(second / name)) for name in names]
 
 
 def test_other_batch_mates_move_scores_and_verdicts_by_rounding_alone(first: Path):

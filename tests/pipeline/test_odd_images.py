@@ -37,7 +37,9 @@ def test_models_and_trainer_see_the_same_pixels(folder):
     rows = rows_of(run, "ingest")
     assert {row["key"] for row in rows} == {f"squares/{name}" for name in IMAGES}
     with Decoder(1, CAP) as decoder:
-        of_models = dict(zip([row["key"] for row in rows], decoder.pixels(rows, str(folder / "data")), strict=True))
+        of_models = dict(
+            zip([row["key"] for row in rows], decoder.pixels(rows, str(folder / "data")), strict=True)
+        )
     shards = current_folder(run, "shards")
     data = {"datasets": [{"path": str(shards)}], "batch_size": len(rows), "workers": 0, "max_pixels": CAP}
     model = RamConfig(encoder=EncoderConfig(name="none", width=8), classes=("red",), image_size=8)

@@ -6,12 +6,12 @@ import pytest
 import webdataset
 
 import drawn_sprites
-from tagmill.models.base import file_digest
 from tagmill.models.demo import backbone, clip, corpus, scenes, tagger, things
 from tagmill.models.demo.captions import caption, plural, true_caption
 from tagmill.models.demo.sprites import Sprites
 from tagmill.models.demo.words import tokenizer
 from tagmill.models.demo.world import OVERLAP, RANGES, SIZE, World, _hidden
+from tagmill.tag_system.core.files import sha256
 from tagmill.tag_system.parser import CaptionParser
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -110,7 +110,7 @@ def test_the_corpus_is_a_webdataset_with_its_truth(world: World, tmp_path: Path)
     corpus.write(world, range(10, 16), tmp_path)
     again = tmp_path / "again"
     corpus.write(world, range(10, 16), again)
-    assert file_digest(tmp_path / "scenes-000000.tar") == file_digest(again / "scenes-000000.tar")
+    assert sha256(str(tmp_path / "scenes-000000.tar")) == sha256(str(again / "scenes-000000.tar"))
     samples = list(webdataset.WebDataset(str(tmp_path / "scenes-000000.tar"), shardshuffle=False))
     truth = pq.read_table(tmp_path / corpus.TRUTH).to_pylist()
     assert [sample["__key__"] for sample in samples] == [row["key"] for row in truth]

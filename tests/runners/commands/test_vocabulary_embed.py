@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import tiny_models
-from tagmill.models.base import file_digest
 from tagmill.models.ram import labels, store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.ram import Ram
@@ -14,6 +13,7 @@ from tagmill.runners.commands import models
 from tagmill.runners.commands.predict import predict
 from tagmill.runners.commands.vocabulary_embed import embed
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.files import sha256
 from tagmill.tag_system.vocabulary import Vocabulary
 
 
@@ -53,12 +53,12 @@ def test_nothing_is_embedded_twice_and_other_texts_are(folder, capsys, monkeypat
     output = folder / "labels.safetensors"
     arguments = {"clip": f"local-dir:{folder / 'clip'}", "output": output, "device": "cpu"}
     embed(str(folder / "tags.txt"), **arguments)
-    before = file_digest(output)
+    before = sha256(str(output))
     with monkeypatch.context() as patch:
         patch.setattr(labels, "embed_names", None)
         embed(str(folder / "tags.txt"), **arguments)
     assert "up to date" in capsys.readouterr().out
-    assert file_digest(output) == before
+    assert sha256(str(output)) == before
     texts = folder / "renamed.json"
     texts.write_text(json.dumps([{name: ["a thing"]} for name in ("cat", "fire truck", "red dog")]))
     embed(str(folder / "tags.txt"), descriptions=texts, **arguments)

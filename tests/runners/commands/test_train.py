@@ -1,0 +1,65 @@
+"""What a training cannot be told ends in one line, by the command that a user types."""
+
+import importlib.util
+import json
+
+import pytest
+
+from commands import call
+from tagmill.runners.commands.demo import embedded
+
+DATASET = {"path": "gs://bucket/shards"}
+MODEL = embedded() / "tagger"
+VALUES = {
+    "out": "out",
+    "init": str(MODEL),
+    "data": {"datasets": [DATASET], "batch_size": 4},
+    "losses": {"terms": ["tagging"]},
+    "engine": {"device": "cpu"},
+}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "train.yaml"
+    path.write_text(json.dumps(VALUES))  # JSON is YAML
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.datasets=[{path: a, weight: .inf}]",
+            "data.datasets.0.weight: Input should be a finite number, got inf",
+        ),
+        (
+            "data.datasets=[{path: a, weight: .nan}]",
+            "data.datasets.0.weight: Input should be a finite number, got nan",
+        ),
+        ("engine.clip_norm=.inf", "engine.clip_norm: Input should be a finite number, got inf"),
+        ("epochs=.inf", "epochs: Input should be a finite number, got inf"),
+        ("clip={model: .nan}", "clip.model must name a CLIP, got nan"),
+        ("clip={device: cpu}", "clip.model must name a CLIP, got None"),
+        ("out=gs://bucket/out", "out must be a path on this machine, got gs://bucket/out"),
+        ("init=s3://bucket/model", "init must be a path on this machine, got s3://bucket/model"),
+    ],
+)
+def test_a_value_that_cannot_be_is_said_in_one_line(config, override, message):
+    out, err = call("train", config, "--set", override, code=2)
+    assert (out, err) == ("", f"tagmill: {config}: {message}\n")
+    assert [path.name for path in config.parent.iterdir()] == [config.name]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_shards_in_a_store_without_its_package_are_said_in_one_line(config, command):
+    arguments = {
+        "train": ("train", config),
+        "eval": ("models", "eval", MODEL, "--shards", DATASET["path"], "--out", "evaluated"),
+    }
+    _, err = call(*arguments[command], code=2)
+    assert err.startswith("tagmill: gs://bucket/shards/manifest.json cannot be opened: ")
+    assert "install gcsfs" in err
+    assert err.count("\n") == 1
