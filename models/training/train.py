@@ -26,7 +26,7 @@ from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.models.training import checkpoint, parts, start
+from tagmill.models.training import checkpoint, components, resuming, start
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.data import open_loader
@@ -76,23 +76,23 @@ class Trainer:
         self._stop, self._watch, self._say = stop, watch, say
         self.step, self.best = 0, math.inf
         self._judged = True
-        self._lasting = parts.lasting_of(recipe)
+        self._lasting = resuming.lasting_of(recipe)
         saved = self._saved(resume)
         config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
-        self._terms = parts.terms_of(recipe, config)
-        teacher = parts.teacher_of(recipe, place)
+        self._terms = components.terms_of(recipe, config)
+        teacher = components.teacher_of(recipe, place)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
         self.model = model.to(place.device).train()
-        self._decisions = parts.decisions_of(recipe)
+        self._decisions = components.decisions_of(recipe)
         self.loader = self._open("train", config)
         self._held = self._held_out(config)
-        self._vocab = parts.vocab_of(recipe, config)
+        self._vocab = components.vocab_of(recipe, config)
         pieces = WordPieces(self._vocab) if self._vocab else None
         self._objective = Objective(
             model, recipe.losses, self._terms, teacher=teacher, pieces=pieces, share=place.share
         )
-        self._average = parts.average_of(model, recipe.engine)
+        self._average = components.average_of(model, recipe.engine)
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._names, self._trained = list(trained), list(trained.values())
         self._optimizer = torch.optim.AdamW(
@@ -102,7 +102,7 @@ class Trainer:
         )
         if saved:
             self._restore(saved)
-        parts.prepare(model, recipe.engine)
+        components.prepare(model, recipe.engine)
         self._parallel = DistributedDataParallel(self._objective) if place.world > 1 else None
         self._since, self._taken = time.monotonic(), 0
 
@@ -316,7 +316,7 @@ class Trainer:
     def _saved(self, resume: bool) -> Saved | None:
         if resume:
             saved = checkpoint.load(self.out)
-            parts.check_lasting(saved.state.get("recipe", self._lasting), self._lasting)
+            resuming.check_lasting(saved.state.get("recipe", self._lasting), self._lasting)
             return saved
         if checkpoint.exists(self.out):
             raise ConfigError(f"{self.out} has a training already: go on by --resume, or name another out")

@@ -74,14 +74,14 @@ def read_recipe(path: str, overrides: list[str]) -> "Recipe":
 
 def _lay_decisions(recipe: "Recipe", console: Console, *, resume: bool) -> None:
     """Copy the decisions of another run, if the recipe names one; who goes on keeps those of the start."""
-    from tagmill.models.training import checkpoint, parts
+    from tagmill.models.training import checkpoint, components
     from tagmill.pipeline.run_folder import RunFolder
     from tagmill.pipeline.study.overlay import lay_decisions
 
     out = Path(recipe.out)
     if recipe.data.decisions is None or resume or checkpoint.exists(out):
         return
-    about = lay_decisions(RunFolder(recipe.data.decisions), out / parts.DECISIONS)
+    about = lay_decisions(RunFolder(recipe.data.decisions), out / components.DECISIONS)
     _say(
         console,
         f"decisions of {about['run']} (clean/{about['generation']}) on {about['examples']:,} examples "

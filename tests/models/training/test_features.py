@@ -6,9 +6,9 @@ import torch
 
 from stage_runs import shared
 from tagmill.models.ram.losses import distillation_loss
+from tagmill.models.training.components import terms_of
 from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.models.training.objectives import Objective
-from tagmill.models.training.parts import terms_of
 from tagmill.models.training.recipe import LossConfig, Recipe
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms.features import Features, FeaturesConfig

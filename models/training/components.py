@@ -1,6 +1,5 @@
-"""What a training needs beside its model: its terms, teacher and word pieces, and how the model computes."""
+"""The components of a training beside its model: terms, teacher, word pieces, and how the model computes."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from tagmill.models.training.place import Place
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
 from tagmill.models.training.teacher import Teacher
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.tag_system.vocabulary import Vocabulary
 
 DECISIONS = "decisions"
 """Folder in `out` for the decisions of another run, as they were when the training began."""
@@ -51,36 +49,6 @@ def terms_of(recipe: Recipe, config: RamConfig) -> tuple[Term, ...]:
     if "caption" in terms and config.text is None:
         raise ConfigError("losses.terms: caption needs a text side, model.text; or leave it out")
     return terms
-
-
-def lasting_of(recipe: Recipe) -> dict[str, Any]:
-    """Give what no part of a training can change, by keys of the recipe, as JSON holds it.
-
-    Of `ema` that is whether there is one; of `classes` their names, wherever they are written.
-    """
-    values = recipe.model_dump(mode="json", include={"init", "trunk", "model", "labels"})
-    classes, terms = recipe.classes, recipe.losses.terms
-    if isinstance(classes, str):
-        classes = tuple(tag.name for tag in Vocabulary.load(classes))
-    return {
-        "init": values["init"],
-        "trunk": values["trunk"],
-        **{f"{part}.{key}": value for part in ("model", "labels") for key, value in values[part].items()},
-        "classes": None if classes is None else list(classes),
-        "losses.terms": None if terms is None else sorted(terms),
-        "engine.ema": recipe.engine.ema is not None,
-    }
-
-
-def check_lasting(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a training is to go on with something that it cannot change."""
-    keys = sorted(then.keys() | now.keys())
-    changed = [key for key in keys if (key in then, then.get(key)) != (key in now, now.get(key))]
-    if changed:
-        raise ConfigError(
-            f"a training cannot go on with another {', '.join(changed)}: give the recipe as then, or start a "
-            "new training in another out"
-        )
 
 
 def teacher_of(recipe: Recipe, place: Place) -> Teacher | None:

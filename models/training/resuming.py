@@ -1,0 +1,38 @@
+"""What a training that is resumed must have as it was at its start."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tagmill.models.training.recipe import Recipe
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
+
+
+def lasting_of(recipe: Recipe) -> dict[str, Any]:
+    """Give what no part of a training can change, by keys of the recipe, as JSON holds it.
+
+    Of `ema` that is whether there is one; of `classes` their names, wherever they are written.
+    """
+    values = recipe.model_dump(mode="json", include={"init", "trunk", "model", "labels"})
+    classes, terms = recipe.classes, recipe.losses.terms
+    if isinstance(classes, str):
+        classes = tuple(tag.name for tag in Vocabulary.load(classes))
+    return {
+        "init": values["init"],
+        "trunk": values["trunk"],
+        **{f"{part}.{key}": value for part in ("model", "labels") for key, value in values[part].items()},
+        "classes": None if classes is None else list(classes),
+        "losses.terms": None if terms is None else sorted(terms),
+        "engine.ema": recipe.engine.ema is not None,
+    }
+
+
+def check_lasting(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a training is to go on with something that it cannot change."""
+    keys = sorted(then.keys() | now.keys())
+    changed = [key for key in keys if (key in then, then.get(key)) != (key in now, now.get(key))]
+    if changed:
+        raise ConfigError(
+            f"a training cannot go on with another {', '.join(changed)}: give the recipe as then, or start a "
+            "new training in another out"
+        )
