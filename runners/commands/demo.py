@@ -93,10 +93,7 @@ def _check(demo: Demo, data: Path) -> None:
         raise ConfigError(f"{demo.photos} is not a folder; give a folder of jpg, png or webp files")
     missing = [piece for piece in PIECES if not any(data.glob(piece))]
     if missing:
-        raise ConfigError(
-            f"the demo needs {', '.join(missing)} in {data}; install tagmill again, "
-            "or make them with python -m tagmill.models.demo"
-        )
+        raise ConfigError(f"the demo needs {', '.join(missing)} in {data}; install tagmill again")
     run = Path(demo.folder)
     if demo.photos is not None and run.resolve().is_relative_to(Path(demo.photos).resolve()):
         raise ConfigError(f"{run} lies among the photographs, and its pictures would be read; choose --run")

@@ -11,10 +11,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tagmill.models.demo import corpus
-from tagmill.models.demo.sprites import Sprites
-from tagmill.models.demo.things import things
-from tagmill.models.demo.world import World
+from demo_recipe import corpus
+from demo_recipe.sprites import Sprites
+from demo_recipe.things import things
+from demo_recipe.world import World
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.training.batches import Batch

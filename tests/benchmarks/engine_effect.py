@@ -1,6 +1,6 @@
 """What the data engine is worth to a model that is trained on its tags, where the truth is known.
 
-    python tests/benchmarks/engine_effect.py --sprites DIR [--font FILE] --out FOLDER
+    PYTHONPATH=tests/support python tests/benchmarks/engine_effect.py --sprites DIR [--font FILE] --out FOLDER
 
 draws scenes of the demo world, whose captions hardly ever name every fifth thing, runs the engine on
 8,000 of them, and trains the demo's small RAM++ on each kind of labels, in equal steps and with the same
@@ -28,7 +28,7 @@ from effect_student import student, write_maps
 from effect_table import MEASURES, arms_table, differences, pairs_table, shares
 from rich.console import Console
 
-from tagmill.models.demo.world import RANGES
+from demo_recipe.world import RANGES
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 

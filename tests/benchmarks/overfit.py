@@ -1,6 +1,7 @@
-"""Whether RAM, RAM++ and Tag2Text learn at all: each learns 64 of the demo's scenes by heart, on one thread.
+r"""Whether RAM, RAM++ and Tag2Text learn at all: each learns 64 of the demo's scenes by heart, on one thread.
 
-    python tests/benchmarks/overfit.py --out FOLDER [--kinds ram_plus ram tag2text aligned] [--steps N]
+    PYTHONPATH=tests/support python tests/benchmarks/overfit.py --out FOLDER \
+        [--kinds ram_plus ram tag2text aligned] [--steps N]
 
 The engine runs on the scenes; then the trainer, by the recipe below, trains a small model of each kind on the
 shards, with all official terms of its kind and without augmentation. What is printed are the mAP on the 64
@@ -29,9 +30,9 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
+from demo_recipe import captions, tagger, words
+from demo_recipe.things import names, things
 from tagmill.models.base import Image
-from tagmill.models.demo import captions, tagger, words
-from tagmill.models.demo.things import names, things
 from tagmill.models.ram import store
 from tagmill.models.ram.captioner import Tag2TextCaptioner
 from tagmill.models.ram.word_pieces import WordPieces

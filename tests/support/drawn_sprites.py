@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from tagmill.models.demo.things import DISTRACTORS, things
+from demo_recipe.things import DISTRACTORS, things
 
 
 def write(path: Path) -> Path:

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_models
+from demo_recipe import detector
+from demo_recipe.detector import DetectorRecipe, evaluate, train
+from demo_recipe.detector_batches import Batches, Prompts
+from demo_recipe.detector_loss import Targets, detection_loss, overlap
 from predicting import predict
 from tagmill.models.base import Boxes
-from tagmill.models.demo import detector
-from tagmill.models.demo.detector import DetectorRecipe, evaluate, train
-from tagmill.models.demo.detector_batches import Batches, Prompts
-from tagmill.models.demo.detector_loss import Targets, detection_loss, overlap
 from tagmill.models.grounding_dino import GroundingDino
 
 NAMES = ("dog", "cat", "car", "fire truck", "glass", "oil")

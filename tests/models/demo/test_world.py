@@ -6,11 +6,11 @@ import pytest
 import webdataset
 
 import drawn_sprites
-from tagmill.models.demo import backbone, clip, corpus, scenes, tagger, things
-from tagmill.models.demo.captions import caption, plural, true_caption
-from tagmill.models.demo.sprites import Sprites
-from tagmill.models.demo.words import tokenizer
-from tagmill.models.demo.world import OVERLAP, RANGES, SIZE, World, _hidden
+from demo_recipe import backbone, clip, corpus, scenes, tagger, things
+from demo_recipe.captions import caption, plural, true_caption
+from demo_recipe.sprites import Sprites
+from demo_recipe.words import tokenizer
+from demo_recipe.world import OVERLAP, RANGES, SIZE, World, _hidden
 from tagmill.tag_system.core.files import sha256
 from tagmill.tag_system.parser import CaptionParser
 from tagmill.tag_system.vocabulary import Vocabulary

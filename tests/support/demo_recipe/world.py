@@ -15,8 +15,8 @@ import PIL.ImageFilter
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tagmill.models.demo.sprites import Sprites
-from tagmill.models.demo.things import COLOURS, PLACES, things
+from demo_recipe.sprites import Sprites
+from demo_recipe.things import COLOURS, PLACES, things
 
 SIZE = 128
 """Width and height of a scene in pixels."""

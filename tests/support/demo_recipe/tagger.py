@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmill.models.demo import backbone, checkpoints
-from tagmill.models.demo.scenes import SceneSet
-from tagmill.models.demo.things import names
-from tagmill.models.demo.world import SIZE
+from demo_recipe import backbone, checkpoints
+from demo_recipe.scenes import SceneSet
+from demo_recipe.things import names
+from demo_recipe.world import SIZE
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.losses import asymmetric_loss

@@ -11,10 +11,11 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from tagmill.models.demo.captions import true_caption
-from tagmill.models.demo.sprites import Sprites
-from tagmill.models.demo.things import COLOURS, PLACES, things
-from tagmill.models.demo.world import SIZE, World
+from demo_recipe.captions import true_caption
+from demo_recipe.sprites import Sprites
+from demo_recipe.things import COLOURS, PLACES, things
+from demo_recipe.world import SIZE, World
+from tagmill.tag_system.core import files
 
 CHUNK = 500
 """Scenes that a process renders at a time."""
@@ -64,7 +65,7 @@ def load(folder: Path, name: str, numbers: range, tar: Path, font: Path | None, 
                     images[start + offset] = np.asarray(PIL.Image.open(io.BytesIO(jpeg)))
                 records += found
         images.flush()
-        truth.write_text(json.dumps(records))
+        files.replace_bytes(str(truth), json.dumps(records).encode())
     return _open(pixels, truth)
 
 

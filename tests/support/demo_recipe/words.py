@@ -3,8 +3,8 @@
 from string import ascii_lowercase, digits
 from typing import Any
 
-from tagmill.models.demo import captions
-from tagmill.models.demo.things import COLOURS, PLACES, things
+from demo_recipe import captions
+from demo_recipe.things import COLOURS, PLACES, things
 
 FIXED = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
 """Ids of bert-base-uncased that the code of Grounding DINO relies on."""

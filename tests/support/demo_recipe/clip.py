@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tagmill.models.demo import checkpoints
-from tagmill.models.demo.captions import plural
-from tagmill.models.demo.scenes import SceneSet
-from tagmill.models.demo.words import SIZE as WORDS
-from tagmill.models.demo.words import tokenizer
+from demo_recipe import checkpoints
+from demo_recipe.captions import plural
+from demo_recipe.scenes import SceneSet
+from demo_recipe.words import SIZE as WORDS
+from demo_recipe.words import tokenizer
 
 CROP = 64
 CONFIG: dict[str, Any] = {

@@ -1,17 +1,18 @@
 """Checkpoints of the recipe's trainings: one file, replaced as a whole."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tagmill.tag_system.core import files
+
 
 def keep(path: Path, step: int, **parts: Any) -> None:
     """Write the state of the parts (model, optimizer, ...) after a step."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"step": step, **states}, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
+    with files.replacing(str(path)) as partial:
+        torch.save({"step": step, **states}, partial)
 
 
 def restore(path: Path, **parts: Any) -> int:

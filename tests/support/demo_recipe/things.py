@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 MENTION_RATES = {"often": 0.9, "sometimes": 0.4, "rarely": 0.08}
 """How often a caption names a thing that is there, by the word in things.tsv."""
@@ -36,7 +36,7 @@ class Thing:
 @cache
 def things() -> tuple[Thing, ...]:
     """Read things.tsv; the order is the order of labels."""
-    text = files("tagmill.models.demo").joinpath("things.tsv").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("things.tsv").read_text(encoding="utf-8")
     found = []
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from demo_recipe import checkpoints
+from demo_recipe.backbone import HF_ARGUMENTS, normalise
+from demo_recipe.detector_batches import TEXT_LENGTH, Batch, Batches, Prompts
+from demo_recipe.detector_loss import detection_loss
+from demo_recipe.scenes import SceneSet
+from demo_recipe.world import SIZE
 from tagmill.models.base import Boxes, Floats
-from tagmill.models.demo import checkpoints
-from tagmill.models.demo.backbone import HF_ARGUMENTS, normalise
-from tagmill.models.demo.detector_batches import TEXT_LENGTH, Batch, Batches, Prompts
-from tagmill.models.demo.detector_loss import detection_loss
-from tagmill.models.demo.scenes import SceneSet
-from tagmill.models.demo.world import SIZE
 from tagmill.models.grounding_dino import GroundingDino
 
 BACKBONE = {**HF_ARGUMENTS, "out_features": ["stage3", "stage4"]}

@@ -1,4 +1,4 @@
-"""Make the embedded default anew: `python -m tagmill.models.demo --sprites DIR --font FILE --work DIR`.
+"""Make the embedded default anew: by python -m demo_recipe --sprites DIR --font FILE --work DIR.
 
 Draws the scenes, trains the backbone, CLIP, the tagger and the detector one after the other on one thread,
 measures them on scenes that none of them saw, and writes models, demo dataset, metrics and digests. What is
@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from tagmill.models.demo import backbone, clip, corpus, detector, scenes, tagger
-from tagmill.models.demo.sprites import Sprites
-from tagmill.models.demo.words import tokenizer
-from tagmill.models.demo.world import RANGES, World
+from demo_recipe import backbone, clip, corpus, detector, scenes, tagger
+from demo_recipe.sprites import Sprites
+from demo_recipe.words import tokenizer
+from demo_recipe.world import RANGES, World
 from tagmill.tag_system.core import files
 
 THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tagmill.models.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo_recipe", description=__doc__)
     parser.add_argument(
         "--sprites", required=True, help="folder with fluent3d.tar, Microsoft's Fluent 3D emoji"
     )
@@ -96,9 +96,8 @@ def _logger(path: Path) -> Callable[[dict[str, Any]], None]:
 def _once(folder: Path, make: Callable[[Path], None]) -> None:
     """Make a model's folder unless it is there; it gets its name when it is whole."""
     if not folder.exists():
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        make(unfinished)
-        unfinished.rename(folder)
+        with files.replacing(str(folder)) as unfinished:
+            make(unfinished)
 
 
 def _write_record(data: Path, metrics: dict[str, Any]) -> None:
@@ -108,7 +107,7 @@ def _write_record(data: Path, metrics: dict[str, Any]) -> None:
         if path.suffix in (".safetensors", ".tar", ".parquet")
     }
     record = {"metrics": metrics, "sha256": digests}
-    (data / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    files.replace_bytes(str(data / "record.json"), (json.dumps(record, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagmill.models.demo.scenes import SceneSet
-from tagmill.models.demo.world import SIZE
+from demo_recipe.scenes import SceneSet
+from demo_recipe.world import SIZE
+from tagmill.models.ram.writing import save_tensors
+from tagmill.tag_system.core import files
 
 WINDOW = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -74,8 +76,9 @@ def train(
             net.load_state_dict(load_file(kept))
         else:
             _cycle(net, data, recipe, number, steps, rate, log)
-            save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, kept)
-    kept.rename(path)
+            with files.replacing(str(kept)) as partial:
+                save_tensors(net.state_dict(), partial)
+    kept.replace(path)
     return load_file(path)
 
 

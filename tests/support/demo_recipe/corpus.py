@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tagmill.models.demo.captions import caption
-from tagmill.models.demo.things import things
-from tagmill.models.demo.world import Scene, World
+from demo_recipe.captions import caption
+from demo_recipe.things import things
+from demo_recipe.world import Scene, World
 
 SCENES_A_TAR = 500
 

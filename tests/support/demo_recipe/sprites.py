@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from tagmill.models.demo.things import DISTRACTORS, things
+from demo_recipe.things import DISTRACTORS, things
 
 FONT_SIZE = 109
 """The only size that bitmap emoji fonts have."""

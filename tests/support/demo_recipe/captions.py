@@ -8,8 +8,8 @@ hide what the engine is for.
 import numpy as np
 from numpy.random import Generator
 
-from tagmill.models.demo.things import PLACES, things
-from tagmill.models.demo.world import Placed, Scene
+from demo_recipe.things import PLACES, things
+from demo_recipe.world import Placed, Scene
 
 SMALL = 36
 """Longest side in pixels under which a thing is named less often, by `SMALL_FACTOR`."""

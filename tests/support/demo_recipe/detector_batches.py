@@ -10,8 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tagmill.models.demo.detector_loss import Targets
-from tagmill.models.demo.scenes import SceneSet
+from demo_recipe.detector_loss import Targets
+from demo_recipe.scenes import SceneSet
 from tagmill.models.grounding_dino import CLS, DOT, SEP
 from tagmill.tag_system.prompts import Text, build
 
