@@ -1,7 +1,9 @@
 import os
 import pickle
+import re
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -13,8 +15,11 @@ from runs import samples
 from tagmill.models.ram.preprocess import prepare
 from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.models.training.ranges import RangeReader
+from tagmill.models.training.views import PlainView
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Sample, unescape
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "shards.md"
 
 
 def by_key(finished):
@@ -105,6 +110,26 @@ def test_webdataset_reads_the_same_shards_and_sees_the_same_images(shards, loade
         pixels = np.asarray(theirs[key]["png"].convert("RGB"))
         assert torch.equal(image, torch.from_numpy(prepare(pixels, ram_config())))
         assert theirs[key]["json"]["key"] == key
+
+
+@pytest.mark.skipif(not DOCUMENT.exists(), reason="the documents are not beside the tests")
+def test_webdataset_gives_the_same_samples_as_the_document_reads_them(
+    shards, loader_of, ram_config, monkeypatch
+):
+    monkeypatch.chdir(shards)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    exec(compile(block, str(DOCUMENT), "exec"), names := {})
+    theirs = {key: sample for key, *sample in names["dataset"]}
+    model = ram_config(classes=("red", "blue", "green", "yellow"))
+    (batch,) = loader_of(shards, batch_size=14, model=model, view=PlainView(model))
+    assert {key for _, key in batch.ids} == set(theirs)
+    for (_, key), pixels, target, text in zip(
+        batch.ids, batch.images, batch.targets, batch.captions, strict=True
+    ):
+        image, kept, captions = theirs[key]
+        assert torch.equal(pixels, torch.from_numpy(prepare(np.asarray(image), model)))
+        assert target.tolist() == [name in kept for name in model.classes]
+        assert text in captions
 
 
 def test_a_mix_shows_each_dataset_by_its_weight(shards, copied, ram_config):
