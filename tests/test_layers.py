@@ -1,4 +1,5 @@
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def test_the_ground_floor_stands_on_nothing_of_ours():
     for path in (ROOT / "tag_system" / "core").glob("*.py"):
         for name in imported(path):
             assert not name.startswith("tagmill.") or name.startswith("tagmill.tag_system.core."), path
+
+
+def test_files_get_their_names_in_one_place():
+    """What is written aside and renamed, or is not, is decided in core/files.py alone."""
+    renaming = re.compile(
+        r"\bos\.(replace|rename)\(|\.rename\(|\bmkstemp\(|NamedTemporaryFile\(|shutil\.move\("
+    )
+    found = {path.relative_to(ROOT).as_posix() for path in FILES if renaming.search(path.read_text())}
+    assert found == {"tag_system/core/files.py"}
 
 
 @pytest.mark.parametrize(

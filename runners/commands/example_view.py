@@ -1,6 +1,5 @@
 """Shows one example of a run: why each of its tags was kept or dropped, as a table and as a picture."""
 
-from pathlib import Path
 from typing import Any
 from unicodedata import category
 
@@ -11,6 +10,7 @@ from rich.text import Text
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import Example, find_example, read_pixels
 from tagmill.pipeline.study.picture import draw_example
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
 
 TABLE_WIDTH = 200
@@ -72,10 +72,10 @@ def draw(run: RunFolder, example: Example, output: str) -> None:
     except DataError as error:
         raise ConfigError(f"{example.key} cannot be drawn: {error}") from error
     try:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(output)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write {output} ({error}); name a .png file that can be written") from error
+        with files.replacing(output) as partial:
+            picture.save(partial)
+    except ValueError as error:
+        raise ConfigError(f"cannot write {output} ({error}); name a .png file") from error
 
 
 def _print_captions(console: Console, example: Example) -> None:
