@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from tagmill.models.training.calibration import Aim, Calibrated, Calibration, Check
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core import files
 
 _COUNTS = [
     pa.field(f"{part}_{name}", pa.int64(), nullable=False)
@@ -42,12 +42,10 @@ SCHEMA = pa.schema(
 def write(out: Path, found: Calibration) -> None:
     """Write both files into a folder, which is made. Raises ConfigError if that cannot be done."""
     table = pa.Table.from_pylist([_record(tag) for tag in found.tags], SCHEMA)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "thresholds.txt").write_text("".join(f"{tag.threshold!r}\n" for tag in found.tags))
-        pq.write_table(table, out / "calibration.parquet", compression="zstd")
-    except OSError as error:
-        raise ConfigError(f"cannot write into {out}: {error.strerror}") from error
+    with files.replacing(str(out / "thresholds.txt")) as partial:
+        partial.write_text("".join(f"{tag.threshold!r}\n" for tag in found.tags))
+    with files.replacing(str(out / "calibration.parquet")) as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 def show(console: Console, found: Calibration, aim: Aim, fallback: str) -> None:

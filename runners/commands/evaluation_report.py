@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tagmill.models.training.metrics import RECALLS, Metrics, Summary, TagMetrics
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core import files
 
 CURVE = pa.list_(pa.float32(), len(RECALLS))
 
@@ -79,13 +79,12 @@ def write(out: Path, found: Metrics, images: int, model: str) -> None:
         "all": asdict(found.summary()),
         **{kind: asdict(found.summary(kind)) for kind in _kinds(found)},
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, TAGS_SCHEMA), out / "tags.parquet", compression="zstd")
-        (out / "summary.json").write_text(json.dumps(summary, indent=1).replace('"or_"', '"or"') + "\n")
-        (out / "report.html").write_text(_page(found, images, model), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write into {out}: {error.strerror}") from error
+    with files.replacing(str(out / "tags.parquet")) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, TAGS_SCHEMA), partial, compression="zstd")
+    with files.replacing(str(out / "summary.json")) as partial:
+        partial.write_text(json.dumps(summary, indent=1).replace('"or_"', '"or"') + "\n")
+    with files.replacing(str(out / "report.html")) as partial:
+        partial.write_text(_page(found, images, model), encoding="utf-8")
 
 
 def show(console: Console, found: Metrics, images: int) -> None:
