@@ -7,8 +7,10 @@ A user's own model needs no base class: any class of this shape, named in the co
 `package.module:Class`, is used in the same way as the built-in ones.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -68,6 +70,13 @@ class Tagger(PixelModel, Protocol):
 
     def predict(self, batch: Sequence[Prepared]) -> list[Floats]:
         """Score every class of each image: float32 (len(classes),) in 0..1."""
+
+
+class PartialTagger(Tagger, Protocol):
+    """A tagger that scores some of its classes for less than all; others need not have this."""
+
+    def predict_some(self, batch: Sequence[Prepared], places: Sequence[int]) -> list[Floats]:
+        """Score the classes at some places of `classes` as among all: float32 (len(places),) in 0..1."""
 
 
 class Localizer(PixelModel, Protocol):
@@ -156,3 +165,44 @@ def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:
             '"def size_of(self, width, height): return width, height" to keep predict as it is'
         )
     return model
+
+
+def create_named(name: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
+    """Construct a `PixelModel` as `create_for_pixels` does, or of the folder of a RAM, RAM++ or Tag2Text.
+
+    A folder is the built-in "ram" with the option `path`. Raises ConfigError also for the file of a
+    checkpoint, which says what to make of it.
+    """
+    text = os.fspath(name)
+    if ":" in text:
+        return create_for_pixels(text, options)
+    path = Path(text)
+    if path.is_file():
+        raise ConfigError(f"{text} is a file, not a model: {_of_file(path)}")
+    if path.is_dir() or (text not in BUILT_IN and path.name != text):
+        return create_for_pixels("ram", {"path": text, **options})
+    return create_for_pixels(text, options)
+
+
+def create_tagger(name: str | os.PathLike[str], options: Mapping[str, Any]) -> Tagger:
+    """Construct a `Tagger`, see `create_named`. Raises ConfigError also for a model that is not one."""
+    tagger: Tagger = create_named(name, options)
+    check_tagger(tagger)
+    return tagger
+
+
+def check_tagger(model: Any) -> None:
+    """Raise ConfigError unless a model has what makes it a `Tagger`."""
+    if getattr(model, "classes", None) is None:
+        raise ConfigError(f"{type(model).__name__} is not a tagger: it has no list of classes")
+    if not callable(getattr(model, "predict", None)):
+        raise ConfigError(f"{type(model).__name__} is not a tagger: it has no method predict")
+
+
+def _of_file(path: Path) -> str:
+    if path.suffix == ".onnx":
+        return (
+            "name a class that runs it, as package.module:Class (docs/examples/onnx_models.py has some), and "
+            "give the file as its option"
+        )
+    return "`tagmill models convert` makes a folder of a published checkpoint, name that"

@@ -1,6 +1,6 @@
 """RAM, RAM++ and Tag2Text as taggers: a folder of our format, images in, scores of its classes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import changed, check_dtype, digest, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
-from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS
+from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS, RamConfig
 from tagmill.tag_system.core.errors import ConfigError
 
 
@@ -56,6 +56,17 @@ class RamTagger:
         self._shortlist: Any = None
         self._fingerprint: str | None = None
         self._model: Any = None
+        self._asked: tuple[tuple[int, ...], Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it reads."""
+        return self._folder
+
+    @property
+    def config(self) -> RamConfig:
+        """What the folder's config.json says; known at once."""
+        return self._config
 
     @property
     def classes(self) -> Sequence[str]:
@@ -104,21 +115,50 @@ class RamTagger:
 
         Raises FloatingPointError if the model answers with NaN (float16 can overflow).
         """
+        if self._shortlist is None or not batch:
+            return self._scores(batch, None)
+        from tagmill.models.ram.shortlist import score_some
+
+        chosen = self._shortlist.choose([one.clip for one in batch])
+        return self._run(batch, lambda tokens: score_some(self._model, tokens, chosen))
+
+    def predict_some(self, batch: Sequence[Prepared], places: Sequence[int]) -> list[Floats]:
+        """Score the classes at some places of `classes` as among all: float32 (len(places),) in 0..1.
+
+        What the others would cost is saved, unless a shortlist chooses for each image. Raises
+        FloatingPointError as `predict` does.
+        """
         import torch
 
-        from tagmill.models.ram.shortlist import score_some
+        if self._shortlist is not None:
+            return [scores[list(places)] for scores in self.predict(batch)]
+        if self._asked is None or self._asked[0] != tuple(places):
+            chosen = torch.tensor(places, device=self._place)
+            labels = chosen if self._config.kind == "tag2text" else self._model.labels[chosen]
+            self._asked = tuple(places), labels
+        return self._scores(batch, self._asked[1])
+
+    def predict_labels(self, batch: Sequence[Prepared], labels: Any) -> list[Floats]:
+        """Score other classes, by label embeddings: float32 (classes,) in 0..1, whatever a shortlist says.
+
+        `labels` is a tensor [classes, descriptions, dimension]; a Tag2Text has no such space. Raises
+        FloatingPointError as `predict` does.
+        """
+        return self._scores(batch, labels.to(self._model.label_embed))
+
+    def _scores(self, batch: Sequence[Prepared], asked: Any) -> list[Floats]:
+        return self._run(batch, lambda tokens: self._model.score(tokens, asked).float().sigmoid())
+
+    def _run(self, batch: Sequence[Prepared], score: Callable[[Any], Any]) -> list[Floats]:
+        """Encode images as one batch, and score their tokens: [B, some classes] in 0..1."""
+        import torch
 
         if not batch:
             return []
         pixels = torch.from_numpy(np.stack([one.pixels for one in batch]))
         with torch.inference_mode():
             tokens = self._model.encode(pixels.to(self._place, getattr(torch, self._dtype)))
-            if self._shortlist is None:
-                found = self._model.score(tokens).float().sigmoid()
-            else:
-                chosen = self._shortlist.choose([one.clip for one in batch])
-                found = score_some(self._model, tokens, chosen)
-            scores = np.asarray(found.cpu().numpy(), np.float32)
+            scores = np.asarray(score(tokens).cpu().numpy(), np.float32)
         if np.isnan(scores).any():
             raise FloatingPointError("RAM gave NaN; float16 can overflow, try bfloat16 or float32")
         return list(scores)

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagmill.models.ram.config import RamConfig
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import normalize_name
 
@@ -62,23 +61,23 @@ def read_tags(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def columns(tags: Sequence[str], config: RamConfig) -> list[int]:
+def columns(tags: Sequence[str], classes: Sequence[str]) -> list[int]:
     """Find the model's class for each tag: by number if all tags are numbers, else by name.
 
     Raises ConfigError for tags that the model does not have, or has more than once.
     """
     if all(tag.isdecimal() for tag in tags):
         numbers = [int(tag) for tag in tags]
-        if max(numbers) >= len(config.classes):
+        if max(numbers) >= len(classes):
             raise ConfigError(
-                f"the list of tags names class {max(numbers)}, the model has {len(config.classes)}: give "
+                f"the list of tags names class {max(numbers)}, the model has {len(classes)}: give "
                 "the list that belongs to the model"
             )
         return numbers
-    classes: dict[str, list[int]] = {}
-    for place, name in enumerate(config.classes):
-        classes.setdefault(normalize_name(name), []).append(place)
-    found = [classes.get(normalize_name(tag), []) for tag in tags]
+    places_of: dict[str, list[int]] = {}
+    for place, name in enumerate(classes):
+        places_of.setdefault(normalize_name(name), []).append(place)
+    found = [places_of.get(normalize_name(tag), []) for tag in tags]
     missing = [tag for tag, places in zip(tags, found, strict=True) if not places]
     if missing:
         raise ConfigError(

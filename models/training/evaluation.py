@@ -3,28 +3,28 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from tagmill.models.base import Floats
+from tagmill.models import guard
+from tagmill.models.base import Floats, Image, Prepared, Tagger
 from tagmill.models.ram.config import RamConfig
-from tagmill.models.ram.store import Model
-from tagmill.models.ram.tag2text import Tag2Text
+from tagmill.models.ram.tagger import RamTagger
 from tagmill.models.training import benchmarks
-from tagmill.models.training.batches import Batch, Collate
 from tagmill.models.training.datasets import Dataset
-from tagmill.models.training.examples import Examples, Origin
+from tagmill.models.training.examples import Example, Examples, Origin, Skipped
 from tagmill.models.training.labels import EXTENSIONS, KeyedLabels
-from tagmill.models.training.loader import Loader
 from tagmill.models.training.order import Order, Source
+from tagmill.models.training.packing import batches
 from tagmill.models.training.scores import UNKNOWN, Labels, ScoreStore, ScoreWriter
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap
@@ -32,12 +32,18 @@ from tagmill.models.training.views import PlainView
 from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import ConfigError, DataError
 
+Prepare = Callable[[Image], Prepared]
+"""A model's `prepare`; the processes that decode call it."""
+
+Score = Callable[[list[Prepared]], Sequence[Floats]]
+"""Scores of the asked tags [tags] for each of some prepared images."""
+
 
 @dataclass(frozen=True)
 class Question:
     """Which tags are asked, `names`, and how: all classes of the model, some (`columns`), or others.
 
-    `embeddings` [names * descriptions, dimension] are label embeddings of tags that the model does not have.
+    `embeddings` [names, descriptions, dimension] are label embeddings of tags that the model does not have.
     """
 
     names: tuple[str, ...]
@@ -56,10 +62,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some images [B, 3, S, S] with their keys; labels [B, tags] if they come with the images."""
+    """Some images by their keys, as the model prepared them, or why it could not.
+
+    `labels` [images, tags] if they come with the images.
+    """
 
     keys: tuple[str, ...]
-    images: Tensor
+    images: tuple[Prepared | DataError, ...]
     labels: Labels | None = None
 
 
@@ -71,144 +80,162 @@ class Scored:
     unlabelled: int
 
 
-def ask(config: RamConfig, tags: Path | None = None, embeddings: Path | None = None) -> Question:
+def ask(tagger: Tagger, tags: Path | None = None, embeddings: Path | None = None) -> Question:
     """Decide what is asked: all classes, the tags of a list, or those with label embeddings of their own.
 
-    Raises ConfigError for tags that are no classes, and for embeddings that do not fit model or list.
+    Raises ConfigError for tags that are not classes, and for embeddings that do not fit model or list.
     """
     if tags is None:
         if embeddings is not None:
             raise ConfigError("--embeddings needs the names of its tags: name their list by --taglist")
-        return Question(config.classes)
+        return Question(tuple(tagger.classes))
     names = benchmarks.read_tags(tags)
     if embeddings is not None:
-        return Question(names, embeddings=_embeddings(embeddings, config, len(names)))
-    columns = tuple(benchmarks.columns(names, config))
-    return Question(tuple(config.classes[column] for column in columns), columns)
-
-
-def scorer(model: Model, question: Question) -> Callable[[Tensor], Floats]:
-    """Make the function from images [B, 3, S, S] to scores [B, tags] in 0..1, on the model's device."""
-    weight = next(model.parameters())
-    if isinstance(model, Tag2Text):
-        asked = None if question.columns is None else torch.tensor(question.columns, device=weight.device)
-    elif question.embeddings is not None:
-        asked = question.embeddings.to(weight).unflatten(0, (len(question.names), -1))
-    else:
-        asked = None if question.columns is None else model.labels[list(question.columns)]
-
-    def score(images: Tensor) -> Floats:
-        with torch.inference_mode():
-            logits = model.score(model.encode(images.to(weight)), asked)
-            return logits.float().sigmoid().cpu().numpy()
-
-    return score
+        if not isinstance(tagger, RamTagger):
+            raise ConfigError(
+                f"{type(tagger).__name__} has no label embeddings: it can only be asked for its own classes"
+            )
+        return Question(names, embeddings=_embeddings(embeddings, tagger.config, len(names)))
+    columns = tuple(benchmarks.columns(names, tagger.classes))
+    return Question(tuple(tagger.classes[column] for column in columns), columns)
 
 
 def from_shards(
     opened: Sequence[Dataset],
     names: Sequence[str],
-    config: RamConfig,
+    prepare: Prepare,
     reading: Reading,
     skipped: Counter[str],
 ) -> Iterator[Rows]:
-    """Read all samples of datasets once, in their order, plain, with the labels that their verdicts make."""
-    shape = (3, config.image_size, config.image_size)
+    """Read all samples of datasets once, in their order, with the labels that their verdicts make."""
     for dataset in opened:
         shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
-        classes = ClassMap(names, dataset.vocabulary)
-        origin = Origin(dataset.name, shards, classes, None)
-        loader = Loader(
-            Steps(
-                [dataset],
-                Order([Source(dataset.counts, 1.0)], 0, shuffle=False),
-                Share(reading.batch_size),
-                drop_last=False,
-            ),
-            Examples([origin], PlainView(config), seed=0, max_pixels=reading.max_pixels),
-            Collate(len(names), shape),
-            workers=reading.workers,
-        )
-        yield from map(_rows, loader)
-        skipped.update(loader.skipped)
+        origin = Origin(dataset.name, shards, ClassMap(names, dataset.vocabulary), None)
+        order = Order([Source(dataset.counts, 1.0)], 0, shuffle=False)
+        examples = Examples([origin], _View(prepare), seed=0, max_pixels=reading.max_pixels)
+        steps = Steps([dataset], order, Share(reading.batch_size), drop_last=False)
+        for found in batches(examples, reading.workers, batch_sampler=steps):
+            read = [one for one in found if isinstance(one, Example)]
+            skipped.update(str(one.reason) for one in found if isinstance(one, Skipped))
+            if read:
+                yield Rows(
+                    tuple(one.key for one in read),
+                    tuple(one.image for one in read),
+                    np.stack([_labels(one) for one in read]),
+                )
 
 
 def from_folder(
-    folder: Path, names: Iterable[str], config: RamConfig, reading: Reading, skipped: Counter[str]
+    folder: Path, names: Iterable[str], prepare: Prepare, reading: Reading, skipped: Counter[str]
 ) -> Iterator[Rows]:
     """Read the images of these names, with or without extension, from a folder; their name is their key."""
-    pictures = _Pictures(folder, list(names), config, reading.max_pixels)
-    loader: DataLoader[Any] = DataLoader(
-        pictures,  # type: ignore[arg-type]  # it has a length and __getitem__, which is all that is called
-        batch_size=reading.batch_size,
-        num_workers=reading.workers,
-        collate_fn=list,
-    )
-    for found in loader:
-        read = [(name, image) for name, image, _ in found if image is not None]
+    pictures = _Pictures(folder, list(names), _View(prepare), reading.max_pixels)
+    for found in batches(pictures, reading.workers, batch_size=reading.batch_size):
+        read = [(name, image) for name, image, reason in found if not reason]
         skipped.update(reason for _, _, reason in found if reason)
         if read:
-            yield Rows(tuple(name for name, _ in read), torch.stack([image for _, image in read]))
+            yield Rows(tuple(name for name, _ in read), tuple(image for _, image in read))
 
 
 def collect(
     rows: Iterable[Rows],
     labels: KeyedLabels | None,
-    score: Callable[[Tensor], Floats],
+    score: Score,
     writer: ScoreWriter,
+    skipped: Counter[str],
     progress: Callable[[int], None] = lambda count: None,
 ) -> Scored:
     """Score rows into a store, by their own labels or by others; what those do not know is left out.
 
-    `progress` hears how many images are done. Raises ConfigError if none is left.
+    Images that the model fails on are counted in `skipped`; more than `guard.MAX_FAILURES` are a bug, which
+    is raised. `progress` hears how many images are done. Raises ConfigError if none is left.
     """
-    done, unlabelled = 0, 0
+    done, labelled, unlabelled, failures = 0, 0, 0, guard.Failures()
     for batch in rows:
-        found = _relabelled(batch, labels) if labels is not None else batch
-        unlabelled += len(batch.keys) - len(found.keys)
-        if found.keys and found.labels is not None:
-            writer.add(found.keys, score(found.images), found.labels)
-            done += len(found.keys)
+        known = _relabelled(batch, labels) if labels is not None else batch
+        labelled += len(known.keys)
+        unlabelled += len(batch.keys) - len(known.keys)
+        found = _scored(known, score, skipped, failures)
+        if found is not None:
+            writer.add(*found)
+            done += len(found[0])
             progress(done)
-    if not done:
+    if not done and unlabelled and not labelled:
         raise ConfigError(f"none of {unlabelled} images has labels: images and labels must share their keys")
+    if not done:
+        why = "; ".join(f"{count} left out: {reason}" for reason, count in skipped.items())
+        raise ConfigError(f"no image could be scored; {why or 'there is none'}")
     return Scored(writer.close(), unlabelled)
+
+
+def _scored(
+    rows: Rows, score: Score, skipped: Counter[str], failures: guard.Failures
+) -> tuple[list[str], Floats, Labels] | None:
+    """Give keys, scores and labels of the rows that the model did not fail on; None if there are none."""
+    if rows.labels is None:
+        return None
+    failures.add(rows.images)
+    places = [place for place, image in enumerate(rows.images) if not isinstance(image, DataError)]
+    images = [rows.images[place] for place in places]
+    answers = guard.predict(score, images, max(1, len(images)), max_failures=failures.left)
+    failures.add(answers)
+    skipped.update(_why(one) for one in (*rows.images, *answers) if isinstance(one, DataError))
+    pairs = zip(places, answers, strict=True)
+    good = {place: found for place, found in pairs if not isinstance(found, DataError)}
+    if not good:
+        return None
+    return [rows.keys[place] for place in good], np.stack(list(good.values())), rows.labels[list(good)]
+
+
+def _why(error: DataError) -> str:
+    """Say why an image is left out; what a model raised is worth its words, as there are few of them."""
+    return str(error) if error.reason is Reason.MODEL_FAILED else str(error.reason)
 
 
 def _relabelled(batch: Rows, labels: KeyedLabels) -> Rows:
     """Keep the images that are labelled elsewhere, with those labels."""
     found = [(row, one) for row, key in enumerate(batch.keys) if (one := labels.find(key)) is not None]
-    kept = [row for row, _ in found]
     stacked = np.stack([one for _, one in found]) if found else None
-    return Rows(tuple(batch.keys[row] for row in kept), batch.images[kept], stacked)
+    return Rows(
+        tuple(batch.keys[row] for row, _ in found), tuple(batch.images[row] for row, _ in found), stacked
+    )
 
 
-def _rows(batch: Batch) -> Rows:
-    rows = batch.valid.nonzero().flatten()
-    labels = torch.where(batch.known[rows] == 0, float(UNKNOWN), batch.targets[rows])
-    keys = tuple(batch.ids[row][1] for row in rows.tolist())
-    return Rows(keys, batch.images[rows], labels.numpy().astype(np.uint8))
+def _labels(example: Example) -> Labels:
+    """Give the labels [tags] that a sample's verdicts make."""
+    target = example.target
+    return np.where(target.known == 0, UNKNOWN, target.values).astype(np.uint8)
+
+
+class _View:
+    """How a model prepares a decoded image; what it fails on is that image's DataError."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        self._prepare = prepare
+
+    def __call__(self, image: PIL.Image.Image, seed: int) -> Any:
+        return guard.prepare(partial(self._prepare, np.array(image)))
 
 
 class _Pictures:
-    """Images of a folder for torch's DataLoader: name, what a model sees or None, and why not."""
+    """Images of a folder, a map-style dataset: name, what a model sees or None, and why not."""
 
-    def __init__(self, folder: Path, names: Sequence[str], config: RamConfig, max_pixels: int) -> None:
-        self._folder, self._names, self._max_pixels = folder, names, max_pixels
-        self._view = PlainView(config)
+    def __init__(self, folder: Path, names: Sequence[str], view: _View, max_pixels: int) -> None:
+        self._folder, self._names, self._view, self._max_pixels = folder, names, view, max_pixels
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, place: int) -> tuple[str, Tensor | None, str]:
+    def __getitem__(self, place: int) -> tuple[str, Any, str]:
         name = self._names[place]
         path = self._find(name)
         if path is None:
             return name, None, "image_missing"
         try:
-            return name, self._view(pixels.decode(path.read_bytes(), self._max_pixels), 0), ""
+            image = pixels.decode(path.read_bytes(), self._max_pixels)
         except DataError as error:
             return name, None, str(error.reason)
+        return name, self._view(image, 0), ""
 
     def _find(self, name: str) -> Path | None:
         ends = ("", *EXTENSIONS, *(end.upper() for end in EXTENSIONS))
@@ -234,7 +261,7 @@ def _embeddings(path: Path, config: RamConfig, tags: int) -> Tensor:
         )
     if not found.isfinite().all():
         raise ConfigError(f"{path} has numbers that are not finite: make the label embeddings anew")
-    return found
+    return found.unflatten(0, (tags, -1))
 
 
 def _pickled(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from PIL.Image import Image as Picture
 
 from tagmill.models import guard
 from tagmill.models.base import Boxes, Captioner, Image, Localizer, PixelModel, Prepared, Tagger
+from tagmill.pipeline.study.asking import TagList, answers
 from tagmill.pipeline.study.example import Example
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.tag_system.core.errors import DataError
@@ -83,19 +84,44 @@ class Batch:
         return given
 
 
-def tag(batch: Batch, tagger: Tagger, vocabulary: Vocabulary, threshold: float | None) -> None:
-    """Add the tags above the threshold: one for all, or the model's own, or 0.5 if it has none."""
+def tag(
+    batch: Batch,
+    tagger: Tagger,
+    vocabulary: Vocabulary,
+    threshold: float | None,
+    asked: TagList | None = None,
+) -> None:
+    """Add the tags above the threshold: one for all, or the model's own, or 0.5 if it has none.
+
+    With a list of tags only these, by its names; the highest score counts of a tag that is several classes.
+    """
     known = getattr(tagger, "thresholds", None)
     own = WITHOUT_THRESHOLDS if known is None else np.asarray(known, np.float32)
     limits = np.broadcast_to(own if threshold is None else threshold, len(tagger.classes))
-    for one, scores in batch.ask(tagger.predict, batch.prepared(tagger)):
-        for index in sorted(np.flatnonzero(scores > limits).tolist(), key=lambda i: -scores[i]):
-            name = tagger.classes[index]
-            one.tags.append(_tag(name, float(scores[index]), "tagger", vocabulary.resolve(name)))
+    columns = range(len(tagger.classes)) if asked is None else asked.columns
+    names = tagger.classes if asked is None else [asked.written[place] for place in columns]
+    ask = answers(tagger, None if asked is None else columns)
+    for one, scores in batch.ask(ask, batch.prepared(tagger)):
+        given: set[str] = set()
+        seen = np.flatnonzero(scores > limits[list(columns)])
+        for index in sorted(seen.tolist(), key=lambda i: -scores[i]):
+            name = names[index]
+            if asked is None or name not in given:
+                one.tags.append(_tag(name, float(scores[index]), "tagger", vocabulary.resolve(name)))
+            given.add(name)
 
 
-def caption(batch: Batch, captioner: Captioner, parser: CaptionParser, vocabulary: Vocabulary) -> None:
-    """Write captions, and add their tags: a source more for those that are there, after them the others."""
+def caption(
+    batch: Batch,
+    captioner: Captioner,
+    parser: CaptionParser,
+    vocabulary: Vocabulary,
+    asked: TagList | None = None,
+) -> None:
+    """Write captions, and add their tags: a source more for those that are there, after them the others.
+
+    With a list of tags only these, by its names.
+    """
     written = batch.ask(captioner.predict, batch.prepared(captioner))
     for (one, text), mentions in zip(written, parser.parse([text for _, text in written]), strict=True):
         one.caption = text
@@ -103,8 +129,9 @@ def caption(batch: Batch, captioner: Captioner, parser: CaptionParser, vocabular
         for name in dict.fromkeys(mention.tag for mention in mentions):
             if name in there:
                 there[name]["sources"].append("generated")
-            else:
-                one.tags.append(_tag(name, None, "generated", vocabulary.resolve(name)))
+            elif asked is None or name in asked.names:
+                shown = name if asked is None else asked.names[name]
+                one.tags.append(_tag(shown, None, "generated", vocabulary.resolve(name)))
 
 
 def find(batch: Batch, localizer: Localizer, vocabulary: Vocabulary) -> None:

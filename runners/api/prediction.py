@@ -1,6 +1,7 @@
 """Models, and the tags that they give single images, for callers in Python."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as pillow
 
-from tagmill.models.base import create_for_pixels
+from tagmill.models.base import check_tagger, create_named
 from tagmill.pipeline.study import prediction
+from tagmill.pipeline.study.asking import TagList
 from tagmill.pipeline.study.prediction import Batch, Prediction
 from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import ConfigError
@@ -34,10 +36,7 @@ def load_model(name: str | os.PathLike[str], /, **options: Any) -> Any:
     Raises:
         ConfigError: There is no such model, it refuses the options, or its files do not fit.
     """
-    text = os.fspath(name)
-    if ":" not in text and Path(text).is_dir():
-        text, options = "ram", {"path": text, **options}
-    model = create_for_pixels(text, options)
+    model = create_named(name, options)
     model.load()
     return model
 
@@ -47,6 +46,7 @@ def predict(
     *,
     model: Any,
     threshold: float | None = None,
+    taglist: str | os.PathLike[str] | Iterable[str] | None = None,
     vocabulary: Vocabulary | None = None,
     batch_size: int = 8,
 ) -> list[Prediction]:
@@ -57,7 +57,11 @@ def predict(
         model: A tagger that `load_model` gave, or what it takes as a name.
         threshold: The score above which a tag counts, from 0 to 1; by default the model's own for each tag,
             or 0.5 if it has none.
-        vocabulary: Where Chinese names are looked up; by default the built-in one.
+        taglist: The only tags to give, and to score where the model can leave classes out: a file with one a
+            line, or their names. A prediction has them by these names. Another spelling or a synonym of a
+            class is found by the vocabulary; of names that stand for one tag the first counts. Tags that are
+            no class of the model are left out, with a warning.
+        vocabulary: Where synonyms and Chinese names are looked up; by default the built-in one.
         batch_size: Images in one call of the model.
 
     Returns:
@@ -65,36 +69,46 @@ def predict(
         `tags`, a list of dictionaries with `tag` and `score`, the highest score first.
 
     Raises:
-        ConfigError: An image cannot be read or tagged, or the model is not a tagger.
+        ConfigError: An image cannot be read or tagged, the model is not a tagger, or breaks that Protocol;
+            a name of `taglist` is neither a tag nor a class, or the model has a class for none.
         TypeError: Something is not an image.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"threshold must be from 0 to 1, got {threshold}")
     tagger = load_model(model) if isinstance(model, str | os.PathLike) else model
-    if getattr(tagger, "classes", None) is None:
-        raise ConfigError(f"{type(tagger).__name__} is not a tagger: it has no list of classes")
+    check_tagger(tagger)
     known = Vocabulary.load() if vocabulary is None else vocabulary
+    asked = None if taglist is None else _asked(taglist, tagger, known)
     given = [images] if isinstance(images, str | os.PathLike | pillow.Image | np.ndarray) else list(images)
     found: list[Prediction] = []
     for start in range(0, len(given), batch_size):
-        found += _tagged(given[start : start + batch_size], start, tagger, known, threshold)
+        batch = _batch(given[start : start + batch_size], start)
+        if not batch.errors:
+            prediction.tag(batch, tagger, known, threshold, asked)
+        if batch.errors:
+            raise ConfigError("; ".join(f"{path}: {why}" for path, why in batch.errors.items()))
+        found += batch.images
     return found
 
 
-def _tagged(
-    given: list[ImageLike], first: int, tagger: Any, vocabulary: Vocabulary, threshold: float | None
-) -> list[Prediction]:
+def _asked(taglist: str | os.PathLike[str] | Iterable[str], tagger: Any, vocabulary: Vocabulary) -> TagList:
+    if isinstance(taglist, str | os.PathLike):
+        asked = TagList.read(Path(taglist), tagger.classes, vocabulary)
+    else:
+        asked = TagList.of(list(taglist), tagger.classes, vocabulary, "taglist")
+    if asked.unanswered:
+        warnings.warn(asked.unanswered, stacklevel=3)
+    return asked
+
+
+def _batch(given: list[ImageLike], first: int) -> Batch:
     batch = Batch()
     for place, image in enumerate(given, first):
         if isinstance(image, str | os.PathLike):
             batch.read(Path(image))
         else:
             batch.images.append(Prediction(Path(f"image {place}"), _pixels(image)))
-    if not batch.errors:
-        prediction.tag(batch, tagger, vocabulary, threshold)
-    if batch.errors:
-        raise ConfigError("; ".join(f"{path}: {why}" for path, why in batch.errors.items()))
-    return batch.images
+    return batch
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:

@@ -10,12 +10,12 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console
 
+from tagmill.runners.commands import taggers
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from tagmill.models.ram.tagger import RamTagger
-    from tagmill.pipeline.study.prediction import Batch, Prediction
+    from tagmill.pipeline.study.prediction import Prediction
     from tagmill.tag_system.parser import CaptionParser
 
 BATCH = 8
@@ -24,7 +24,11 @@ BATCH = 8
 
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or WebP files")],
-    model: Annotated[Path, typer.Option(help="folder of a RAM, RAM++ or Tag2Text")],
+    model: Annotated[str, typer.Option(help=taggers.MODEL)],
+    options: taggers.Options = None,
+    taglist: Annotated[
+        Path | None, typer.Option(help="the only tags to give, one a line; default: all of the model's")
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="one score for all tags; default: the model's own, or 0.5")
     ] = None,
@@ -39,16 +43,20 @@ def predict(
     ] = None,
     vocabulary: Annotated[str | None, typer.Option(help="vocabulary file; default: the built-in")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print a JSON object an image")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    device: taggers.Device = None,
 ) -> None:
     """Print the tags of images, with scores, and draw their boxes."""
-    from tagmill.models.ram.tagger import RamTagger
     from tagmill.pipeline.study import prediction
+    from tagmill.pipeline.study.asking import TagList
 
     _check(threshold)
     pictures = _pictures(files, output)
     known = Vocabulary.load(vocabulary)
-    tagger = RamTagger(str(model), device=device)
+    tagger = taggers.construct(model, options, device=device)
+    asked = None if taglist is None else TagList.read(taglist, tagger.classes, known)
+    if asked is not None and asked.unanswered:
+        sys.stderr.write(f"tagmill: {asked.unanswered}\n")
+    device = device or "auto"
     finder = _localizer(localizer, box_threshold, device) if boxes or localizer else None
     tagger.load()
     write = _captioner(captioner, known, device)
@@ -56,10 +64,12 @@ def predict(
     failed = 0
     for start in range(0, len(files), BATCH):
         batch = prediction.Batch(files[start : start + BATCH])
-        try:
-            _ask(batch, tagger, write, finder, known, threshold)
-        except FloatingPointError as error:  # of so many images that it is the model
-            raise ConfigError(str(error)) from error
+        with taggers.named(model):
+            prediction.tag(batch, tagger, known, threshold, asked)
+        if write is not None:
+            prediction.caption(batch, *write, known, asked)
+        if finder is not None:
+            prediction.find(batch, finder, known)
         failed += len(batch.errors)
         for path, why in batch.errors.items():
             sys.stderr.write(f"tagmill: {path}: {why}\n")
@@ -72,23 +82,6 @@ def predict(
                 _save(prediction.draw(one), pictures[one.path])
     if failed:
         raise ConfigError(f"{failed} of {len(files)} images could not be read or tagged")
-
-
-def _ask(
-    batch: "Batch",
-    tagger: "RamTagger",
-    write: "tuple[Any, CaptionParser] | None",
-    finder: Any,
-    known: Vocabulary,
-    threshold: float | None,
-) -> None:
-    from tagmill.pipeline.study import prediction
-
-    prediction.tag(batch, tagger, known, threshold)
-    if write is not None:
-        prediction.caption(batch, *write, known)
-    if finder is not None:
-        prediction.find(batch, finder, known)
 
 
 def _check(threshold: float | None) -> None:

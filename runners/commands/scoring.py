@@ -1,24 +1,28 @@
 """Labelled images, scored for `tagmill models eval` and `calibrate`: which ones, by which labels."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
+from tagmill.runners.commands import taggers
 from tagmill.runners.commands.models import read_numbers
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import SPLITS
 
 if TYPE_CHECKING:
-    from tagmill.models.ram.config import RamConfig
+    from tagmill.models.base import Tagger
     from tagmill.models.training.datasets import Dataset
     from tagmill.models.training.evaluation import Question, Rows, Scored
     from tagmill.models.training.labels import KeyedLabels
+    from tagmill.pipeline.study.asking import Ask
 
 USUAL = 0.5
 """The threshold of a model that brings none."""
@@ -26,47 +30,58 @@ USUAL = 0.5
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be scored, as the command line has it.
+    """What is to be scored: the options that `models eval` and `calibrate` share.
 
     Raises ConfigError for options that contradict each other, before anything is read.
     """
 
-    model: Path
-    shards: list[str] | None
-    splits: list[str] | None
-    truth: Path | None
-    annotations: Path | None
-    taglist: Path | None
-    images: Path | None
-    embeddings: Path | None
-    batch_size: int
-    workers: int
-    device: str
-    dtype: str
+    model: Annotated[str, typer.Argument(help=taggers.MODEL)]
+    options: taggers.Options = None
+    shards: Annotated[
+        list[str] | None, typer.Option(help="folder of a dataset; give it again for another dataset")
+    ] = None
+    split: Annotated[
+        list[str] | None, typer.Option(help="train, val or test; again for more; default: val")
+    ] = None
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="labels, Parquet or JSON lines (key, tags), in place of the shards' own"),
+    ] = None
+    annotations: Annotated[
+        Path | None, typer.Option("--annots", help="labels as an official list of images")
+    ] = None
+    taglist: Annotated[Path | None, typer.Option(help="tags to ask, one a line; default: all classes")] = None
+    images: Annotated[
+        Path | None, typer.Option(help="folder of the images of --annots, if not in shards")
+    ] = None
+    embeddings: Annotated[
+        Path | None, typer.Option(help="label embeddings of a --taglist that the model does not know")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="images in one call of the model")] = 32
+    workers: Annotated[int, typer.Option(min=0, help="processes that decode and prepare images")] = 0
+    device: taggers.Device = None
+    dtype: taggers.Dtype = None
 
     def __post_init__(self) -> None:
-        from tagmill.models.pretrained import check_dtype
-
-        check_dtype(self.dtype)
         if (self.shards is None) == (self.images is None):
             raise ConfigError("name the images by --shards, or those of --annots by --images")
         if self.images is not None and self.annotations is None:
             raise ConfigError("--images needs their labels: name the list by --annots and --taglist")
         if self.annotations is not None and (self.taglist is None or self.truth is not None):
             raise ConfigError("--annots needs the list of its tags, --taglist, and no --truth beside it")
-        if wrong := [split for split in self.splits or () if split not in SPLITS]:
+        if wrong := [split for split in self.split or () if split not in SPLITS]:
             raise ConfigError(f"--split {wrong[0]}: a split is one of {', '.join(SPLITS)}")
+
+    def tagger(self) -> "Tagger":
+        """Construct the model, its weights not read. Raises ConfigError."""
+        return taggers.construct(self.model, self.options, device=self.device, dtype=self.dtype)
 
 
 @contextmanager
 def scored(
-    request: Request, config: "RamConfig", question: "Question", console: Console
+    request: Request, tagger: "Tagger", question: "Question", console: Console
 ) -> Iterator[tuple["Scored", dict[str, str]]]:
     """Score all images into a folder that is gone afterwards, and say what could not be used."""
-    import torch
-
-    from tagmill.models.pretrained import resolve_device
-    from tagmill.models.ram import store
     from tagmill.models.training import evaluation
     from tagmill.models.training.scores import ScoreWriter
 
@@ -76,21 +91,33 @@ def scored(
     skipped: Counter[str] = Counter()
     rows: Iterator[Rows]
     if request.images is not None and labels is not None:
-        rows = evaluation.from_folder(request.images, labels.images, config, reading, skipped)
+        rows = evaluation.from_folder(request.images, labels.images, tagger.prepare, reading, skipped)
     else:
-        rows = evaluation.from_shards(opened, question.names, config, reading, skipped)
-    model = store.load(request.model).to(resolve_device(request.device), getattr(torch, request.dtype))
+        rows = evaluation.from_shards(opened, question.names, tagger.prepare, reading, skipped)
+    tagger.load()
     with TemporaryDirectory(prefix="tagmill-scores-") as folder, console.status("") as status:
-        found = evaluation.collect(
-            rows,
-            labels,
-            evaluation.scorer(model, question),
-            ScoreWriter(Path(folder), len(question.names)),
-            lambda count: status.update(f"{count:,} images scored"),
-        )
+        with taggers.named(request.model):
+            found = evaluation.collect(
+                rows,
+                labels,
+                _ask(tagger, question),
+                ScoreWriter(Path(folder), len(question.names)),
+                skipped,
+                lambda count: status.update(f"{count:,} images scored"),
+            )
         status.stop()
         _report_losses(console, found, skipped, labels)
         yield found, _kinds(opened, question, labels)
+
+
+def _ask(tagger: "Tagger", question: "Question") -> "Ask":
+    """Make the call that gives the scores of what is asked."""
+    from tagmill.models.ram.tagger import RamTagger
+    from tagmill.pipeline.study import asking
+
+    if question.embeddings is not None and isinstance(tagger, RamTagger):
+        return asking.checked(partial(tagger.predict_labels, labels=question.embeddings), len(question.names))
+    return asking.answers(tagger, question.columns)
 
 
 def _datasets(request: Request) -> list["Dataset"]:
@@ -100,7 +127,7 @@ def _datasets(request: Request) -> list["Dataset"]:
     """
     from tagmill.models.training.datasets import open_dataset, read_manifest
 
-    splits = request.splits or ["val"]
+    splits = request.split or ["val"]
     folders = request.shards or []
     manifests = [read_manifest(folder) for folder in folders]
     for place, manifest in enumerate(manifests):
@@ -143,9 +170,12 @@ def _kinds(opened: list["Dataset"], question: "Question", labels: "KeyedLabels |
     return kinds | dict(labels.kinds if labels else {})
 
 
-def thresholds(
-    config: "RamConfig", question: "Question", one: float | None, file: Path | None
-) -> list[float]:
+def own_thresholds(tagger: "Tagger") -> Sequence[float] | None:
+    """Give a model's own threshold for each of its classes; None if it has none."""
+    return getattr(tagger, "thresholds", None)
+
+
+def thresholds(tagger: "Tagger", question: "Question", one: float | None, file: Path | None) -> list[float]:
     """Give each asked tag its threshold.
 
     Raises ConfigError if the file has another number of them, or one that is no score.
@@ -159,10 +189,11 @@ def thresholds(
             if not 0 <= limit <= 1:
                 raise ConfigError(f"{file}:{line}: {limit:g} is no threshold, which is from 0 to 1")
         return limits
-    if one is not None or config.thresholds is None or question.embeddings is not None:
+    own = own_thresholds(tagger)
+    if one is not None or own is None or question.embeddings is not None:
         return [USUAL if one is None else one] * count
     columns = range(count) if question.columns is None else question.columns
-    return [config.thresholds[column] for column in columns]
+    return [float(own[column]) for column in columns]
 
 
 def _report_losses(

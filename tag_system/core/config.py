@@ -76,19 +76,23 @@ def read_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, such as `run: runs/first`")
     for override in overrides:
-        _override(values, override)
+        set_text(values, override, "--set")
     return values
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+def set_text(values: dict[str, Any], text: str, option: str) -> None:
+    """Set what `key=value` says, its value in YAML; messages call it by the option that gave it.
+
+    Raises ConfigError if it is not written so.
+    """
+    key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set {override}: write it as key=value")
+        raise ConfigError(f"{option} {text}: write it as key=value")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {value} is not YAML") from error
-    set_value(values, key, parsed, f"--set {override}")
+        raise ConfigError(f"{option} {text}: {value} is not YAML") from error
+    set_value(values, key, parsed, f"{option} {text}")
 
 
 def set_value(values: dict[str, Any], key: str, value: Any, name: str) -> None:

@@ -211,6 +211,21 @@ def test_predict_takes_paths_pictures_and_arrays(tmp_path: Path):
     assert single.tags == []
 
 
+def test_predict_takes_a_list_of_tags(tmp_path: Path):
+    picture, model = square_image(["red", "blue"], 3), "square_models:SquareTagger"
+    (found,) = tagmill.predict(picture, model=model, taglist=["Blue", "green"], threshold=0)
+    assert [tag["tag"] for tag in found.tags] == ["Blue"]
+    (tmp_path / "tags.txt").write_text("Blue\ngreen\n")
+    (again,) = tagmill.predict(picture, model=model, taglist=tmp_path / "tags.txt", threshold=0)
+    assert again.tags == found.tags
+    with pytest.warns(UserWarning, match=r"no class for 1 of the 2 tags .*\('dog'\)"):
+        tagmill.predict(picture, model=model, taglist=["red", "dog"])
+    with pytest.raises(Exception, match="taglist: 1 of the 1 names are neither tags"):
+        tagmill.predict(picture, model=model, taglist=["rdde"])
+    with pytest.raises(Exception, match="taglist names no tag"):
+        tagmill.predict(picture, model=model, taglist=[])
+
+
 def test_predict_stands_pictures_upright(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -121,3 +121,28 @@ class FixedEmbedder(SquareModel):
 
     def text(self, names: Sequence[str]) -> list[Floats | None]:
         return [np.array(self.vectors[n], dtype=np.float32) if n in self.vectors else None for n in names]
+
+
+class RenamedTagger(SquareTagger):
+    """Calls colours by other names, and wants a score of its own for each."""
+
+    def __init__(self, names: dict[str, str], threshold: float) -> None:
+        self.classes = [names.get(name, name) for name in SquareTagger.classes]
+        self.thresholds = [threshold] * len(self.classes)
+
+
+class FaithlessTagger(SquareTagger):
+    """Answers otherwise than a tagger should, in the way that it is told."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        found = super().predict(batch)
+        answers = {
+            "few classes": [scores[:2] for scores in found],
+            "logits": [20 * scores - 10 for scores in found],
+            "few images": found[1:],
+            "nothing": None,
+        }
+        return answers[self.how]

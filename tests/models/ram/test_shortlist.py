@@ -47,6 +47,20 @@ def test_classes_on_the_list_score_as_ever_and_others_zero(folders, kind):
     np.testing.assert_allclose(every, whole, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["plus", "tag2text"])
+def test_some_classes_score_as_among_all(folders, kind):
+    clip = {"model": f"local-dir:{folders / 'clip'}"}
+    for options in ({}, {"shortlist": 3, "clip": clip}):
+        tagger = create("ram", {"path": str(folders / kind), "device": "cpu", **options})
+        tagger.load()
+        batch = prepared(tagger, IMAGES)
+        whole = np.stack(tagger.predict(batch))
+        for places in ([2, 0], [1], [3, 1, 2]):
+            some = np.stack(tagger.predict_some(batch, places))
+            np.testing.assert_allclose(some, whole[:, places], rtol=0, atol=1e-5)
+        assert tagger.predict([]) == tagger.predict_some([], [0]) == []
+
+
 @torch.no_grad()
 def test_each_image_has_a_list_of_its_own(golden):
     model, images = golden.ram_plus(), golden.tensors("inputs")["image"]

@@ -52,14 +52,14 @@ def config(*classes):
 
 def test_classes_are_found_by_name_or_number():
     model = config("dog", "French fries", "train", "train")
-    assert benchmarks.columns(["french-fries", "dog"], model) == [1, 0]
-    assert benchmarks.columns(["3", "2"], model) == [3, 2]
+    assert benchmarks.columns(["french-fries", "dog"], model.classes) == [1, 0]
+    assert benchmarks.columns(["3", "2"], model.classes) == [3, 2]
     with pytest.raises(ConfigError, match="1 of the 2 tags are not classes of the model \\(cat\\)"):
-        benchmarks.columns(["dog", "cat"], model)
+        benchmarks.columns(["dog", "cat"], model.classes)
     with pytest.raises(ConfigError, match="has 'train' more than once"):
-        benchmarks.columns(["train"], model)
+        benchmarks.columns(["train"], model.classes)
     with pytest.raises(ConfigError, match="names class 4, the model has 4"):
-        benchmarks.columns(["4"], model)
+        benchmarks.columns(["4"], model.classes)
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not here")
@@ -79,5 +79,5 @@ def test_the_common_tags_are_classes_of_both_models():
     tag2text = config(*benchmarks.read_tags(LISTS / "tag2text_ori_tag_list.txt"))
     names = benchmarks.read_tags(LISTS / "openimages_common_214_ram_taglist.txt")
     numbers = benchmarks.read_tags(LISTS / "openimages_common_214_tag2text_tagidlist.txt")
-    assert [ram.classes[place] for place in benchmarks.columns(names, ram)] == list(names)
-    assert len(benchmarks.columns(numbers, tag2text)) == 214
+    assert [ram.classes[place] for place in benchmarks.columns(names, ram.classes)] == list(names)
+    assert len(benchmarks.columns(numbers, tag2text.classes)) == 214

@@ -116,6 +116,72 @@ def test_tags_of_a_written_caption_say_so(model, photo, tmp_path, capsys):
     assert [line.split() for line in lines[2:]] == [[said, "-", "generated"]]
 
 
+@pytest.fixture
+def listed(tmp_path):
+    """Predict with a list of tags, of a vocabulary in which hound and dog are one; gives out and err."""
+    (tmp_path / "tags.tsv").write_text("dog\tobject\thound|domestic dog\nred\tattribute\ncar\nglass\n")
+
+    def run(model, photo, names, *more, code=0):
+        (tmp_path / "list.txt").write_text("\n".join(names) + "\n")
+        arguments = ["--vocabulary", tmp_path / "tags.tsv", "--taglist", tmp_path / "list.txt", "--json"]
+        out, err = call("predict", photo, "--model", model, *arguments, *more, code=code)
+        return [json.loads(line) for line in out.splitlines()], err.replace(f"{tmp_path}/", "")
+
+    return run
+
+
+def test_only_the_tags_of_a_list_are_given_by_its_names(model, photo, listed):
+    (every,), _ = listed(model / "tagger", photo, ["dog", "cat", "red", "unheard-of"], "--threshold", 0)
+    scores = {tag["tag"]: tag["score"] for tag in every["tags"]}
+    assert set(scores) == set(CLASSES)
+    names = ["Unheard of", "Hound", "domestic_dog", "Hound", "car"]
+    (some,), err = listed(model / "tagger", photo, names, "--threshold", 0)
+    assert {tag["tag"]: tag["score"] for tag in some["tags"]} == {
+        "Unheard of": pytest.approx(scores["unheard-of"], abs=1e-6),
+        "Hound": pytest.approx(scores["dog"], abs=1e-6),
+    }
+    assert err == (
+        "tagmill: list.txt: the model has no class for 1 of the 3 tags and never gives them ('car'); "
+        "`tagmill models relabel` changes the classes of a RAM\n"
+    )
+    (own,), _ = listed(model / "tagger", photo, ["cat", "hound"])
+    assert [tag["tag"] for tag in own["tags"]] == ["hound"]  # the cat's own threshold is 1
+
+
+def test_tags_of_a_caption_are_those_of_the_list(model, photo, listed):
+    captioner = model / "captioner", photo
+    (free,), _ = listed(*captioner, ["dog", "red", "car", "glass"], "--captioner", captioner[0])
+    (said,) = set(free["caption"].split())
+    named = {"dog": "Hound"}.get(said, said)
+    quiet = "--captioner", captioner[0], "--threshold", 1
+    (found,), _ = listed(*captioner, [named, "red"], *quiet)
+    assert [(tag["tag"], tag["sources"]) for tag in found["tags"]] == [(named, ["generated"])]
+    (found,), _ = listed(*captioner, ["red"], *quiet)
+    assert found["tags"] == []
+
+
+def test_a_list_of_numbers_is_of_classes(model, photo, listed):
+    (found,), _ = listed(model / "captioner", photo, ["3", "0"], "--threshold", 0)
+    assert {tag["tag"] for tag in found["tags"]} == {"dog", "glass"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["dog", "dgo", "ca t"],
+            "2 of the 3 names are neither tags of the vocabulary nor classes of the model",
+        ),
+        (["car", "glass"], r"list\.txt: the model has a class for none of the 2 tags \('car', 'glass'\)"),
+        (["dog", "", "red"], r"list\.txt:2 is empty: it should be a list of tags, one a line"),
+        (["dog", "# red"], r"neither .* \('# red'\): correct or remove them"),
+    ],
+)
+def test_a_list_that_cannot_be_answered_is_refused(model, photo, listed, names, message):
+    with pytest.raises(ConfigError, match=message):
+        raise ConfigError(listed(model / "tagger", photo, names, code=2)[1])
+
+
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, photo, tmp_path, capsys):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")

@@ -1,0 +1,143 @@
+"""Which tags a tagger is asked, and its answers, checked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from tagmill.models.base import Floats, Prepared, Tagger
+from tagmill.models.training import benchmarks
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary, normalize_name
+from tagmill.transforms.answers import check_scores
+
+Ask = Callable[[Sequence[Prepared]], list[Floats]]
+
+SHOWN = 5
+"""Names that a message lists."""
+
+
+@dataclass(frozen=True)
+class TagList:
+    """Tags that are asked, by the names that somebody wrote.
+
+    `classes` are the places of each one's classes in the model's list, none for a tag that it does not have;
+    `names` gives the written name of what the vocabulary calls a tag. `source` is what messages call it all.
+    """
+
+    classes: Mapping[str, Sequence[int]]
+    names: Mapping[str, str]
+    source: str
+
+    @classmethod
+    def read(cls, path: Path, classes: Sequence[str], vocabulary: Vocabulary) -> "TagList":
+        """Read a list, one tag a line, as `tagmill models eval` does. Raises ConfigError, see `of`."""
+        return cls.of(benchmarks.read_tags(path), classes, vocabulary, str(path))
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str], classes: Sequence[str], vocabulary: Vocabulary, source: str
+    ) -> "TagList":
+        """Find the model's classes for names: those of the same tag, however it is spelt.
+
+        Of names for one tag the first counts. A list of numbers names classes by their place, from 0, as
+        Tag2Text's official lists do. Raises ConfigError for names that neither the vocabulary nor the model
+        knows, and for a list of which the model has no class.
+        """
+        if not names:
+            raise ConfigError(f"{source} names no tag: give one or more")
+        found: dict[str, list[int]] = {}
+        if all(name.isdecimal() for name in names):
+            for place in dict.fromkeys(benchmarks.columns(names, classes)):
+                found.setdefault(classes[place], []).append(place)
+            return cls(found, {_tag(name, vocabulary): name for name in found}, source)
+        known: dict[str, list[int]] = {}
+        for place, name in enumerate(classes):
+            known.setdefault(_tag(name, vocabulary), []).append(place)
+        unknown = [n for n in names if n not in vocabulary and _tag(n, vocabulary) not in known]
+        if unknown:
+            raise ConfigError(
+                f"{source}: {len(unknown)} of the {len(names)} names are neither tags of the vocabulary nor "
+                f"classes of the model ({_first(unknown)}): correct or remove them"
+            )
+        written: dict[str, str] = {}
+        for name in names:
+            written.setdefault(_tag(name, vocabulary), name)
+        found = {name: known.get(tag, []) for tag, name in written.items()}
+        if not any(found.values()):
+            raise ConfigError(
+                f"{source}: the model has a class for none of the {len(found)} tags ({_first(list(found))})"
+            )
+        return cls(found, written, source)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The places of all tags' classes, rising."""
+        return tuple(sorted(self.written))
+
+    @cached_property
+    def written(self) -> dict[int, str]:
+        """The written name of each of these places."""
+        return {place: name for name, places in self.classes.items() for place in places}
+
+    @property
+    def unanswered(self) -> str:
+        """Say in a line which tags the model has no class for; empty if it has them all."""
+        without = [name for name, places in self.classes.items() if not places]
+        if not without:
+            return ""
+        return (
+            f"{self.source}: the model has no class for {len(without)} of the {len(self.classes)} tags and "
+            f"never gives them ({_first(without)}); `tagmill models relabel` changes the classes of a RAM"
+        )
+
+
+def answers(tagger: Tagger, columns: Sequence[int] | None = None) -> Ask:
+    """Make the call that scores all classes of a tagger, or some: float32 (classes,) for each image.
+
+    A tagger that can leave the others out does, see `PartialTagger`. The call raises as `checked` does.
+    """
+    every = checked(tagger.predict, len(tagger.classes), type(tagger).__name__)
+    if columns is None:
+        return every
+    some = getattr(tagger, "predict_some", None)
+    if some is not None:
+        return checked(partial(some, places=columns), len(columns), type(tagger).__name__)
+    return lambda batch: [scores[list(columns)] for scores in every(batch)]
+
+
+def checked(
+    call: Callable[[Sequence[Prepared]], Sequence[Floats]], count: int, name: str = "the model"
+) -> Ask:
+    """Check that a call gives `count` scores in 0..1 for each image.
+
+    Raises FloatingPointError for NaN, which may be one image's; and ConfigError that says how the model,
+    which is called `name`, breaks the Protocol: no image is to blame for that.
+    """
+
+    def ask(batch: Sequence[Prepared]) -> list[Floats]:
+        answer = call(batch)
+        try:
+            found = [np.asarray(scores, np.float32) for scores in answer]
+            if len(found) != len(batch):
+                raise ValueError(f"the model gave scores of {len(found)} images for {len(batch)}")
+            for scores in found:
+                if np.isnan(scores).any():
+                    raise FloatingPointError(f"{name} gave NaN")
+                check_scores(scores, count)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{name} does not answer as a tagger: {error}") from error
+        return found
+
+    return ask
+
+
+def _tag(name: str, vocabulary: Vocabulary) -> str:
+    known = vocabulary.resolve(name)
+    return normalize_name(name) if known is None else known.name
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
