@@ -20,7 +20,10 @@ that were kept."""
 
 @dataclass
 class Score:
-    """Tags counted against the truth, over all images."""
+    """Tags counted against the truth, over all images.
+
+    Three counts add up, image by image; scikit-learn wants all images x tags at once for the same numbers.
+    """
 
     right: int = 0
     wrong: int = 0

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/class_subsets.py [--threads N] [--rounds N] [--batch 1 4] [--count N] [--scenes N]
 
-The speed is that of the head alone, with random weights and image tokens, all classes turn by turn against a
-shortlist for each image and against one list for all images (`predict --taglist`): medians of CPU seconds. The
-loss is that of the demo's tagger on the demo's scenes: of the tags over a threshold when all classes are scored,
-and of the true ones among these, the share that is not on the shortlist that the demo's CLIP makes.
+The speed is that of the head alone, with random weights and image tokens, all classes turn by turn against
+a shortlist for each image and against one list for all (`predict --taglist`): medians of CPU seconds. The
+loss is that of the demo's tagger on the demo's scenes: of the tags over a threshold when all classes are
+scored, and of the true ones among these, the share that is not on the shortlist that the demo's CLIP makes.
 """
 
 import argparse

@@ -101,6 +101,23 @@ def test_equal_scores_are_one_group_in_any_order(seed, images, levels):
         assert right[0] == ((labels == POSITIVE) & (scores >= cut)).sum()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 8), st.sampled_from([0.1, 0.5, 1]))
+def test_scikit_learn_says_the_same(seed, images, levels, share):
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    rng = np.random.default_rng(seed)
+    scores = (rng.integers(0, levels, images) / levels).astype(np.float32)
+    labels = (rng.random(images) < share).astype(np.uint8)
+    labels[rng.integers(images)] = 1  # without positives scikit-learn warns, and says 0 as well
+    ranking = metrics.rank(scores, labels)
+    assert ranking.average_precision() == pytest.approx(average_precision_score(labels, scores), abs=2e-8)
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    np.testing.assert_array_equal(ranking.scores[::-1], thresholds)
+    np.testing.assert_array_equal(ranking.precision[::-1], precision[:-1])
+    np.testing.assert_allclose(ranking.found[::-1] / ranking.positives, recall[:-1], rtol=1e-15)
+
+
 def test_average_precision_of_ties_lies_between_the_best_and_the_worst_order():
     scores, labels = np.float32([0.5] * 4 + [0.2]), np.uint8([1, 0, 1, 0, 1])
     best, worst = (1 + 1 + 3 / 5) / 3, (1 / 3 + 2 / 4 + 3 / 5) / 3
