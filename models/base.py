@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,10 @@ class PixelModel(Model, Protocol):
 
 
 class Tagger(PixelModel, Protocol):
-    """Scores every class of a fixed list on whole images."""
+    """Scores every class of a fixed list on whole images.
+
+    It may also have `thresholds`, a score for each class above which the class counts as seen.
+    """
 
     @property
     def classes(self) -> Sequence[str]:
@@ -72,8 +75,9 @@ class Tagger(PixelModel, Protocol):
         """Score every class of each image: float32 (len(classes),) in 0..1."""
 
 
+@runtime_checkable
 class PartialTagger(Tagger, Protocol):
-    """A tagger that scores some of its classes for less than all; others need not have this."""
+    """A tagger that scores some of its classes for less than all; no tagger needs to be one."""
 
     def predict_some(self, batch: Sequence[Prepared], places: Sequence[int]) -> list[Floats]:
         """Score the classes at some places of `classes` as among all: float32 (len(places),) in 0..1."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagmill.models.base import Floats, Prepared, Tagger
+from tagmill.models.base import Floats, PartialTagger, Prepared, Tagger
 from tagmill.models.training import benchmarks
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary, normalize_name
@@ -102,9 +102,8 @@ def answers(tagger: Tagger, columns: Sequence[int] | None = None) -> Ask:
     every = checked(tagger.predict, len(tagger.classes), type(tagger).__name__)
     if columns is None:
         return every
-    some = getattr(tagger, "predict_some", None)
-    if some is not None:
-        return checked(partial(some, places=columns), len(columns), type(tagger).__name__)
+    if isinstance(tagger, PartialTagger):
+        return checked(partial(tagger.predict_some, places=columns), len(columns), type(tagger).__name__)
     return lambda batch: [scores[list(columns)] for scores in every(batch)]
 
 
