@@ -201,6 +201,10 @@ def check_tagger(model: Any) -> None:
         raise ConfigError(f"{type(model).__name__} is not a tagger: it has no list of classes")
     if not callable(getattr(model, "predict", None)):
         raise ConfigError(f"{type(model).__name__} is not a tagger: it has no method predict")
+    limits = getattr(model, "thresholds", None)
+    if limits is not None and len(limits) != len(model.classes):
+        counts = f"{len(limits)} thresholds for {len(model.classes)} classes"
+        raise ConfigError(f"{type(model).__name__} is not a tagger: it has {counts}")
 
 
 def _of_file(path: Path) -> str:

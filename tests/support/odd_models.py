@@ -131,6 +131,12 @@ class RenamedTagger(SquareTagger):
         self.thresholds = [threshold] * len(self.classes)
 
 
+class HalfCalibratedTagger(SquareTagger):
+    """Has a threshold for one of its classes."""
+
+    thresholds = (0.5,)
+
+
 class FaithlessTagger(SquareTagger):
     """Answers otherwise than a tagger should, in the way that it is told."""
 
