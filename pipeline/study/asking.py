@@ -1,7 +1,7 @@
 """Which tags a tagger is asked, and its answers, checked."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -24,12 +24,14 @@ class TagList:
     """Tags that are asked, by the names that somebody wrote.
 
     `classes` are the places of each one's classes in the model's list, none for a tag that it does not have;
-    `names` gives the written name of what the vocabulary calls a tag. `source` is what messages call it all.
+    `names` gives the written name of what the vocabulary calls a tag, `merged` that for which another written
+    name is a synonym. `source` is what messages call it all.
     """
 
     classes: Mapping[str, Sequence[int]]
     names: Mapping[str, str]
     source: str
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, classes: Sequence[str], vocabulary: Vocabulary) -> "TagList":
@@ -40,37 +42,45 @@ class TagList:
     def of(
         cls, names: Sequence[str], classes: Sequence[str], vocabulary: Vocabulary, source: str
     ) -> "TagList":
-        """Find the model's classes for names: those of the same tag, however it is spelt.
+        """Find the model's classes for names: a class is asked by the name that spells it.
 
-        Of names for one tag the first counts. A list of numbers names classes by their place, from 0, as
-        Tag2Text's official lists do. Raises ConfigError for names that neither the vocabulary nor the model
-        knows, and for a list of which the model has no class.
+        A class that none spells is asked by the first name of its tag. A list of numbers names classes by
+        their place, from 0, as Tag2Text's official lists do. Raises ConfigError for names that neither the
+        vocabulary nor the model knows, and for a list of which the model has no class.
         """
         if not names:
             raise ConfigError(f"{source} names no tag: give one or more")
-        found: dict[str, list[int]] = {}
         if all(name.isdecimal() for name in names):
+            numbered: dict[str, list[int]] = {}
             for place in dict.fromkeys(benchmarks.columns(names, classes)):
-                found.setdefault(classes[place], []).append(place)
-            return cls(found, {_tag(name, vocabulary): name for name in found}, source)
-        known: dict[str, list[int]] = {}
-        for place, name in enumerate(classes):
-            known.setdefault(_tag(name, vocabulary), []).append(place)
-        unknown = [n for n in names if n not in vocabulary and _tag(n, vocabulary) not in known]
+                numbered.setdefault(classes[place], []).append(place)
+            return cls(numbered, {_tag(name, vocabulary): name for name in numbered}, source)
+        known = {_tag(name, vocabulary) for name in classes}
+        unknown = [name for name in names if name not in vocabulary and _tag(name, vocabulary) not in known]
         if unknown:
             raise ConfigError(
                 f"{source}: {len(unknown)} of the {len(names)} names are neither tags of the vocabulary nor "
                 f"classes of the model ({_first(unknown)}): correct or remove them"
             )
-        written: dict[str, str] = {}
+        spelt, first = dict[str, str](), dict[str, str]()
         for name in names:
-            written.setdefault(_tag(name, vocabulary), name)
-        found = {name: known.get(tag, []) for tag, name in written.items()}
+            first.setdefault(_tag(name, vocabulary), spelt.setdefault(normalize_name(name), name))
+        found: dict[str, list[int]] = {name: [] for name in spelt.values()}
+        for place, name in enumerate(classes):
+            asker = spelt.get(normalize_name(name)) or first.get(_tag(name, vocabulary))
+            if asker is not None:
+                found[asker].append(place)
         if not any(found.values()):
             raise ConfigError(
                 f"{source}: the model has a class for none of the {len(found)} tags ({_first(list(found))})"
             )
-        return cls(found, written, source)
+        written: dict[str, str] = {}
+        for name in sorted(found, key=lambda name: not found[name]):  # those with classes before the others
+            written.setdefault(_tag(name, vocabulary), name)
+        given = {name: written[_tag(name, vocabulary)] for name in found}
+        merged = {name: other for name, other in given.items() if other != name and not found[name]}
+        asked = {name: places for name, places in found.items() if name not in merged}
+        return cls(asked, written, source, merged)
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -82,16 +92,20 @@ class TagList:
         """The written name of each of these places."""
         return {place: name for name, places in self.classes.items() for place in places}
 
-    @property
-    def unanswered(self) -> str:
-        """Say in a line which tags the model has no class for; empty if it has them all."""
+    def remarks(self) -> Iterator[str]:
+        """Say, a line each, which tags the model has no class for, and which names are one tag."""
         without = [name for name, places in self.classes.items() if not places]
-        if not without:
-            return ""
-        return (
-            f"{self.source}: the model has no class for {len(without)} of the {len(self.classes)} tags and "
-            f"never gives them ({_first(without)}); `tagmill models relabel` changes the classes of a RAM"
-        )
+        if without:
+            yield (
+                f"{self.source}: the model has no class for {len(without)} of the {len(self.classes)} tags "
+                f"and never gives them ({_first(without)}); `tagmill models relabel` changes the classes of a RAM"
+            )
+        if self.merged:
+            name, first = next(iter(self.merged.items()))
+            yield (
+                f"{self.source}: {len(self.merged)} names are another one's synonyms and given by that, as "
+                f"{name!r} by {first!r}"
+            )
 
 
 def answers(tagger: Tagger, columns: Sequence[int] | None = None) -> Ask:

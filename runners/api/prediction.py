@@ -59,8 +59,8 @@ def predict(
             or 0.5 if it has none.
         taglist: The only tags to give, and to score where the model can leave classes out: a file with one a
             line, or their names. A prediction has them by these names. Another spelling or a synonym of a
-            class is found by the vocabulary; of names that stand for one tag the first counts. Tags that are
-            no class of the model are left out, with a warning.
+            class is found by the vocabulary. With a warning, tags that the model has no class for are left
+            out, and synonyms of one class are given by one name.
         vocabulary: Where synonyms and Chinese names are looked up; by default the built-in one.
         batch_size: Images in one call of the model.
 
@@ -96,8 +96,8 @@ def _asked(taglist: str | os.PathLike[str] | Iterable[str], tagger: Any, vocabul
         asked = TagList.read(Path(taglist), tagger.classes, vocabulary)
     else:
         asked = TagList.of(list(taglist), tagger.classes, vocabulary, "taglist")
-    if asked.unanswered:
-        warnings.warn(asked.unanswered, stacklevel=3)
+    for line in asked.remarks():
+        warnings.warn(line, stacklevel=3)
     return asked
 
 

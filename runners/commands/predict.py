@@ -54,8 +54,8 @@ def predict(
     known = Vocabulary.load(vocabulary)
     tagger = taggers.construct(model, options, device=device)
     asked = None if taglist is None else TagList.read(taglist, tagger.classes, known)
-    if asked is not None and asked.unanswered:
-        sys.stderr.write(f"tagmill: {asked.unanswered}\n")
+    for line in asked.remarks() if asked else ():
+        sys.stderr.write(f"tagmill: {line}\n")
     device = device or "auto"
     finder = _localizer(localizer, box_threshold, device) if boxes or localizer else None
     tagger.load()

@@ -13,10 +13,12 @@ from square_models import SquareTagger
 from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.ram_plus import RamPlus
+from tagmill.pipeline.study.asking import TagList
 from tagmill.pipeline.study.prediction import Batch
 from tagmill.runners.commands.predict import predict
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.files import sha256
+from tagmill.tag_system.vocabulary import Vocabulary
 from turned import turned
 
 CLASSES = ("dog", "cat", "red", "unheard-of")
@@ -143,9 +145,24 @@ def test_only_the_tags_of_a_list_are_given_by_its_names(model, photo, listed):
     assert err == (
         "tagmill: list.txt: the model has no class for 1 of the 3 tags and never gives them ('car'); "
         "`tagmill models relabel` changes the classes of a RAM\n"
+        "tagmill: list.txt: 1 names are another one's synonyms and given by that, "
+        "as 'domestic_dog' by 'Hound'\n"
     )
+    (spelt,), err = listed(model / "tagger", photo, ["hound", "DOG"], "--threshold", 0)
+    assert [tag["tag"] for tag in spelt["tags"]] == ["DOG"]
+    assert "as 'hound' by 'DOG'" in err
     (own,), _ = listed(model / "tagger", photo, ["cat", "hound"])
     assert [tag["tag"] for tag in own["tags"]] == ["hound"]  # the cat's own threshold is 1
+
+
+def test_a_class_is_asked_by_the_name_that_spells_it():
+    vocabulary = Vocabulary.from_text("couch\tobject\tsofa|settee\n", "tags.tsv")
+    for names, expected in (
+        (["sofa", "couch"], {"sofa": [0], "couch": [1]}),
+        (["settee"], {"settee": [0, 1]}),
+        (["settee", "Couch"], {"settee": [0], "Couch": [1]}),
+    ):
+        assert TagList.of(names, ["sofa", "couch"], vocabulary, "").classes == expected
 
 
 def test_tags_of_a_caption_are_those_of_the_list(model, photo, listed):
