@@ -98,7 +98,8 @@ class TagList:
         if without:
             yield (
                 f"{self.source}: the model has no class for {len(without)} of the {len(self.classes)} tags "
-                f"and never gives them ({_first(without)}); `tagmill models relabel` changes the classes of a RAM"
+                f"and never gives them ({_first(without)}); `tagmill models relabel` changes the classes "
+                "of a RAM"
             )
         if self.merged:
             name, first = next(iter(self.merged.items()))
