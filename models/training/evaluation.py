@@ -28,9 +28,8 @@ from tagmill.models.training.packing import batches
 from tagmill.models.training.scores import UNKNOWN, Labels, ScoreStore, ScoreWriter
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap
-from tagmill.models.training.views import PlainView
 from tagmill.tag_system.core import pixels
-from tagmill.tag_system.core.errors import ConfigError, DataError
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 
 Prepare = Callable[[Image], Prepared]
 """A model's `prepare`; the processes that decode call it."""
