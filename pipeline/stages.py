@@ -78,7 +78,7 @@ class OwnStage(Config):
 
 def class_of(own: OwnStage) -> type[Stage[Any]]:
     """Load the class of an own stage. Raises ConfigError if there is none, or it is not fit for a stage."""
-    found = plugins.load("stage", own.stage, {})
+    found = plugins.find("stage", own.stage, {})
     if not (isinstance(found, type) and issubclass(found, Stage)):
         raise ConfigError(f"stage {own.stage!r} is not a stage: extend tagmill.transforms.stage:PartStage")
     missing = [name for name in ("kind", "name", "version", "schema") if not hasattr(found, name)]

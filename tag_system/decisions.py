@@ -6,13 +6,17 @@ tag, the regions farthest from their cluster centres are outliers and their tags
 tagger does not see on their own region. The rule `adaptive` is ours: it weighs scores and has no fixed rate.
 """
 
+import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator, model_validator
 
+from tagmill.tag_system.core import plugins
 from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import ConfigError
 
 Verdict = Literal["kept", "dropped", "uncertain"]
 
@@ -51,6 +55,14 @@ a tag that follows from a kept one.
 _ON_REGIONS = frozenset({"weak_box", "other_tag", "outlier", "contradiction", "regions_agree", "doubtful"})
 """The rules that look at a box."""
 
+_BEFORE_RULES = ("given", "not_proposed", "not_localized")
+"""Why a verdict is given before a `CleaningRule` is asked."""
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+REASONS: tuple[Rule, ...] = tuple(rule for rule in get_args(Rule) if rule not in _BEFORE_RULES)
+"""Why a `CleaningRule` gives a verdict."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -77,18 +89,52 @@ class Evidence:
     distance: float | None = None
     distance_rank: float | None = None
 
+    @property
+    def is_named(self) -> bool:
+        """Whether a label or a caption names the tag."""
+        return bool(self.given or self.parsed or self.generated)
+
+
+class CleaningRule(Protocol):
+    """What judges a tag that is proposed and that a region was looked for."""
+
+    def judge(self, evidence: Evidence) -> tuple[Verdict, Rule]:
+        """Give a verdict, and why: one of `REASONS`."""
+
+
+class OwnRule(CleaningRule, Protocol):
+    """A rule that a config names as `package.module:Class`; it needs no base class.
+
+    It is constructed from the policy's `options`, cheaply, in the driver and in every worker; the constructor
+    raises ValueError for a bad one. `judge` gives equal verdicts on equal evidence. A rule may have `grid`,
+    which says by option what values `tagmill tune` tries.
+    """
+
+    version: int
+    """Raised whenever the same evidence and options give another verdict: `clean` is then made again."""
+
 
 class PaperRule(Config):
-    """Constants of the rule `paper`: the share of a tag's regions that counts as outliers, and the tagger's
-    score on a region under which the tag is contradicted.
+    """The rule `paper` with its constants: the share of a tag's regions that counts as outliers, and the
+    tagger's score on a region under which the tag is contradicted.
     """
 
     outlier_fraction: float = Field(0.10, ge=0, le=1)
     region_threshold: float = Field(0.1, ge=0, le=1)
 
+    def judge(self, evidence: Evidence) -> tuple[Verdict, Rule]:
+        """Drop outliers and contradicted tags; one without a box stays, for the paper tests regions only."""
+        if not evidence.boxes:
+            return "kept", "no_box"
+        if _lies_beyond(evidence, 1 - self.outlier_fraction):
+            return "dropped", "outlier"
+        if evidence.region_score is not None and evidence.region_score < self.region_threshold:
+            return "dropped", "contradiction"
+        return "kept", "regions_agree"
+
 
 class AdaptiveRule(Config):
-    """Constants of the rule `adaptive`.
+    """The rule `adaptive` with its constants.
 
     A tag that `agreeing` captions name is kept unless its region looks like another tag: on 300 photographs
     with five captions each, such tags were right in 331 of 339 cases. Else a best box under `weak_box`
@@ -103,29 +149,106 @@ class AdaptiveRule(Config):
     margin: float = Field(0.02, ge=0)
     outlier_rank: float = Field(0.95, ge=0, le=1)
 
+    def judge(self, evidence: Evidence) -> tuple[Verdict, Rule]:
+        """Weigh the region's look first, then agreement of captions, the best box's score, its distance."""
+        own, other = evidence.own_score, evidence.other_score
+        if own is not None and other is not None and other - own > self.margin:
+            return "dropped", "other_tag"
+        if evidence.parsed + evidence.generated >= self.agreeing:
+            return "kept", "agreed"
+        if not evidence.boxes or evidence.box_score is None:
+            return "uncertain" if evidence.is_named else "dropped", "no_box"
+        if evidence.box_score < self.weak_box:
+            return "dropped", "weak_box"
+        if evidence.box_score >= self.strong_box:
+            return "kept", "regions_agree"
+        if _lies_beyond(evidence, self.outlier_rank):
+            return "dropped", "outlier"
+        return "kept" if evidence.is_named else "uncertain", "doubtful"
+
+
+BUILT_IN = {
+    "adaptive": f"{__name__}:AdaptiveRule",
+    "paper": f"{__name__}:PaperRule",
+}
+"""Short names of the built-in rules; each has its constants in a section of `Policy` of its name."""
+
 
 class Policy(Config):
     """How verdicts are made.
 
-    `tagger_threshold` is the score from which the tagger alone proposes a tag (0.68 for every tag in RAM's
-    paper, 0.45 to 1 by tag in its released thresholds), `unchecked_threshold` (null: the same) that of a tag
-    that no region was looked for, so that nothing checks it. `trust_given` keeps the source's own labels.
+    `rule` is a short name of `BUILT_IN` or an `OwnRule` of yours as `package.module:Class`, made from
+    `options`; it is imported when it is first needed. `tagger_threshold` is the score from which the tagger
+    alone proposes a tag (0.68 for every tag in RAM's paper, 0.45 to 1 by tag in its released thresholds),
+    `unchecked_threshold` (null: the same) that of a tag that no region was looked for, so that nothing
+    checks it. `trust_given` keeps the source's own labels.
     """
 
-    rule: Literal["paper", "adaptive"] = "adaptive"
+    rule: str = "adaptive"
+    options: dict[str, JsonValue] = {}
     tagger_threshold: float = Field(0.65, ge=0, le=1)
     unchecked_threshold: float | None = Field(None, ge=0, le=1)
     trust_given: bool = True
     paper: PaperRule = PaperRule()
     adaptive: AdaptiveRule = AdaptiveRule()
 
+    @field_validator("rule")
+    @classmethod
+    def _check_rule(cls, rule: str) -> str:
+        try:
+            plugins.place_of("rule", rule, BUILT_IN)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return rule
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "Policy":
+        if self.options and self.rule in BUILT_IN:
+            raise ValueError(
+                f"options are for a rule of your own: write the constants of {self.rule} in the section "
+                f"{self.rule}, and set options to {{}}"
+            )
+        return self
+
     def in_force(self) -> dict[str, Any]:
         """Give what differs from the defaults and decides verdicts: no constants of other rules."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude=self.idle())
 
     def idle(self) -> set[str]:
-        """Name the sections of rules that are not chosen."""
-        return {"paper", "adaptive"} - {self.rule}
+        """Name the keys that belong to rules that are not chosen."""
+        return {"options", *BUILT_IN} - {self.rule if self.rule in BUILT_IN else "options"}
+
+    def under(self, rule: str) -> "Policy":
+        """Give the same policy under another rule, which takes no options over."""
+        return self if rule == self.rule else self.model_copy(update={"rule": rule, "options": {}})
+
+
+def rule_of(policy: Policy) -> CleaningRule:
+    """Give the rule that a policy chooses. Raises ConfigError, see `own_rule`."""
+    if policy.rule in BUILT_IN:
+        rule: CleaningRule = getattr(policy, policy.rule)
+        return rule
+    return own_rule(policy)
+
+
+def own_rule(policy: Policy) -> OwnRule:
+    """Give the rule of a policy whose rule is not a built-in one.
+
+    Raises ConfigError if there is no such class, it refuses the options, or it does not fit `OwnRule`.
+    """
+    factory = plugins.find("rule", policy.rule, {})
+    return _constructed(factory, policy.rule, json.dumps(policy.options))
+
+
+@lru_cache(maxsize=16)
+def _constructed(factory: Any, name: str, options: str) -> OwnRule:
+    rule: OwnRule = plugins.construct("rule", name, json.loads(options), factory)
+    if not callable(getattr(rule, "judge", None)):
+        raise ConfigError(f"rule {name!r} has no method judge: add `def judge(self, evidence)`")
+    version = getattr(rule, "version", None)
+    if not isinstance(version, int):
+        raise ConfigError(f"rule {name!r}: version must be a number, got {version!r}; add `version = 1`")
+    return rule
 
 
 @dataclass(frozen=True)
@@ -141,7 +264,10 @@ _Judged = tuple[Verdict, Rule]
 
 
 def decide(evidence: Evidence, policy: Policy) -> Decision:
-    """Judge one tag of one image."""
+    """Judge one tag of one image.
+
+    Raises ConfigError for a rule of somebody's own that cannot be had, or that gives no known verdict.
+    """
     verdict, rule = _judge(evidence, policy)
     return Decision(verdict, rule, _basis(evidence, rule))
 
@@ -162,49 +288,30 @@ def _basis(evidence: Evidence, rule: Rule) -> Basis:
 def _judge(evidence: Evidence, policy: Policy) -> _Judged:
     if evidence.given and policy.trust_given:
         return "kept", "given"
-    named = bool(evidence.given or evidence.parsed or evidence.generated)
-    if not named and (evidence.tagger is None or evidence.tagger < _threshold(evidence, policy)):
+    if not evidence.is_named and (evidence.tagger is None or evidence.tagger < _threshold(evidence, policy)):
         return "dropped", "not_proposed"
     if not evidence.asked:
         return "kept", "not_localized"
-    if policy.rule == "paper":
-        return _paper(evidence, policy.paper)
-    return _adaptive(evidence, policy.adaptive, named=named)
+    judged = rule_of(policy).judge(evidence)
+    if policy.rule not in BUILT_IN:
+        _check(judged, policy.rule)
+    return judged
+
+
+def _check(judged: Any, name: str) -> None:
+    """Refuse what is not a verdict with a reason: everything after this counts on the known ones."""
+    is_pair = isinstance(judged, tuple) and len(judged) == 2
+    if not (is_pair and judged[0] in VERDICTS and judged[1] in REASONS):
+        raise ConfigError(
+            f"rule {name!r}: judge gave {judged!r}; it must give a verdict ({', '.join(VERDICTS)}) and why "
+            f"({', '.join(REASONS)})"
+        )
 
 
 def _threshold(evidence: Evidence, policy: Policy) -> float:
     if evidence.asked or policy.unchecked_threshold is None:
         return policy.tagger_threshold
     return policy.unchecked_threshold
-
-
-def _paper(evidence: Evidence, rule: PaperRule) -> _Judged:
-    """Drop outliers and contradicted tags; a tag without a box stays, for the paper tests regions only."""
-    if not evidence.boxes:
-        return "kept", "no_box"
-    if _lies_beyond(evidence, 1 - rule.outlier_fraction):
-        return "dropped", "outlier"
-    if evidence.region_score is not None and evidence.region_score < rule.region_threshold:
-        return "dropped", "contradiction"
-    return "kept", "regions_agree"
-
-
-def _adaptive(evidence: Evidence, rule: AdaptiveRule, *, named: bool) -> _Judged:
-    """Weigh the region's look first, then agreement of captions, the best box's score, its distance."""
-    own, other = evidence.own_score, evidence.other_score
-    if own is not None and other is not None and other - own > rule.margin:
-        return "dropped", "other_tag"
-    if evidence.parsed + evidence.generated >= rule.agreeing:
-        return "kept", "agreed"
-    if not evidence.boxes or evidence.box_score is None:
-        return "uncertain" if named else "dropped", "no_box"
-    if evidence.box_score < rule.weak_box:
-        return "dropped", "weak_box"
-    if evidence.box_score >= rule.strong_box:
-        return "kept", "regions_agree"
-    if _lies_beyond(evidence, rule.outlier_rank):
-        return "dropped", "outlier"
-    return "kept" if named else "uncertain", "doubtful"
 
 
 def _lies_beyond(evidence: Evidence, rank: float) -> bool:

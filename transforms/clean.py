@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tagmill.models.base import Floats
 from tagmill.tag_system.core.config import Config
-from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.decisions import BUILT_IN, Evidence, Policy, decide, own_rule
 from tagmill.transforms.cluster import nearest_distance
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage
@@ -86,7 +86,9 @@ class Clean(PartStage[CleanConfig]):
             config["policy"] = policy
         else:
             config.pop("policy", None)
-        return {"config": config}
+        if self.config.policy.rule in BUILT_IN:
+            return {"config": config}
+        return {"config": config, "rule_version": own_rule(self.config.policy).version}
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.decisions import Evidence, Policy, decide, rule_of
 from tagmill.tag_system.sample_tags import evidence_of
 from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -49,12 +49,12 @@ class TagChoice(Config):
     def verdict(self, tag: SampleTag | NewerTag) -> str:
         """Decide on a tag anew."""
         evidence = tag.evidence if isinstance(tag, NewerTag) else evidence_of(tag)
-        return decide(replace(evidence, **self._hidden), self._judge).verdict
+        return decide(replace(evidence, **self._hidden), self.effective).verdict
 
     @cached_property
-    def _judge(self) -> Policy:
-        """The rule of the paper tests regions only, so with `_hidden` boxes it keeps whatever is proposed."""
-        return self.policy if self.regions else self.policy.model_copy(update={"rule": "paper"})
+    def effective(self) -> Policy:
+        """What decides: the rule of the paper tests regions only, so it keeps all proposed without boxes."""
+        return self.policy if self.regions else self.policy.under("paper")
 
     @cached_property
     def _hidden(self) -> dict[str, Any]:
@@ -77,9 +77,11 @@ class Decisions(Protocol):
 def choose(tags: Preset | TagChoice, manifest: Manifest) -> TagChoice | None:
     """Resolve a preset for a dataset; None stands for the stored verdicts.
 
-    Raises ConfigError if the preset needs the dataset's own policy and the manifest does not tell it.
+    Raises ConfigError if the preset needs the dataset's own policy and the manifest does not tell it, or if
+    the rule of a policy cannot be had.
     """
     if isinstance(tags, TagChoice):
+        rule_of(tags.effective)
         return tags
     if tags == "stored":
         return None
@@ -94,7 +96,7 @@ def choose(tags: Preset | TagChoice, manifest: Manifest) -> TagChoice | None:
         return TagChoice(policy=policy, sources=("given", "parsed"), regions=False)
     if tags == "proposed":
         return TagChoice(policy=policy, regions=False)
-    return TagChoice(policy=policy.model_copy(update={"rule": tags}))
+    return TagChoice(policy=policy.under(tags))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.evaluation import Score, Truth
 from tagmill.pipeline.study.example import decided_examples
-from tagmill.tag_system.decisions import Evidence, Policy, decide
+from tagmill.tag_system.decisions import Evidence, Policy, decide, own_rule
 
 EVIDENCE = tuple(field.name for field in fields(Evidence))
 
@@ -36,7 +36,18 @@ GRIDS: Mapping[str, Grid] = {
         "paper.region_threshold": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25),
     },
 }
-"""What to try for each rule; `paper` keeps the share of outliers that its publication has."""
+"""What to try for each built-in rule; `paper` keeps the share of outliers that its publication has."""
+
+
+def grid_of(policy: Policy) -> Grid:
+    """Give what to try for the rule of a policy: of one's own rule, the options that its `grid` names.
+
+    Raises ConfigError if the rule cannot be had.
+    """
+    if policy.rule in GRIDS:
+        return GRIDS[policy.rule]
+    options: Grid = getattr(own_rule(policy), "grid", {})
+    return {"tagger_threshold": THRESHOLDS} | {f"options.{name}": values for name, values in options.items()}
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,10 @@ def tune(
 
 def _variants(policy: Policy, name: str, values: Sequence[Any]) -> Iterator[Policy]:
     section, _, constant = name.rpartition(".")
+    if section == "options":
+        for value in values:
+            yield policy.model_copy(update={"options": policy.options | {constant: value}})
+        return
     rules = getattr(policy, section) if section else policy
     if constant not in type(rules).model_fields:
         raise ValueError(f"a policy has no constant {name}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from tagmill.models.training.calibration import held_out
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.study.evaluation import Score
-from tagmill.pipeline.study.tuning import GRIDS, Labelled, labelled, recall_at, tune
+from tagmill.pipeline.study.tuning import GRIDS, Labelled, grid_of, labelled, recall_at, tune
 from tagmill.runners.commands.inspection import open_run
 from tagmill.runners.commands.score import truth_of
 from tagmill.tag_system.core.errors import ConfigError
@@ -35,8 +35,11 @@ class Request:
 
     def __post_init__(self) -> None:
         self.measure()
-        if self.rule not in (None, *GRIDS):
-            raise ConfigError(f"--rule {self.rule}: a rule is one of {', '.join(GRIDS)}")
+        if self.rule is not None and self.rule not in GRIDS and ":" not in self.rule:
+            known = ", ".join(GRIDS)
+            raise ConfigError(
+                f"--rule {self.rule}: a rule is one of {known} or your own as package.module:Class"
+            )
         if self.kind not in (None, *KINDS):
             raise ConfigError(f"--kind {self.kind}: a kind is one of {', '.join(KINDS)}")
 
@@ -67,9 +70,9 @@ def show_tuned(console: Console, request: Request) -> None:
         raise ConfigError(
             f"{request.truth} labels too few images of {request.run}: each half needs a tag that is true"
         )
-    start = policy.model_copy(update={"rule": request.rule or policy.rule})
+    start = policy.under(request.rule or policy.rule)
     goal = request.measure()
-    best, _ = tune(fitting, start, GRIDS[start.rule], goal)
+    best, _ = tune(fitting, start, grid_of(start), goal)
     for line in _comments(request, fitting, checking, policy, best):
         console.print(f"# {line}", markup=False, highlight=False)
     found = {"clean": {"policy": best.model_dump(mode="json", exclude=best.idle())}}

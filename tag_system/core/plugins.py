@@ -16,21 +16,20 @@ def create(
     `kind` is what messages call it, and `needs` what they say of a module that cannot be imported. Raises
     ConfigError if there is no such class, or if its constructor refuses the options.
     """
-    factory = load(kind, name, built_in, needs)
+    return construct(kind, name, options, find(kind, name, built_in, needs))
+
+
+def construct(kind: str, name: str, options: Mapping[str, Any], factory: Any) -> Any:
+    """Construct what `find` found. Raises ConfigError if the constructor refuses the options."""
     try:
         return factory(**options)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {error}") from error
 
 
-def load(kind: str, name: str, built_in: Mapping[str, str], needs: str = "") -> Any:
-    """Import the class that is called `name`; see `create`. Raises ConfigError if there is none."""
-    module_name, _, class_name = built_in.get(name, name).partition(":")
-    if not (module_name and class_name):
-        near = difflib.get_close_matches(name, built_in, n=1)
-        hint = f"did you mean {near[0]}? Otherwise " if near else ""
-        known = f"one of {', '.join(sorted(built_in))} or " if built_in else ""
-        raise ConfigError(f"unknown {kind} {name!r}: {hint}use {known}your own class as package.module:Class")
+def find(kind: str, name: str, built_in: Mapping[str, str], needs: str = "") -> Any:
+    """Import the class that is called `name`. Raises ConfigError, see `create`."""
+    module_name, class_name = place_of(kind, name, built_in)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -42,3 +41,14 @@ def load(kind: str, name: str, built_in: Mapping[str, str], needs: str = "") -> 
     if factory is None:
         raise ConfigError(f"{kind} {name!r}: module {module_name} has no {class_name}")
     return factory
+
+
+def place_of(kind: str, name: str, built_in: Mapping[str, str]) -> tuple[str, str]:
+    """Give the module and the class that `name` names. Raises ConfigError for what is not such a name."""
+    module_name, _, class_name = built_in.get(name, name).partition(":")
+    if not (module_name and class_name):
+        near = difflib.get_close_matches(name, built_in, n=1)
+        hint = f"did you mean {near[0]}? Otherwise " if near else ""
+        known = f"one of {', '.join(sorted(built_in))} or " if built_in else ""
+        raise ConfigError(f"unknown {kind} {name!r}: {hint}use {known}your own class as package.module:Class")
+    return module_name, class_name

@@ -60,7 +60,14 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
             "embed.region_tagger: needs the stage tag, which is switched off",
         ),
         ({"shards": {"size": 4}}, "shards.size: 4 is less than part_size 5"),
-        ({"clean": {"policy": {"rule": "papr"}}}, "clean.policy.rule: Input should be 'paper' or 'adaptive'"),
+        (
+            {"clean": {"policy": {"rule": "papr"}}},
+            "clean.policy.rule: unknown rule 'papr': did you mean paper?",
+        ),
+        (
+            {"clean": {"policy": {"rule": "paper", "options": {"outlier_fraction": 0.2}}}},
+            "clean.policy: options are for a rule of your own: write the constants of paper in the section",
+        ),
         ({"cluster": {"seed": 2**31}}, "cluster.seed: Input should be less than 2147483648"),
         (
             {"cluster": {"iterations": 10**12}},
