@@ -293,12 +293,10 @@ def _judge(evidence: Evidence, policy: Policy) -> _Judged:
     if not evidence.asked:
         return "kept", "not_localized"
     judged = rule_of(policy).judge(evidence)
-    if policy.rule not in BUILT_IN:
-        _check(judged, policy.rule)
-    return judged
+    return judged if policy.rule in BUILT_IN else _checked(judged, policy.rule)
 
 
-def _check(judged: Any, name: str) -> None:
+def _checked(judged: _Judged, name: str) -> _Judged:
     """Refuse what is not a verdict with a reason: everything after this counts on the known ones."""
     is_pair = isinstance(judged, tuple) and len(judged) == 2
     if not (is_pair and judged[0] in VERDICTS and judged[1] in REASONS):
@@ -306,6 +304,7 @@ def _check(judged: Any, name: str) -> None:
             f"rule {name!r}: judge gave {judged!r}; it must give a verdict ({', '.join(VERDICTS)}) and why "
             f"({', '.join(REASONS)})"
         )
+    return judged
 
 
 def _threshold(evidence: Evidence, policy: Policy) -> float:
