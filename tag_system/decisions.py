@@ -266,7 +266,23 @@ _Judged = tuple[Verdict, Rule]
 def decide(evidence: Evidence, policy: Policy) -> Decision:
     """Judge one tag of one image.
 
-    Raises ConfigError for a rule of somebody's own that cannot be had, or that gives no known verdict.
+    Args:
+        evidence: What is known of the tag.
+        policy: The rule, its constants, and the thresholds; `load_config(...).clean.policy` is one.
+
+    Returns:
+        The verdict, why, and what it rests on.
+
+    Raises:
+        ConfigError: A rule of somebody's own cannot be had, or gives no known verdict.
+
+    Examples:
+        >>> from tagmill.tag_system.decisions import Evidence, Policy
+        >>> seen = Evidence(parsed=1, asked=True, boxes=1, box_score=0.8)
+        >>> decide(seen, Policy())
+        Decision(verdict='kept', rule='regions_agree', basis='region')
+        >>> decide(Evidence(tagger=0.6), Policy(tagger_threshold=0.7)).verdict
+        'dropped'
     """
     verdict, rule = _judge(evidence, policy)
     return Decision(verdict, rule, _basis(evidence, rule))

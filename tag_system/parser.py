@@ -99,6 +99,14 @@ class CaptionParser:
 
     `spacy_model` is the name of an installed spaCy pipeline or a path to one; the mode `fast` does without.
     Constructing is cheap; the pipeline is read by `load` or by the first `parse`. Pickles without it.
+
+    Examples:
+        >>> parser = CaptionParser(Vocabulary.load(), mode="fast")
+        >>> (mentions,) = parser.parse(["two dogs on a red sofa"])
+        >>> [(mention.tag, mention.surface) for mention in mentions]
+        [('dog', 'dogs'), ('red', 'red'), ('couch', 'sofa')]
+        >>> parser.parse(["a room without a sofa"])[0][0].tag
+        'room'
     """
 
     def __init__(

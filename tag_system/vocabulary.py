@@ -60,6 +60,17 @@ class Vocabulary:
     Names that differ only in case, spaces, underscores or hyphens are the same name. Raises
     ConfigError for tags that break this, for empty names and for names that the text format cannot
     hold (tabs, line ends, `|`, a `#` at the start).
+
+    Examples:
+        >>> vocabulary = Vocabulary.load()
+        >>> couch = vocabulary.resolve("Sofa")
+        >>> couch.name, couch.kind
+        ('couch', 'object')
+        >>> vocabulary.resolve("gryphon") is None
+        True
+        >>> mine = Vocabulary.from_text("dog\\tobject\\tpuppy|hound\\nred\\tattribute\\n", "mine.tsv")
+        >>> [tag.name for tag in mine], mine.resolve("puppy").name
+        (['dog', 'red'], 'dog')
     """
 
     def __init__(self, tags: Sequence[Tag]) -> None:

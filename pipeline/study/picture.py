@@ -39,9 +39,7 @@ class _Mark:
 
 def draw_example(example: Example, pixels: Image) -> pillow.Image:
     """Draw an example: at the left its image with boxes, under it its captions, at the right its tags."""
-    photo = _scaled(pillow.fromarray(pixels))
-    scale = photo.width / pixels.shape[1]
-    _draw_marks(photo, list(_marks(example, scale)))
+    photo = draw_photo(example, pixels)
     left = max(photo.width, MIN_WIDTH // 2)
     captions = list(_caption_lines(example, left))
     legend = list(_legend(example))
@@ -54,6 +52,13 @@ def draw_example(example: Example, pixels: Image) -> pillow.Image:
     for place, line in enumerate(legend):
         line.draw(draw, left + 2 * MARGIN, MARGIN + LINE * place)
     return sheet
+
+
+def draw_photo(example: Example, pixels: Image) -> pillow.Image:
+    """Draw the image of an example with the boxes of its proposed tags alone, at the size of the drawing."""
+    photo = _scaled(pillow.fromarray(pixels))
+    _draw_marks(photo, list(_marks(example, photo.width / pixels.shape[1])))
+    return photo
 
 
 @cache

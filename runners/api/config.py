@@ -118,6 +118,19 @@ def plan(config: ConfigLike, *, accept_changes: bool = False) -> RunOutlook:
     Raises:
         ConfigError: The config does not hold, or a model cannot be had.
         InputChangedError: A source file is another one than the run has read.
+
+    Examples:
+        >>> photos = {"name": "photos", "format": "folder", "path": "photos"}
+        >>> outlook = plan({"run": "runs/new", "inputs": [photos]})
+        >>> outlook.is_whole
+        False
+        >>> for stage in outlook:
+        ...     print(stage)  # doctest: +ELLIPSIS
+        ingest: make 1 of 1 sources
+          .: new source
+        duplicates: all or some of its parts, as its inputs are made
+        ...
+        shards: all or some of its shards, as its inputs are made
     """
     driver = Driver(checked(config), accept_changes=accept_changes)
     stages = []

@@ -9,6 +9,7 @@ from PIL import Image as pillow
 
 from tagmill.models.training import datasets
 from tagmill.models.training.ranges import Range, RangeReader
+from tagmill.runners.api import html
 from tagmill.tag_system.core.errors import DamageError, DataError
 from tagmill.tag_system.decisions import Evidence
 from tagmill.tag_system.sample_tags import evidence_of
@@ -61,6 +62,14 @@ class DatasetSample:
 
     def __repr__(self) -> str:
         return f"<sample {self.key}: {', '.join(self.tags) or 'no tags'}>"
+
+    def _repr_html_(self) -> str:
+        return (
+            html.heading(self.key)
+            + html.picture(self.image)
+            + html.items(self.captions)
+            + html.table([tag.model_dump() for tag in self.record.tags], html.SAMPLE_COLUMNS)
+        )
 
 
 class ShardDataset:
@@ -138,5 +147,14 @@ def open_dataset(folder: str | os.PathLike[str], split: Split = "train") -> Shar
     Raises:
         ConfigError: The folder holds no whole dataset, or the split has no examples.
         DamageError: A file is missing, or is not what the manifest says.
+
+    Examples:
+        >>> from tagmill import open_run
+        >>> folder = open_run("runs/photos").dataset().folder
+        >>> dataset = open_dataset(folder, "train")
+        >>> len(dataset), dataset[0]
+        (2, <sample photos/beach: airplane, beach>)
+        >>> dataset[0].image.size
+        (128, 128)
     """
     return ShardDataset(datasets.open_dataset(os.fspath(folder), split), split)

@@ -1,8 +1,20 @@
-"""HTML for notebooks. Everything is escaped: captions and keys come from anywhere."""
+"""HTML for notebooks: no scripts, nothing from elsewhere, a few kilobytes for each thing that is shown.
 
+Everything is escaped: captions and keys come from anywhere.
+"""
+
+import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
+
+from PIL import Image as pillow
+
+from tagmill.pipeline.study.picture import COLOURS
+
+SIDE = 480
+"""Pixels that a picture in a notebook is wide and high at most."""
 
 STAGE_COLUMNS = (
     "stage",
@@ -26,15 +38,60 @@ DECISION_COLUMNS = (
     "other_tag",
 )
 
+SAMPLE_COLUMNS = ("tag", "kind", "verdict", "rule", "basis")
+
+PREDICTION_COLUMNS = ("tag", "score")
+
 
 def heading(text: str) -> str:
     """Write a line in bold."""
     return f"<p><b>{escape(text)}</b></p>"
 
 
+def line(before: str, text: str) -> str:
+    """Write a text after what is HTML already."""
+    return f"<p>{before} {escape(text)}</p>"
+
+
+def verdict(name: str) -> str:
+    """Write a verdict in its colour, as pictures have it."""
+    style = f"background:{COLOURS.get(name, 'grey')};color:white;padding:1px 6px;border-radius:3px"
+    return f'<span style="{style}">{escape(name)}</span>'
+
+
+def picture(image: pillow.Image) -> str:
+    """Write an image, made smaller, into the page itself."""
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    sink = io.BytesIO()
+    small.save(sink, "JPEG", quality=80)
+    data = base64.b64encode(sink.getvalue()).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{data}" width="{small.width}" height="{small.height}">'
+
+
+def note(text: str) -> str:
+    """Write a remark."""
+    return f"<p><i>{escape(text)}</i></p>"
+
+
+def marked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Write a text with some of its characters marked; spans that meet an earlier one are left out."""
+    written, place = "", 0
+    for start, end in sorted(spans):
+        if start >= place:
+            written += f"{escape(text[place:start])}<mark>{escape(text[start:end])}</mark>"
+            place = end
+    return written + escape(text[place:])
+
+
 def items(texts: Iterable[str]) -> str:
     """Write a list."""
-    lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return listed(map(escape, texts))
+
+
+def listed(entries: Iterable[str]) -> str:
+    """Write a list of what is HTML already."""
+    lines = "".join(f"<li>{entry}</li>" for entry in entries)
     return f"<ul>{lines}</ul>" if lines else ""
 
 

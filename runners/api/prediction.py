@@ -14,12 +14,38 @@ from tagmill.models.base import check_tagger, create_named
 from tagmill.pipeline.study import prediction
 from tagmill.pipeline.study.asking import TagList
 from tagmill.pipeline.study.prediction import Batch, Prediction
+from tagmill.runners.api import html
 from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
 ImageLike: TypeAlias = str | os.PathLike[str] | pillow.Image | NDArray[np.uint8]
 """A file, a PIL image, or pixels: uint8 (height, width), (height, width, 3) or (height, width, 4)."""
+
+
+SHOWN = 20
+"""Predictions of a list that a notebook shows."""
+
+
+class ImagePrediction(Prediction):
+    """The tags of one image, the highest score first."""
+
+    def __repr__(self) -> str:
+        tags = ", ".join(f"{tag['tag']} {tag['score']:.2f}" for tag in self.tags)
+        return f"<prediction {self.path}: {tags or 'no tags'}>"
+
+    def _repr_html_(self) -> str:
+        tags = html.table(self.tags, html.PREDICTION_COLUMNS) if self.tags else html.note("no tags")
+        return html.heading(str(self.path)) + html.picture(pillow.fromarray(self.pixels)) + tags
+
+
+class Predictions(list[ImagePrediction]):
+    """Predictions in the order of their images."""
+
+    def _repr_html_(self) -> str:
+        more = len(self) - SHOWN
+        shown = "".join(one._repr_html_() for one in self[:SHOWN])
+        return shown + (html.note(f"and {more:,} more") if more > 0 else "")
 
 
 def load_model(name: str | os.PathLike[str], /, **options: Any) -> Any:
@@ -35,6 +61,11 @@ def load_model(name: str | os.PathLike[str], /, **options: Any) -> Any:
 
     Raises:
         ConfigError: There is no such model, it refuses the options, or its files do not fit.
+
+    Examples:
+        >>> model = load_model("ram", path="checkpoints/ram", device="cpu")
+        >>> "zebra" in model.classes
+        True
     """
     model = create_named(name, options)
     model.load()
@@ -49,7 +80,7 @@ def predict(
     taglist: str | os.PathLike[str] | Iterable[str] | None = None,
     vocabulary: Vocabulary | None = None,
     batch_size: int = 8,
-) -> list[Prediction]:
+) -> Predictions:
     """Tag images.
 
     Args:
@@ -65,13 +96,18 @@ def predict(
         batch_size: Images in one call of the model.
 
     Returns:
-        A prediction for each image, in order: `path` (an invented name for what is not a file), `pixels` and
-        `tags`, a list of dictionaries with `tag` and `score`, the highest score first.
+        A list with a prediction for each image, in order: `path` (an invented name for what is not a file),
+        `pixels` and `tags`, a list of dictionaries with `tag` and `score`, the highest score first.
 
     Raises:
         ConfigError: An image cannot be read or tagged, the model is not a tagger, or breaks that Protocol;
             a name of `taglist` is neither a tag nor a class, or the model has a class for none.
         TypeError: Something is not an image.
+
+    Examples:
+        >>> (found,) = predict("photos/beach.jpg", model="checkpoints/ram", threshold=0.9)
+        >>> [tag["tag"] for tag in found.tags]
+        ['beach', 'rocket']
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"threshold must be from 0 to 1, got {threshold}")
@@ -80,14 +116,14 @@ def predict(
     known = Vocabulary.load() if vocabulary is None else vocabulary
     asked = None if taglist is None else _asked(taglist, tagger, known)
     given = [images] if isinstance(images, str | os.PathLike | pillow.Image | np.ndarray) else list(images)
-    found: list[Prediction] = []
+    found = Predictions()
     for start in range(0, len(given), batch_size):
         batch = _batch(given[start : start + batch_size], start)
         if not batch.errors:
             prediction.tag(batch, tagger, known, threshold, asked)
         if batch.errors:
             raise ConfigError("; ".join(f"{path}: {why}" for path, why in batch.errors.items()))
-        found += batch.images
+        found += [ImagePrediction(one.path, one.pixels, one.caption, one.tags) for one in batch.images]
     return found
 
 

@@ -21,6 +21,7 @@ from tagmill.pipeline.study.report import stage_row
 from tagmill.runners.api import html
 from tagmill.runners.api.config import ConfigLike, checked
 from tagmill.runners.api.datasets import ShardDataset, open_dataset
+from tagmill.runners.api.decisions import RunDecision, example_picture
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands import inspection, launch
 from tagmill.runners.local import LocalEngine
@@ -60,9 +61,21 @@ class RunExample:
         return [decision["tag"] for decision in self.found.decided("kept")]
 
     @property
-    def decisions(self) -> list[dict[str, Any]]:
-        """The decision on each proposed tag: kept ones first, then uncertain, then dropped ones."""
-        return [one for verdict in ("kept", "uncertain", "dropped") for one in self.found.decided(verdict)]
+    def decisions(self) -> list[RunDecision]:
+        """The decision on each proposed tag: kept ones first, then uncertain, then dropped ones.
+
+        Each is a dictionary: the columns of clean's table by name.
+        """
+        found = [one for verdict in ("kept", "uncertain", "dropped") for one in self.found.decided(verdict)]
+        return [RunDecision(one, self.run, self.found) for one in found]
+
+    def decision(self, tag: str) -> RunDecision:
+        """Find the decision on a tag, proposed or not; raises ConfigError that names those that there are."""
+        for one in self.found.decisions:
+            if one["tag"] == tag:
+                return RunDecision(one, self.run, self.found)
+        others = ", ".join(sorted(one["tag"] for one in self.found.decisions)) or "none"
+        raise ConfigError(f"no decision on {tag!r} for {self.key}; decided were: {others}")
 
     @property
     def image(self) -> pillow.Image:
@@ -81,8 +94,12 @@ class RunExample:
         return f"<example {self.key}: {state}>"
 
     def _repr_html_(self) -> str:
-        captions = html.items(self.captions)
-        return html.heading(self.key) + captions + html.table(self.decisions, html.DECISION_COLUMNS)
+        return (
+            html.heading(self.key)
+            + example_picture(self.run, self.found)
+            + html.items(self.captions)
+            + html.table(self.decisions, html.DECISION_COLUMNS)
+        )
 
 
 class Run:
@@ -164,6 +181,11 @@ def run(
         ConfigError: The config does not hold, a model cannot be had, or somebody else drives the run.
         InputChangedError: A source file is another one than the run has read.
         TooManyDeadError: A stage lost more of its input than `max_dead_fraction` allows.
+
+    Examples:
+        >>> photos = {"name": "photos", "format": "folder", "path": "photos"}
+        >>> run({"run": "runs/photos", "inputs": [photos], "parse": {"mode": "fast"}}, progress="quiet")
+        <run runs/photos: ingest, duplicates, parse, candidates, clean, shards>
     """
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, got {workers}")
@@ -186,5 +208,13 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
 
     Raises:
         ConfigError: The folder is not a run's.
+
+    Examples:
+        >>> made = open_run("runs/photos")
+        >>> example = made.example("photos/beach")
+        >>> example.captions, example.tags
+        (['an airplane at the beach'], ['airplane', 'beach'])
+        >>> example.decision("beach")["rule"]
+        'not_localized'
     """
     return Run(inspection.open_run(os.fspath(folder)))
