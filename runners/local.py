@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -70,8 +72,23 @@ class LocalEngine:
             values |= {"direct_running_mode": "multi_processing", "direct_num_workers": workers}
         options = PipelineOptions.from_dictionary(values)
         pipeline = beam.Pipeline(runner=_runner(options), options=options)
-        job.build(pipeline)
+        with _plain_labels():
+            job.build(pipeline)
         pipeline.run().wait_until_finish()
+
+
+@contextmanager
+def _plain_labels() -> Iterator[None]:
+    """Let transforms keep their names in a notebook.
+
+    Beam would put the number of the cell before them, which is of no use here, and needs pandas for that.
+    """
+    altering = beam.pipeline.alter_label_if_ipython
+    beam.pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
+    try:
+        yield
+    finally:
+        beam.pipeline.alter_label_if_ipython = altering
 
 
 def _runner(options: PipelineOptions) -> fn_runner.FnApiRunner:

@@ -64,11 +64,12 @@ class DatasetSample:
         return f"<sample {self.key}: {', '.join(self.tags) or 'no tags'}>"
 
     def _repr_html_(self) -> str:
+        proposed = [tag.model_dump() for tag in self.record.tags if tag.rule != "not_proposed"]
         return (
             html.heading(self.key)
             + html.picture(self.image)
             + html.items(self.captions)
-            + html.table([tag.model_dump() for tag in self.record.tags], html.SAMPLE_COLUMNS)
+            + html.table(proposed, html.SAMPLE_COLUMNS)
         )
 
 

@@ -66,7 +66,8 @@ def picture(image: pillow.Image) -> str:
     sink = io.BytesIO()
     small.save(sink, "JPEG", quality=80)
     data = base64.b64encode(sink.getvalue()).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{data}" width="{small.width}" height="{small.height}">'
+    size = f'width="{small.width}" height="{small.height}"'
+    return f'<img src="data:image/jpeg;base64,{data}" {size} alt="the image">'
 
 
 def note(text: str) -> str:

@@ -185,7 +185,7 @@ class Harmless(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         assert tag in self.TAGS
-        assert found.keys() <= {"height", "src", "style", "width"}
+        assert found.keys() <= {"alt", "height", "src", "style", "width"}
         assert "url" not in (found.get("style") or "")
         if tag == "img":
             assert (found["src"] or "").startswith("data:image/jpeg;base64,")
