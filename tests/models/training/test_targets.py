@@ -116,3 +116,15 @@ def test_a_preset_without_the_datasets_policy_is_refused_unless_it_is_stored(sha
     assert choose("stored", manifest) is None
     with pytest.raises(ConfigError, match="write tags as policy, sources and regions"):
         choose("paper", manifest)
+
+
+def test_a_rule_of_somebody_else_is_needed_only_where_it_decides(shards):
+    manifest = read_manifest(str(shards))
+    clean = {"config": {"policy": {"rule": "rules_of_nobody:Boxed", "options": {"least": 0.5}}}}
+    foreign = manifest.model_copy(update={"made_by": {"stages": {"clean": clean}}})
+    for preset in ("stored", "parsed", "proposed", "paper", "adaptive"):
+        choose(preset, foreign)
+    policy = {"rule": "rules_of_nobody:Boxed"}
+    choose(TagChoice.model_validate({"policy": policy, "regions": False}), manifest)
+    with pytest.raises(ConfigError, match="cannot import rules_of_nobody"):
+        choose(TagChoice.model_validate({"policy": policy}), manifest)
