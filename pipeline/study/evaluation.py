@@ -12,8 +12,11 @@ from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.tag_system.truth import read_images
 from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms.clean import Clean
+from tagmill.transforms.parse import Parse
+from tagmill.transforms.tag import Tag
 
-STEPS = ("parse", "tag", "clean")
+STEPS = (Parse.name, Tag.name, Clean.name)
 """After parse: tags that captions mention. After tag: also those that the tagger proposes. After clean: those
 that were kept."""
 
@@ -156,9 +159,9 @@ def tags_by_step(run: RunFolder) -> Iterator[tuple[dict[str, Any], dict[str, set
 
 def _steps(decisions: list[dict[str, Any]]) -> dict[str, set[str]]:
     return {
-        "parse": {d["tag"] for d in decisions if d["parsed"]},
-        "tag": {d["tag"] for d in decisions if d["rule"] != "not_proposed"},
-        "clean": {d["tag"] for d in decisions if d["verdict"] == "kept"},
+        Parse.name: {d["tag"] for d in decisions if d["parsed"]},
+        Tag.name: {d["tag"] for d in decisions if d["rule"] != "not_proposed"},
+        Clean.name: {d["tag"] for d in decisions if d["verdict"] == "kept"},
     }
 
 
@@ -168,7 +171,7 @@ def score_run(run: RunFolder, truth: Truth) -> dict[str, StepScores]:
     Raises ConfigError if it has none of them.
     """
     scores = evaluate(run, truth.of, {tag: tag for tag in truth.names}, truth.known)
-    if not scores["clean"].images:
+    if not scores[Clean.name].images:
         raise ConfigError(f"the truth has no image of {run.root}; is it another dataset's?")
     return scores
 

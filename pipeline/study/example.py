@@ -16,7 +16,12 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms import images, parquet, parts
-from tagmill.transforms.ingest import source_of
+from tagmill.transforms.caption import Caption
+from tagmill.transforms.clean import Clean
+from tagmill.transforms.duplicates import Duplicates
+from tagmill.transforms.ingest import Ingest, source_of
+from tagmill.transforms.localize import Localize
+from tagmill.transforms.parse import Parse
 
 SHOWN_KEYS = 5
 
@@ -61,7 +66,7 @@ def find_example(run: RunFolder, key: str) -> Example:
 
     Raises ConfigError that names the nearest keys if there is none.
     """
-    ingest = _folder(run, "ingest")
+    ingest = _folder(run, Ingest.name)
     part, row = _find(run, ingest, key)
     example = Example(key, part, row)
     _gather(run, part, [example])
@@ -70,7 +75,7 @@ def find_example(run: RunFolder, key: str) -> Example:
 
 def living_examples(run: RunFolder) -> Iterator[Example]:
     """Gather what a run knows of every example that lives, in order."""
-    ingest = _folder(run, "ingest")
+    ingest = _folder(run, Ingest.name)
     for name, living in living_rows(run).items():
         keys = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pylist()
         examples = [Example(one["key"], name, one["row"]) for one in keys if living >> one["row"] & 1]
@@ -80,7 +85,7 @@ def living_examples(run: RunFolder) -> Iterator[Example]:
 
 def _gather(run: RunFolder, part: str, examples: Sequence[Example]) -> None:
     """Read a part of each stage once, and add what it says of each of the part's examples."""
-    ingest = _folder(run, "ingest")
+    ingest = _folder(run, Ingest.name)
     for record in current_records(run):
         stage, folder = record.stage, run.generation(record.stage, record.generation)
         came = record.parts[part].came if part in record.parts else 0
@@ -103,7 +108,7 @@ def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:
     """Find the part and row of a key; living ones go before dead ones, which may share a key with them."""
     near: list[str] = []
     dead: tuple[str, int] | None = None
-    record = run.read_record("ingest", run.current("ingest") or "")
+    record = run.read_record(Ingest.name, run.current(Ingest.name) or "")
     names = list(record.parts) if record else []
     with ThreadPoolExecutor(files.THREADS) as pool:
         for name, (living, lost) in zip(
@@ -141,24 +146,24 @@ def _near(keys: list[str], key: str) -> list[str]:
 
 
 def _add(example: Example, stage: str, records: list[Record], ingest: str) -> None:
-    if stage == "ingest":
+    if stage == Ingest.name:
         example.ingested = next(iter(records), None)
-    elif stage == "duplicates" and records:
+    elif stage == Duplicates.name and records:
         winner = parts.read_part(parts.part_uri(ingest, records[0]["winner_part"]))
         example.duplicate_of = winner.of_row(records[0]["winner_row"])[0]["key"]
-    elif stage == "parse":
+    elif stage == Parse.name:
         example.parsed = [record for record in records if record["source"] == "given"]
-    elif stage == "caption" and records:
+    elif stage == Caption.name and records:
         example.generated = records[0]["caption"]
-    elif stage == "localize":
+    elif stage == Localize.name:
         example.regions = [record for record in records if record["region"] is not None]
-    elif stage == "clean":
+    elif stage == Clean.name:
         example.decisions = records
 
 
 def decided_examples(run: RunFolder) -> Iterator[tuple[Record, list[Record]]]:
     """Give every living example of a finished run in order: ingest's row and clean's decisions."""
-    ingest, clean = (_folder(run, stage) for stage in ("ingest", "clean"))
+    ingest, clean = (_folder(run, stage.name) for stage in (Ingest, Clean))
     for name, living in living_rows(run).items():
         decided = parts.read_part(parts.part_uri(clean, name))
         ingested = parts.read_part(parts.part_uri(ingest, name))

@@ -17,6 +17,9 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import bitmaps, parquet, parts
+from tagmill.transforms.candidates import Candidates
+from tagmill.transforms.clean import Clean
+from tagmill.transforms.ingest import Ingest
 
 NAMES = ("verdict", "rule", "basis")
 
@@ -44,8 +47,8 @@ def lay_decisions(run: RunFolder, folder: Path) -> dict[str, Any]:
 
 
 def _record(run: RunFolder) -> StageRecord:
-    generation = run.current("clean")
-    record = run.read_record("clean", generation) if generation else None
+    generation = run.current(Clean.name)
+    record = run.read_record(Clean.name, generation) if generation else None
     if record is None:
         raise ConfigError(
             f"{run.root} has no decisions: give a run's folder, in which the stage clean is done"
@@ -57,7 +60,7 @@ def _vocabulary(run: RunFolder) -> Vocabulary:
     """Load the vocabulary of a run, and check that it is still the one that the run had."""
     saved = run.saved_config() or {}
     vocabulary = Vocabulary.load(saved.get("vocabulary"))
-    candidates = run.read_record("candidates", run.current("candidates") or "")
+    candidates = run.read_record(Candidates.name, run.current(Candidates.name) or "")
     if candidates is None or vocabulary.digest != candidates.meaning["vocabulary"]:
         raise ConfigError(f"the vocabulary of {run.root} has changed since: run it again")
     return vocabulary
@@ -69,8 +72,8 @@ def decision_tables(run: RunFolder) -> Iterator[tuple[pa.Table, pa.Table]]:
     Raises ConfigError if the run has no decisions yet.
     """
     record = _record(run)
-    ingest = run.generation("ingest", run.current("ingest") or "")
-    clean = run.generation("clean", record.generation)
+    ingest = run.generation(Ingest.name, run.current(Ingest.name) or "")
+    clean = run.generation(Clean.name, record.generation)
 
     rows = living_rows(run)
 

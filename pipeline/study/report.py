@@ -19,6 +19,9 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parquet, parts
+from tagmill.transforms.candidates import Candidates
+from tagmill.transforms.clean import Clean
+from tagmill.transforms.cluster import Cluster
 
 COUNTS = pa.map_(pa.string(), pa.int64())
 
@@ -115,13 +118,13 @@ def _tag_rows(
     run: RunFolder, records: dict[str, StageRecord], vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    floor = records["candidates"].settings["candidate_floor"]
-    for row in _tallied(run, records["clean"], floor).to_pylist():
+    floor = records[Candidates.name].settings["candidate_floor"]
+    for row in _tallied(run, records[Clean.name], floor).to_pylist():
         counts = found[row["tag"]]
         counts.update({name: row[name] for name in COUNTED})
         counts[row["verdict"]] += row["images"]
         counts[f"{row['verdict']}/{row['rule']}"] += row["images"]
-    clusters = _clusters(run, records.get("cluster"))
+    clusters = _clusters(run, records.get(Cluster.name))
     return [
         _tag_row(tag.name, tag.kind, found[tag.name], clusters.get(tag.name, {}))
         for tag in vocabulary
@@ -131,7 +134,7 @@ def _tag_rows(
 
 def _tallied(run: RunFolder, record: StageRecord, floor: float) -> pa.Table:
     """Count the decisions of all parts by tag, verdict and rule, a few parts in memory at a time."""
-    folder = run.generation("clean", record.generation)
+    folder = run.generation(Clean.name, record.generation)
     uris = [parts.part_uri(folder, name) for name in record.parts]
     fields = [pa.field(name, pa.string()) for name in BY] + [pa.field(name, pa.int64()) for name in COUNTED]
     total = pa.schema(fields).empty_table()
