@@ -142,14 +142,14 @@ class Upstream:
 
 
 def generation_of(stage: Stage[Any], inputs: Mapping[str, str]) -> str:
-    """Name the generation of a stage, from its meaning and its inputs' generations."""
-    meaning = {
+    """Name the generation of a stage, from its spec and its inputs' generations."""
+    spec = {
         "stage": stage.name,
         "version": stage.version,
-        "meaning": stage.meaning,
+        "spec": stage.spec,
         "inputs": dict(inputs),
     }
-    return value_digest(meaning)[:12]
+    return value_digest(spec)[:12]
 
 
 def adopt(plan: StagePlan[Any]) -> None:

@@ -100,7 +100,7 @@ BITMAPS = ("made_for", "came", "gone", "tags")
 class StageRecord:
     """A finished stage: what decided its output, its parts in order, and what else its kind needs.
 
-    `meaning` is what its fingerprints hold, `settings` the whole config, `inputs` the generations that it was
+    `spec` is what its fingerprints hold, `settings` the whole config, `inputs` the generations that it was
     made from; `rows` is the table beside the record and `rows_seal` its seal, empty before it is written.
     """
 
@@ -108,7 +108,7 @@ class StageRecord:
     kind: str
     version: int
     generation: str
-    meaning: dict[str, Any]
+    spec: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     parts: dict[str, PartRecord] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class StageRecord:
         return {
             "stage": self.stage,
             "version": self.version,
-            "meaning": self.meaning,
+            "spec": self.spec,
             "parts": told,
             "more": more,
         }

@@ -45,7 +45,7 @@ class Driver:
         self._check_part_size()
         for stage in self.stages:
             # A model that cannot be had shows before any stage starts, not when it is its turn.
-            _ = stage.meaning
+            _ = stage.spec
 
     def _check_part_size(self) -> None:
         saved = self.run_folder.saved_config()
@@ -146,7 +146,7 @@ class Driver:
             stage.kind,
             stage.version,
             plan.generation,
-            stage.meaning,
+            stage.spec,
             stage.settings,
             {name: self.upstream.plans[name].generation for name in inputs_of(stage, self.stages)},
             made,

@@ -19,9 +19,9 @@ from tagmill.transforms.formats.base import Format, InputConfig, format_of
 from tagmill.transforms.ingest import (
     Ingest,
     SourceTask,
+    input_spec,
     part_fingerprint,
     part_name,
-    said,
     source_of,
     source_record_uri,
 )
@@ -86,8 +86,8 @@ def _find(source: InputConfig, format_: Format, root: str, path: str) -> FoundSo
 
 def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
     """Make the task that ingests a source."""
-    made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
-    fingerprint = value_digest(made_by | {"input": said(source.config)})
+    made_by = {"stage": stage.name, "version": stage.version, "spec": stage.spec}
+    fingerprint = value_digest(made_by | {"input": input_spec(source.config)})
     return SourceTask(
         name=source.name,
         fingerprint=fingerprint,
@@ -161,7 +161,7 @@ class Sources:
             if record is None:
                 reason = "new source"
             elif record["fingerprint"] != task.fingerprint:
-                reason = _changes(record["config"], said(source.config))
+                reason = _changes(record["config"], input_spec(source.config))
             elif self._is_changed(source, record):
                 if not accept_changes:
                     raise InputChangedError(

@@ -113,8 +113,8 @@ class Candidates(PartStage[CandidatesConfig]):
         """Labels are ingest's, the tags of captions parse's, scores tag's."""
         return ("ingest", "parse", "tag")
 
-    def _meaning(self) -> dict[str, Any]:
-        return {**super()._meaning(), "vocabulary": self._vocabulary.digest, "asked": self._asked.spec()}
+    def _spec(self) -> dict[str, Any]:
+        return {**super()._spec(), "vocabulary": self._vocabulary.digest, "asked": self._asked.spec()}
 
     def setup(self) -> None:
         """Map the models' classes to tags."""

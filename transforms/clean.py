@@ -80,7 +80,7 @@ class Clean(PartStage[CleanConfig]):
         """Candidates with what their sources say, and what is known of their regions."""
         return ("ingest", "candidates", "localize", "embed", "cluster")
 
-    def _meaning(self) -> dict[str, Any]:
+    def _spec(self) -> dict[str, Any]:
         config = self.config.changed()
         if policy := self.config.policy.in_force():
             config["policy"] = policy

@@ -89,10 +89,10 @@ class Cluster(TableStage[ClusterConfig]):
         """Embeddings are embed's."""
         return ("embed",)
 
-    def _meaning(self) -> dict[str, Any]:
+    def _spec(self) -> dict[str, Any]:
         if find_spec("faiss") is None:  # better now than after days of embedding
             raise ConfigError("cluster: needs FAISS: pip install 'tagmill[faiss]', or set cluster: null")
-        return super()._meaning()
+        return super()._spec()
 
     def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
         """Cluster every tag's regions; buckets of the table lie in the work folder."""

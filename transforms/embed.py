@@ -104,12 +104,12 @@ class Embed(ModelStage[EmbedConfig]):
         """Regions are localize's; which classes of the tagger stand for their tags, candidates says."""
         return ("ingest", "localize", "candidates") if self._tagger_config else ("ingest", "localize")
 
-    def _meaning(self) -> dict[str, Any]:
-        meaning = super()._meaning()
+    def _spec(self) -> dict[str, Any]:
+        spec = super()._spec()
         if self._tagger_config:
             tagger = base.create_for_pixels(self._tagger_config.model, self._tagger_config.options)
-            meaning["tagger"] = tagger.fingerprint()
-        return meaning
+            spec["tagger"] = tagger.fingerprint()
+        return spec
 
     def setup(self) -> None:
         """Load the embedder, and the tagger if it is asked about regions."""

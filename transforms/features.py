@@ -68,7 +68,7 @@ class Features(ModelStage[FeaturesConfig]):
         """The shards alone: they are the dataset, whether or not their sources are still there."""
         return ("shards",)
 
-    def _meaning(self) -> dict[str, Any]:
+    def _spec(self) -> dict[str, Any]:
         model = base.create_for_pixels(self.config.model, self.config.options)
         if not hasattr(model, "image_features"):
             raise ConfigError(
@@ -118,7 +118,7 @@ class Features(ModelStage[FeaturesConfig]):
             shard=inputs.parts["ingest"].header.digest,
             sha256=hashlib.sha256(data.getvalue()).hexdigest(),
             dimension=dimension,
-            model=self.meaning["model"],
+            model=self.spec["model"],
         )
         return Output(
             pa.Table.from_pylist(records, SCHEMA),
@@ -148,7 +148,7 @@ def _header(task: PartTask, shard: dict[str, Any]) -> Header:
         version=shard["version"],
         name=task.name,
         fingerprint=shard["fingerprint"],
-        meaning={},
+        spec={},
         digest=shard["sha256"],
         rows=bitmaps.first(shard["examples"]),
         captions=0,

@@ -113,11 +113,11 @@ class Ingest(Stage[IngestConfig]):
         """Ingest reads no other stage."""
         return ()
 
-    def _meaning(self) -> dict[str, Any]:
-        return {**super()._meaning(), "part_size": self.shared.part_size}
+    def _spec(self) -> dict[str, Any]:
+        return {**super()._spec(), "part_size": self.shared.part_size}
 
 
-def said(config: InputConfig) -> dict[str, Any]:
+def input_spec(config: InputConfig) -> dict[str, Any]:
     """Give what of an input's config decides what is read of a source, and differs from the defaults."""
     changed = {name: value for name, value in config.changed().items() if name not in ("path", "images")}
     version = format_of(config).version
@@ -176,7 +176,7 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
                 count += _make_part(stage, folder, task, name, config, (e for _, e in group))
             chunks += 1
         record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
-        record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint, "config": said(config)}
+        record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint, "config": input_spec(config)}
         record |= {"parts": chunks, "examples": count}
     files.create_bytes(source_record_uri(folder, task.name), json.dumps(record, indent=1).encode())
 

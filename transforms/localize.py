@@ -46,10 +46,10 @@ class Localize(ModelStage[LocalizeConfig]):
         """An image is asked for its own candidates only, whatever source named them."""
         return ("ingest", "candidates")
 
-    def _meaning(self) -> dict[str, Any]:
-        meaning = super()._meaning()
-        meaning["config"].pop("kinds", None)  # they decide the candidates' prompts, and nothing here
-        return meaning
+    def _spec(self) -> dict[str, Any]:
+        spec = super()._spec()
+        spec["config"].pop("kinds", None)  # they decide the candidates' prompts, and nothing here
+        return spec
 
     def process(self, inputs: Inputs) -> Output:
         """Look for the candidates of each image of one part."""

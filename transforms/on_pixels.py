@@ -54,7 +54,7 @@ class ModelStage(PartStage[ModelConfigT]):
         super().__init__(config, shared)
         self.model: Any = None
 
-    def _meaning(self) -> dict[str, Any]:
+    def _spec(self) -> dict[str, Any]:
         model = base.create_for_pixels(self.config.model, self.config.options)
         config = {name: value for name, value in self.config.changed().items() if name not in UNSAID}
         return {"config": config, "model": model.fingerprint()}

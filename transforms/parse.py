@@ -73,9 +73,9 @@ class Parse(PartStage[ParseConfig]):
         """Given captions are ingest's, generated ones caption's."""
         return ("ingest", "caption")
 
-    def _meaning(self) -> dict[str, Any]:
+    def _spec(self) -> dict[str, Any]:
         return {
-            **super()._meaning(),
+            **super()._spec(),
             "parser": self._parser.fingerprint(),
             "vocabulary": self._vocabulary,
         }

@@ -132,7 +132,7 @@ class Header:
     version: int
     name: str
     fingerprint: str
-    meaning: dict[str, Any]
+    spec: dict[str, Any]
     digest: str
     rows: int
     captions: int
@@ -259,7 +259,7 @@ class MadeBy:
     version: int
     name: str
     fingerprint: str
-    meaning: dict[str, Any]
+    spec: dict[str, Any]
     libraries: dict[str, str]
     base: str = ""
     read: dict[str, str] = field(default_factory=dict)

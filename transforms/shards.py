@@ -72,8 +72,8 @@ class Shards(Stage[ShardsConfig]):
         """Name a shard's index."""
         return index_uri(folder, name)
 
-    def _meaning(self) -> dict[str, Any]:
-        return {"layout": contract.LAYOUT, **super()._meaning()}
+    def _spec(self) -> dict[str, Any]:
+        return {"layout": contract.LAYOUT, **super()._spec()}
 
 
 class ShardWorker(Worker[Shards, ShardTask]):

@@ -124,15 +124,15 @@ class Stage(ABC, Generic[ConfigT]):
         """
 
     @cached_property
-    def meaning(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """What decides the output, as JSON values: what differs from the default config, models, vocabulary.
 
         Worked out once, by the driver (a model's digest reads its weights), and shipped to the workers.
         """
-        meaning = self._meaning()
-        return meaning | {"libraries": libraries()} if self.shared.strict_versions else meaning
+        spec = self._spec()
+        return spec | {"libraries": libraries()} if self.shared.strict_versions else spec
 
-    def _meaning(self) -> dict[str, Any]:
+    def _spec(self) -> dict[str, Any]:
         return {"config": self.config.changed()}
 
     @property
@@ -287,15 +287,13 @@ def libraries() -> dict[str, str]:
 
 
 def part_fingerprint(stage: Stage[Any], inputs: Mapping[str, Any]) -> str:
-    """Hash what makes a part: the stage's version and meaning, and the digests of what it reads."""
-    return value_digest(
-        {"stage": stage.name, "version": stage.version, "meaning": stage.meaning, "inputs": inputs}
-    )
+    """Hash what makes a part: the stage's version and spec, and the digests of what it reads."""
+    return value_digest({"stage": stage.name, "version": stage.version, "spec": stage.spec, "inputs": inputs})
 
 
 def made_by(stage: Stage[Any], name: str, fingerprint: str) -> parts.MadeBy:
     """Say of a part what makes it."""
-    return parts.MadeBy(stage.name, stage.version, name, fingerprint, stage.meaning, libraries())
+    return parts.MadeBy(stage.name, stage.version, name, fingerprint, stage.spec, libraries())
 
 
 def limit_threads(threads: int) -> None:

@@ -63,7 +63,7 @@ class Order:
         self._sources, self._seed = tuple(sources), seed
         self._shuffle, self._window = shuffle, window
 
-    def meaning(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, Any]:
         """Say what decides the order."""
         sources = [[list(source.shards), source.weight] for source in self._sources]
         return {"seed": self._seed, "shuffle": self._shuffle, "window": self._window, "sources": sources}

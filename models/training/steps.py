@@ -38,7 +38,7 @@ class Steps:
         self._datasets, self._order, self._drop_last = tuple(datasets), order, drop_last
         self._made: tuple[int, Epoch] | None = None
         shards = [[d.name, [[shard.name, shard.sha256] for shard in d.shards]] for d in datasets]
-        self.fingerprint = _digest({"order": order.meaning(), "shards": shards})
+        self.fingerprint = _digest({"order": order.spec(), "shards": shards})
 
     def count(self, epoch: int) -> int:
         """Count the steps of a whole epoch, the same for all ranks."""

@@ -185,7 +185,7 @@ def _task(
         [name, upstream.digests(stage, inputs, name) | {"rows": bitmaps.dump(came[name]).hex()}]
         for name in shard["parts"]
     ]
-    made_by = {"stage": stage.name, "version": stage.version, "meaning": stage.meaning}
+    made_by = {"stage": stage.name, "version": stage.version, "spec": stage.spec}
     fingerprint = value_digest({**made_by, "shard": shard["name"], "parts": digests})
     tasks = [upstream.task(stage, inputs, name, fingerprint) for name in shard["parts"]]
     return ShardTask(shard["name"], shard["split"], fingerprint, tasks)
@@ -265,7 +265,7 @@ def _manifest(
         shards=shards,
         models=_models(stages),
         made_by={
-            "stages": {stage.name: stage.meaning | {"config": stage.settings} for stage in stages},
+            "stages": {stage.name: stage.spec | {"config": stage.settings} for stage in stages},
             "libraries": libraries(),
         },
     )
@@ -275,10 +275,10 @@ def _models(stages: Iterable[Stage[Any]]) -> dict[str, contract.ManifestModel]:
     """Name the models that gave evidence: each by its stage, as samples do."""
     return {
         stage.name: contract.ManifestModel(
-            stage=stage.name, name=stage.settings["model"], fingerprint=stage.meaning["model"]
+            stage=stage.name, name=stage.settings["model"], fingerprint=stage.spec["model"]
         )
         for stage in stages
-        if "model" in stage.meaning
+        if "model" in stage.spec
     }
 
 

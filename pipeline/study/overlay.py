@@ -61,7 +61,7 @@ def _vocabulary(run: RunFolder) -> Vocabulary:
     saved = run.saved_config() or {}
     vocabulary = Vocabulary.load(saved.get("vocabulary"))
     candidates = run.read_record(Candidates.name, run.current(Candidates.name) or "")
-    if candidates is None or vocabulary.digest != candidates.meaning["vocabulary"]:
+    if candidates is None or vocabulary.digest != candidates.spec["vocabulary"]:
         raise ConfigError(f"the vocabulary of {run.root} has changed since: run it again")
     return vocabulary
 

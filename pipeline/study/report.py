@@ -42,7 +42,7 @@ STAGES_SCHEMA = pa.schema(
         pa.field("dead", COUNTS, nullable=False),
         pa.field("seconds", pa.map_(pa.string(), pa.float64()), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("meaning", pa.string(), nullable=False),
+        pa.field("spec", pa.string(), nullable=False),
         pa.field("libraries", pa.map_(pa.string(), pa.string()), nullable=False),
     ]
 )
@@ -109,7 +109,7 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         "dead": dict(dead),
         "seconds": {**seconds, "wall": record.more.get("wall", 0.0)},
         "bytes": files.folder_size(folder),
-        "meaning": json.dumps(record.meaning | {"config": record.settings}, sort_keys=True),
+        "spec": json.dumps(record.spec | {"config": record.settings}, sort_keys=True),
         "libraries": record.libraries,
     }
 

@@ -70,7 +70,7 @@ def config_changes(driver: Driver, plan: StagePlan[Any]) -> list[str]:
     record = driver.run_folder.read_record(name, current)
     if record is None:
         return []
-    was, now = _said(record.meaning, record.version), _said(plan.stage.meaning, plan.stage.version)
+    was, now = _flat_spec(record.spec, record.version), _flat_spec(plan.stage.spec, plan.stage.version)
     before = _defaults(plan.stage.config) | flatten(record.settings) | was
     after = flatten(plan.stage.settings) | now
     changes = [
@@ -87,10 +87,10 @@ def _defaults(config: Config) -> dict[str, object]:
     return flatten(type(config).model_construct().model_dump(mode="json", warnings=False))
 
 
-def _said(meaning: dict[str, Any], version: int) -> dict[str, object]:
+def _flat_spec(spec: dict[str, Any], version: int) -> dict[str, object]:
     """Name what decides a stage's output: its keys as the config has them, and what else there is."""
-    others = {f"({name})": value for name, value in meaning.items() if name != "config"}
-    return flatten(meaning["config"]) | flatten(others | {"(version)": version})
+    others = {f"({name})": value for name, value in spec.items() if name != "config"}
+    return flatten(spec["config"]) | flatten(others | {"(version)": version})
 
 
 def _shown(value: object) -> str:

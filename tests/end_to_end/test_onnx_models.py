@@ -239,7 +239,7 @@ def test_the_example_config_builds_all_its_stages(monkeypatch):
         "clean",
         "shards",
     ]
-    assert all(stage.meaning["model"] for stage in stages if stage.uses_model)
+    assert all(stage.spec["model"] for stage in stages if stage.uses_model)
 
 
 def test_the_skipped_names_of_the_example_are_names_of_the_network():

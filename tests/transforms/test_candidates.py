@@ -307,25 +307,25 @@ class TestSlices:
 
 class TestMeaning:
     def test_it_says_vocabulary_floor_kinds_and_who_is_asked(self):
-        meanings = [
-            stage_of().meaning,
-            stage_of(vocabulary=Vocabulary.from_text("red", "x")).meaning,
-            stage_of(candidate_floor=0.4).meaning,
-            stage_of(kinds=["scene"]).meaning,
-            stage_of(Asked(tagger=("red",), localizer=True)).meaning,
-            stage_of(Asked(tagger=KNOWN.tagger)).meaning,
-            stage_of(Asked(localizer=True)).meaning,
-            stage_of(Asked()).meaning,
-            stage_of(Asked(tagger=KNOWN.tagger, localizer=True, localized=("red",))).meaning,
-            stage_of(Asked(tagger=KNOWN.tagger, localizer=True, localized=())).meaning,
+        specs = [
+            stage_of().spec,
+            stage_of(vocabulary=Vocabulary.from_text("red", "x")).spec,
+            stage_of(candidate_floor=0.4).spec,
+            stage_of(kinds=["scene"]).spec,
+            stage_of(Asked(tagger=("red",), localizer=True)).spec,
+            stage_of(Asked(tagger=KNOWN.tagger)).spec,
+            stage_of(Asked(localizer=True)).spec,
+            stage_of(Asked()).spec,
+            stage_of(Asked(tagger=KNOWN.tagger, localizer=True, localized=("red",))).spec,
+            stage_of(Asked(tagger=KNOWN.tagger, localizer=True, localized=())).spec,
         ]
-        assert len({json.dumps(meaning, sort_keys=True) for meaning in meanings}) == len(meanings)
-        assert all(meaning.keys() == {"config", "vocabulary", "asked"} for meaning in meanings)
+        assert len({json.dumps(spec, sort_keys=True) for spec in specs}) == len(specs)
+        assert all(spec.keys() == {"config", "vocabulary", "asked"} for spec in specs)
 
     def test_it_does_not_say_how_a_list_of_names_is_held(self):
         lists = Asked(tagger=list(KNOWN.tagger), localizer=True)
-        assert stage_of(lists).meaning == stage_of().meaning
-        assert Candidates(CandidatesConfig(), shared(threads=7), SQUARES, KNOWN).meaning == stage_of().meaning
+        assert stage_of(lists).spec == stage_of().spec
+        assert Candidates(CandidatesConfig(), shared(threads=7), SQUARES, KNOWN).spec == stage_of().spec
 
 
 def test_the_whole_way_over_real_squares(tmp_path):

@@ -37,7 +37,7 @@ def test_generated_tags_become_candidates(tmp_path):
         assert generated == dict.fromkeys(names, 1)
 
 
-def test_the_model_is_the_meaning_and_no_parser_or_vocabulary():
-    meaning = Caption(CaptionConfig(model=CAPTIONER, batch_size=3), shared()).meaning
-    assert meaning == {"config": {"model": CAPTIONER}, "model": SquareCaptioner().fingerprint()}
-    assert json.loads(json.dumps(meaning)) == meaning
+def test_the_model_is_the_spec_and_no_parser_or_vocabulary():
+    spec = Caption(CaptionConfig(model=CAPTIONER, batch_size=3), shared()).spec
+    assert spec == {"config": {"model": CAPTIONER}, "model": SquareCaptioner().fingerprint()}
+    assert json.loads(json.dumps(spec)) == spec

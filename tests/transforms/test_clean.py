@@ -312,13 +312,13 @@ def test_what_the_sources_say_comes_from_the_candidates():
     assert (output.examples, output.notes) == (1, {"splits": {"train": 1}})
 
 
-def test_the_policy_is_the_meaning():
-    def meaning(policy=None, **changes):
-        return Clean(CleanConfig(policy=policy or Policy()), shared(**changes)).meaning
+def test_the_policy_is_the_spec():
+    def spec(policy=None, **changes):
+        return Clean(CleanConfig(policy=policy or Policy()), shared(**changes)).spec
 
-    assert meaning() == meaning(threads=7) == {"config": {}}
-    assert meaning(Policy(rule="paper")) != meaning()
-    assert json.loads(json.dumps(meaning())) == meaning()
+    assert spec() == spec(threads=7) == {"config": {}}
+    assert spec(Policy(rule="paper")) != spec()
+    assert json.loads(json.dumps(spec())) == spec()
 
 
 @pytest.mark.parametrize(
@@ -339,9 +339,9 @@ def test_the_policy_is_the_meaning():
     ],
     ids=str,
 )
-def test_of_a_policy_only_what_decides_verdicts_is_the_meaning(policy, said):
-    meaning = Clean(CleanConfig(policy=policy), shared()).meaning
-    assert meaning == {"config": {"policy": said} if said else {}}
+def test_of_a_policy_only_what_decides_verdicts_is_the_spec(policy, said):
+    spec = Clean(CleanConfig(policy=policy), shared()).spec
+    assert spec == {"config": {"policy": said} if said else {}}
     assert Policy(**policy).in_force() == said
 
 

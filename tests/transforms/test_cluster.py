@@ -259,4 +259,4 @@ def test_digests_of_tags_change_with_their_own_row_alone():
 def test_without_faiss_a_run_says_so_before_it_begins(monkeypatch):
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'tagmill\[faiss\]'"):
-        _ = Cluster(ClusterConfig(), shared()).meaning
+        _ = Cluster(ClusterConfig(), shared()).spec

@@ -259,5 +259,5 @@ def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench, tmp_pa
     assert found == expected
 
 
-def test_meaning_is_json():
-    assert as_json(Duplicates(DuplicatesConfig(), shared()).meaning) == b'{"config": {}}'
+def test_spec_is_json():
+    assert as_json(Duplicates(DuplicatesConfig(), shared()).spec) == b'{"config": {}}'

@@ -165,17 +165,17 @@ def test_without_a_tagger_no_region_is_asked_about(run):
     assert {r["region_score"] for r in part.records} == {None}
 
 
-def test_a_regions_tagger_is_part_of_the_meaning_only_where_it_is_asked():
+def test_a_regions_tagger_is_part_of_the_spec_only_where_it_is_asked():
     bench = Bench(None)
 
-    def meaning(mode, tagger="square_models:SquareTagger"):
+    def spec(mode, tagger="square_models:SquareTagger"):
         config = EmbedConfig(model="square_models:SquareEmbedder", region_tagger=mode)
-        return Embed(config, bench.shared, TagConfig(model=tagger)).meaning
+        return Embed(config, bench.shared, TagConfig(model=tagger)).spec
 
     other = "square_models:SquareLocalizer"
-    assert meaning("off", other) == meaning("off")
-    assert meaning("all", other) != meaning("all")
-    assert meaning("all") != meaning("doubtful")
+    assert spec("off", other) == spec("off")
+    assert spec("all", other) != spec("all")
+    assert spec("all") != spec("doubtful")
 
 
 @pytest.mark.parametrize(("mode", "reads"), [("off", False), ("doubtful", True), ("all", True)])

@@ -79,4 +79,4 @@ def test_an_image_without_features_is_a_dead_letter_and_a_row_of_nan(shards, tmp
 
 def test_a_model_that_gives_no_features_is_refused_before_anything_starts():
     with pytest.raises(ConfigError, match="has no method image_features"):
-        _ = Features(FeaturesConfig(model="square_models:SquareEmbedder"), shared()).meaning
+        _ = Features(FeaturesConfig(model="square_models:SquareEmbedder"), shared()).spec

@@ -158,17 +158,17 @@ def test_real_squares_are_found_where_they_are(tmp_path):
     [{"box_floor": 0.2}, {"max_boxes": 3}, {"options": {"script": [], "classes": []}}],
     ids=str,
 )
-def test_what_changes_the_output_changes_the_meaning(changes):
+def test_what_changes_the_output_changes_the_spec(changes):
     base = {"model": "odd_models:ScriptedLocalizer", "options": {"script": []}}
-    before = Localize(LocalizeConfig(**base), shared()).meaning
-    assert Localize(LocalizeConfig(**(base | changes)), shared()).meaning != before
-    assert Localize(LocalizeConfig(**base, batch_size=3), shared()).meaning == before
+    before = Localize(LocalizeConfig(**base), shared()).spec
+    assert Localize(LocalizeConfig(**(base | changes)), shared()).spec != before
+    assert Localize(LocalizeConfig(**base, batch_size=3), shared()).spec == before
 
 
 def test_kinds_say_what_is_asked_and_not_how_it_is_answered():
     base = {"model": "odd_models:ScriptedLocalizer", "options": {"script": []}}
     stages = [Localize(LocalizeConfig(**base, **more), shared()) for more in ({}, {"kinds": ["scene"]})]
-    assert stages[0].meaning == stages[1].meaning
+    assert stages[0].spec == stages[1].spec
     assert [stage.settings["kinds"] for stage in stages] == [["object"], ["scene"]]
 
 

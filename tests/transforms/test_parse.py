@@ -93,11 +93,11 @@ def test_generated_captions_are_parsed_after_the_given_and_count_as_no_ones_capt
     assert (output.examples, output.captions) == (3, 3)
 
 
-def test_vocabulary_and_parser_are_the_meaning():
-    meaning = Parse(ParseConfig(), shared(), SQUARES).meaning
-    assert meaning.keys() == {"config", "parser", "vocabulary"}
-    assert meaning["vocabulary"] == SQUARES.digest
-    assert json.loads(json.dumps(meaning)) == meaning
-    assert Parse(ParseConfig(), shared(), Vocabulary.from_text("red", "x")).meaning != meaning
-    assert Parse(ParseConfig(mode="fast"), shared(), SQUARES).meaning != meaning
-    assert Parse(ParseConfig(), shared(part_size=9, threads=3), SQUARES).meaning == meaning
+def test_vocabulary_and_parser_are_the_spec():
+    spec = Parse(ParseConfig(), shared(), SQUARES).spec
+    assert spec.keys() == {"config", "parser", "vocabulary"}
+    assert spec["vocabulary"] == SQUARES.digest
+    assert json.loads(json.dumps(spec)) == spec
+    assert Parse(ParseConfig(), shared(), Vocabulary.from_text("red", "x")).spec != spec
+    assert Parse(ParseConfig(mode="fast"), shared(), SQUARES).spec != spec
+    assert Parse(ParseConfig(), shared(part_size=9, threads=3), SQUARES).spec == spec

@@ -185,7 +185,7 @@ class TestLost:
 def test_the_digest_says_what_a_part_says():
     made = output([(0, "a")])
     same = output([(0, "a")], seconds={"model": 9.0}, notes={"x": 1}, slices={"s": NAMES}, tags=["a"])
-    elsewhere = replace(MADE_BY, name="q", fingerprint="another", meaning={}, libraries={})
+    elsewhere = replace(MADE_BY, name="q", fingerprint="another", spec={}, libraries={})
     assert header(made).digest == parts.make_header(elsewhere, same, ROWS).digest
     assert header(made).digest != header(output([(0, "b")])).digest
     lost = [

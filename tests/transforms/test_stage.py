@@ -93,18 +93,18 @@ def test_torch_gets_the_stage_s_number_of_threads_in_every_thread():
 
 @every_stage
 def test_a_stage_travels_to_the_workers_before_it_is_set_up(stage):
-    meaning = stage.meaning
+    spec = stage.spec
     data = cloudpickle.dumps(stage)
     assert len(data) < 100_000
     back = cloudpickle.loads(data)
-    assert back.meaning == meaning
+    assert back.spec == spec
     assert part_fingerprint(back, {"a": "b"}) == part_fingerprint(stage, {"a": "b"})
     back.setup()
 
 
 @every_stage
 def test_what_a_stage_means_is_json_and_the_same_for_the_same_config(stage):
-    assert json.loads(json.dumps(stage.meaning)) == stage.meaning
+    assert json.loads(json.dumps(stage.spec)) == stage.spec
     assert stage.version >= 1
     assert "row" in stage.schema.names or stage.name in ("cluster", "shards")
 
@@ -135,7 +135,7 @@ assert "tagmill.transforms.parts" in sys.modules
 
 @every_stage
 def test_only_stages_without_a_model_say_the_vocabulary(stage):
-    assert not (stage.uses_model and "vocabulary" in stage.meaning)
+    assert not (stage.uses_model and "vocabulary" in stage.spec)
     module = type(stage).__module__.rpartition(".")[2]
     assert module in MODEL_MODULES or not stage.uses_model
 
@@ -163,11 +163,11 @@ def test_the_settings_are_the_whole_config_but_for_what_says_nothing(stage):
 class TestDefaults:
     """What a stage means is what differs from the defaults, however it is written."""
 
-    def meaning(self, stage, config):
+    def spec(self, stage, config):
         other = copy.copy(stage)
-        vars(other).pop("meaning", None)
+        vars(other).pop("spec", None)
         other.config = config
-        return other.meaning
+        return other.spec
 
     def values(self, stage):
         return stage.config.model_dump(mode="json")
@@ -176,46 +176,46 @@ class TestDefaults:
     def test_a_default_that_is_written_out_changes_nothing(self, stage):
         written = type(stage.config).model_validate(self.values(stage))
         assert written.model_fields_set == set(type(stage.config).model_fields)
-        assert self.meaning(stage, written) == stage.meaning
+        assert self.spec(stage, written) == stage.spec
 
     @every_stage
     def test_the_order_of_keys_changes_nothing(self, stage):
         turned = type(stage.config).model_validate(reverse(self.values(stage)))
-        meaning = self.meaning(stage, turned)
-        assert meaning == stage.meaning
-        assert value_digest(meaning) == value_digest(stage.meaning)
+        spec = self.spec(stage, turned)
+        assert spec == stage.spec
+        assert value_digest(spec) == value_digest(stage.spec)
 
     @every_stage
     def test_an_optional_new_key_changes_nothing_until_it_is_used(self, stage):
         config = type(stage.config)
         wider = create_model("Wider", __base__=config, one_more=(int | None, None))
-        assert self.meaning(stage, wider.model_validate(self.values(stage))) == stage.meaning
+        assert self.spec(stage, wider.model_validate(self.values(stage))) == stage.spec
         used = wider.model_validate({**self.values(stage), "one_more": 7})
-        if "config" in stage.meaning:
-            assert self.meaning(stage, used)["config"] == stage.meaning["config"] | {"one_more": 7}
+        if "config" in stage.spec:
+            assert self.spec(stage, used)["config"] == stage.spec["config"] | {"one_more": 7}
 
     def test_a_new_key_of_the_policy_changes_nothing_until_it_is_used(self):
         clean = next(stage for stage in STAGES if stage.name == "clean")
         policy = create_model("WiderPolicy", __base__=Policy, one_more=(int | None, None))
         wider = create_model("Wider", __base__=CleanConfig, policy=(policy, policy()))
-        assert self.meaning(clean, wider.model_validate(self.values(clean))) == clean.meaning
-        used = self.meaning(clean, wider(policy={"one_more": 7}))
+        assert self.spec(clean, wider.model_validate(self.values(clean))) == clean.spec
+        used = self.spec(clean, wider(policy={"one_more": 7}))
         assert used == {"config": {"policy": {"one_more": 7}}}
 
     @pytest.mark.parametrize("rule", ["paper", "adaptive"])
     def test_constants_of_a_rule_that_is_not_chosen_change_nothing(self, rule):
-        def meaning(**policy):
-            return Clean(CleanConfig(policy={"rule": rule, **policy}), shared()).meaning
+        def spec(**policy):
+            return Clean(CleanConfig(policy={"rule": rule, **policy}), shared()).spec
 
         other = {"paper": {"agreeing": 5}, "adaptive": {"outlier_fraction": 0.5}}[rule]
         own = {"adaptive": {"agreeing": 5}, "paper": {"outlier_fraction": 0.5}}[rule]
-        assert meaning(**{"adaptive" if rule == "paper" else "paper": other}) == meaning()
-        assert meaning(**{rule: own}) != meaning()
+        assert spec(**{"adaptive" if rule == "paper" else "paper": other}) == spec()
+        assert spec(**{rule: own}) != spec()
 
     def test_what_differs_from_the_defaults_is_said_and_nothing_else(self):
         changed = Tag(TagConfig(model=TAGGER.model, batch_size=3, score_floor=0.1, options={}), shared())
-        assert changed.meaning["config"] == {"model": TAGGER.model, "score_floor": 0.1}
-        assert Tag(TAGGER, shared()).meaning["config"] == {"model": TAGGER.model}
+        assert changed.spec["config"] == {"model": TAGGER.model, "score_floor": 0.1}
+        assert Tag(TAGGER, shared()).spec["config"] == {"model": TAGGER.model}
 
 
 def reverse(value):
@@ -231,7 +231,7 @@ def test_an_unknown_key_of_a_config_is_an_error(stage):
         type(stage.config).model_validate({**stage.config.model_dump(), "no_such_key": 1})
 
 
-def test_the_fingerprint_follows_version_meaning_and_inputs():
+def test_the_fingerprint_follows_version_spec_and_inputs():
     stage, other = STAGES[4], Tag(TAGGER.model_copy(update={"score_floor": 0.2}), shared())
     prints = [
         part_fingerprint(stage, {"ingest": "1"}),
@@ -322,7 +322,7 @@ def test_the_loser_of_two_workers_leaves_the_winners_part(bench, tmp_path):
         stage.setup()
         make_part(stage, folder, task)
     header = parts.read_header(parts.part_uri(folder, task.name))
-    assert header.meaning["config"]["score_floor"] == 0.1
+    assert header.spec["config"]["score_floor"] == 0.1
     assert header.libraries.keys() >= {"apache-beam", "numpy", "pyarrow", "pillow"}
 
 

@@ -64,13 +64,13 @@ def test_batches_hold_what_the_config_says(tmp_path):
     assert WitnessTagger.batches == [3, 3, 1]
 
 
-def test_the_meaning_says_model_and_floor_but_neither_batch_nor_vocabulary():
-    def meaning(**changes):
-        return Tag(TagConfig(**({"model": TAGGER} | changes)), shared()).meaning
+def test_the_spec_says_model_and_floor_but_neither_batch_nor_vocabulary():
+    def spec(**changes):
+        return Tag(TagConfig(**({"model": TAGGER} | changes)), shared()).spec
 
-    assert meaning() == {"config": {"model": TAGGER}, "model": SquareTagger().fingerprint()}
-    assert meaning(batch_size=2) == meaning()
-    assert meaning(score_floor=0.1) != meaning()
+    assert spec() == {"config": {"model": TAGGER}, "model": SquareTagger().fingerprint()}
+    assert spec(batch_size=2) == spec()
+    assert spec(score_floor=0.1) != spec()
 
 
 def test_processing_before_setup_is_a_bug(tmp_path):

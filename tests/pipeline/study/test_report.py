@@ -93,7 +93,7 @@ def test_bytes_parts_meanings_and_times_are_those_of_the_generation(run):
         assert row["generation"] == folder.name == record.generation
         assert row["parts"] == len(record.parts)
         assert row["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        assert json.loads(row["meaning"]) == record.meaning | {"config": record.settings}
+        assert json.loads(row["spec"]) == record.spec | {"config": record.settings}
         assert row["libraries"]["apache-beam"]
         if stage in PART_STAGES and stage != "duplicates":
             assert row["seconds"]["total"] > 0
