@@ -58,9 +58,9 @@ def account(
     ingest: str,
     found: Mapping[str, PartRecord],
     came: Mapping[str, int],
-    gone: Mapping[str, int],
+    removed: Mapping[str, int],
 ) -> dict[str, PartRecord]:
-    """Count parts anew by the rows that come in now; `gone` are those that earlier stages took out.
+    """Count parts anew by the rows that come in now; `removed` are those that earlier stages took out.
 
     `folder` and `ingest` are the generations' folders of the parts and of ingest.
     """
@@ -73,7 +73,7 @@ def account(
             header = footers[name].header
             counts, lost = _counts(header, came[name], ingest), header.lost & came[name]
             part = replace(part, counts=counts, came=came[name])
-        accounted[name] = replace(part, gone=gone[name] | lost)
+        accounted[name] = replace(part, removed=removed[name] | lost)
     return accounted
 
 

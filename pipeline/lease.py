@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 class Lease:
     """Holds the lease of a run while it is open (a context manager).
 
-    A lease is free if its driver has ended: its process is gone, where that is this machine, or its last
+    A lease is free if its driver has ended: its process has ended, where that is this machine, or its last
     heartbeat is older than a minute. `token` is its holder's, higher than that of any holder before. Raises
     ConfigError on entry if another driver holds it.
     """

@@ -70,7 +70,7 @@ class StagePlan(Generic[StageT]):
 class Upstream:
     """What is known of a run and of the stages before one: their plans, and their records once finished.
 
-    `gone` are the rows of each part of the first stage that do not live after the last finished one.
+    `removed` are the rows of each part of the first stage that do not live after the last finished one.
     """
 
     run: RunFolder
@@ -81,7 +81,7 @@ class Upstream:
     records: dict[str, StageRecord] = field(default_factory=dict)
     sources: dict[str, FoundSource] = field(default_factory=dict)
     """The source of every part of the first stage."""
-    gone: dict[str, int] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
     rows: str = ""
     """The table that says so, of the last stage whose record is written."""
 
@@ -93,7 +93,7 @@ class Upstream:
         """Take in the record of a finished stage."""
         self.records[record.stage] = record
         if record.parts.keys() == self.sources.keys():
-            self.gone = {name: part.gone for name, part in record.parts.items()}
+            self.removed = {name: part.removed for name, part in record.parts.items()}
             self.rows = record.rows
 
     @property
@@ -108,7 +108,7 @@ class Upstream:
     def came(self) -> dict[str, int]:
         """Give the rows that come in now, by part."""
         ingested = self.records[self.first.stage.name].parts
-        return {name: part.made_for & ~self.gone[name] for name, part in ingested.items()}
+        return {name: part.made_for & ~self.removed[name] for name, part in ingested.items()}
 
     def digests(self, stage: Stage[Any], inputs: Iterable[str], name: str) -> dict[str, str]:
         """Give what a part depends on by way of the same-named parts of its inputs."""
@@ -133,8 +133,8 @@ class Upstream:
         """Make the task of a part."""
         plans = {other: self.plans[other] for other in inputs}
         where = {other: plan.stage.output_uri(plan.folder, name) for other, plan in plans.items()}
-        gone = self.rows if self.gone[name] else ""
-        return PartTask(name, fingerprint, where, self.sources[name].images, gone, base)
+        removed = self.rows if self.removed[name] else ""
+        return PartTask(name, fingerprint, where, self.sources[name].images, removed, base)
 
     def is_open(self, inputs: Iterable[str]) -> bool:
         """Tell whether some input is still to be made."""

@@ -30,7 +30,7 @@ class PartRecord:
 
     `digest` is that of its rows, `seal` that of its bytes, `size` their number; `beside` are the digests of
     what lies beside it. Bitmaps of rows: `made_for` are those for which it was made, `came` those of them
-    that came in, which `counts` counts, `gone` those that do not live after the stage, by it or an earlier
+    that came in, which `counts` counts, `removed` those that do not live after the stage, by it or an earlier
     one.
     """
 
@@ -47,7 +47,7 @@ class PartRecord:
     seconds: dict[str, float]
     made_for: int = 0
     came: int = 0
-    gone: int = 0
+    removed: int = 0
     tags: tuple[str, ...] = ()
 
     @classmethod
@@ -75,12 +75,12 @@ class PartRecord:
     @property
     def lost(self) -> int:
         """The rows that came in and do not live after the stage."""
-        return self.came & self.gone
+        return self.came & self.removed
 
     @property
     def living(self) -> int:
         """The rows that live after the stage."""
-        return self.came & ~self.gone
+        return self.came & ~self.removed
 
     def digest_of(self, part_slice: str | None) -> str:
         """Give the digest of a slice, or of the whole."""
@@ -92,7 +92,7 @@ class PartRecord:
         return [*(names[what] for what in sorted(self.beside)), f"{self.name}{parts.SUFFIX}"]
 
 
-BITMAPS = ("made_for", "came", "gone", "tags")
+BITMAPS = ("made_for", "came", "removed", "tags")
 """What a record has in its table and not in its JSON."""
 
 
@@ -223,7 +223,7 @@ def _rows(record: StageRecord) -> pa.Table:
             "name": part.name,
             "made_for": bitmaps.dump(part.made_for),
             "came": bitmaps.dump(part.came),
-            "gone": bitmaps.dump(part.gone),
+            "removed": bitmaps.dump(part.removed),
             "tags": bitmaps.dump(bitmaps.of(ids[tag] for tag in part.tags)),
         }
         for part in record.parts.values()
@@ -253,6 +253,6 @@ def _part(values: dict[str, Any], bits: Mapping[str, bytes], tags: list[str]) ->
         counts=Counts(**values["counts"]),
         made_for=bitmaps.load(bits["made_for"]),
         came=bitmaps.load(bits["came"]),
-        gone=bitmaps.load(bits["gone"]),
+        removed=bitmaps.load(bits["removed"]),
         tags=tuple(tags[number] for number in bitmaps.numbers(bitmaps.load(bits["tags"]))),
     )

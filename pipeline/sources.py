@@ -75,7 +75,7 @@ def _find(source: InputConfig, format_: Format, root: str, path: str) -> FoundSo
     try:
         size, stamp = format_.size_and_stamp(uri)
     except FileNotFoundError as error:
-        raise ConfigError(f"input {source.name}: {uri} is gone, or a link to nothing") from error
+        raise ConfigError(f"input {source.name}: {uri} is missing, or a link to nothing") from error
     except OSError as error:
         if not files.is_local(uri):  # a connection that breaks is nobody's fault
             raise
@@ -123,7 +123,7 @@ class Sources:
         self.order += [name for name in self.found if name not in self.order]
         self.records = self._read_records()
         self._touched: dict[str, dict[str, Any]] = {}
-        self._warn_of_gone([name for name in before if name not in self.found])
+        self._warn_of_removed([name for name in before if name not in self.found])
 
     def _read_records(self) -> dict[str, dict[str, Any]]:
         there = set(files.list_names(files.join(self.folder, "sources")))
@@ -132,17 +132,17 @@ class Sources:
             uris = [source_record_uri(self.folder, name) for name in names]
             return dict(zip(names, pool.map(_read_record, uris), strict=True))
 
-    def _warn_of_gone(self, names: list[str]) -> None:
+    def _warn_of_removed(self, names: list[str]) -> None:
         """Name sources that were ingested and are not there any more: nobody may have meant that."""
         if names:
             shown = ", ".join(self._shown(name) for name in names[:3])
             more = " ..." if len(names) > 3 else ""
             _log.warning(
-                "%d sources are gone; their examples leave the dataset: %s%s", len(names), shown, more
+                "%d sources were removed; their examples leave the dataset: %s%s", len(names), shown, more
             )
 
     def _shown(self, name: str) -> str:
-        """Name a source that is gone; one that was just being made again has no record either."""
+        """Name a source that was removed; one that was just being made again has no record either."""
         uri = source_record_uri(self.folder, name)
         if not files.exists(uri):
             return name
@@ -170,7 +170,7 @@ class Sources:
                     )
                 reason = "the file changed"
             elif missing := _parts_of(name, record) - self._whole:
-                reason = f"{len(missing)} of its parts are gone"
+                reason = f"{len(missing)} of its parts are missing"
             else:
                 continue
             tasks.append(task)

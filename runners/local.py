@@ -100,7 +100,7 @@ def _runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
 
 @worker_handlers.WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class _WatchedWorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
-    """Starts a worker process, and fails what it was asked for once it is gone.
+    """Starts a worker process, and fails what it was asked for once it has ended.
 
     Takes the place of Beam's own handler, which would wait for a dead worker's answers for ever.
     """

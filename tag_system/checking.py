@@ -97,7 +97,7 @@ def difference(old: Vocabulary, new: Vocabulary) -> Difference:
 def _changes(old: Tag, new: Tag) -> Iterator[str]:
     if old.kind != new.kind:
         yield f"{new.name}: {old.kind} -> {new.kind}"
-    gone = [f"-{alias}" for alias in old.aliases if alias not in new.aliases]
-    come = [f"+{alias}" for alias in new.aliases if alias not in old.aliases]
-    if gone or come:
-        yield f"{new.name}: aliases {' '.join([*gone, *come])}"
+    removed = [f"-{alias}" for alias in old.aliases if alias not in new.aliases]
+    added = [f"+{alias}" for alias in new.aliases if alias not in old.aliases]
+    if removed or added:
+        yield f"{new.name}: aliases {' '.join([*removed, *added])}"

@@ -25,9 +25,9 @@ from tagmill.transforms.stage import (
     GlobalStage,
     PartTask,
     conform,
-    gone_rows,
     living,
     made_by,
+    removed_rows,
 )
 
 SCHEMA = pa.schema(
@@ -242,7 +242,7 @@ class _WriteFn(beam.DoFn):
         name, groups = element
         (task,) = groups["task"]
         part = parts.read_part(task.inputs["ingest"], ["row", "key"])
-        inputs = parts.Inputs(name, {"ingest": part}, {}, task.root, gone_rows(task))
+        inputs = parts.Inputs(name, {"ingest": part}, {}, task.root, removed_rows(task))
         losses = sorted(loss for block in groups["losers"] for loss in block)
         records = [
             {"row": row, "key": inputs.key(row), "reason": reason, "winner_part": winner, "winner_row": at}

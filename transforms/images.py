@@ -87,7 +87,7 @@ def decode(data: bytes, max_pixels: int) -> Image:
 def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator[bytes]:
     """Read the bytes behind image references, in order; an archive is opened once for its run of ranges.
 
-    Raises InputChangedError if a file is gone or no longer holds what ingest saw there.
+    Raises InputChangedError if a file is missing or no longer holds what ingest saw there.
     """
     with ExitStack() as stack:
         opened: tuple[str, IO[bytes]] | None = None
@@ -100,7 +100,7 @@ def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator
                 opened[1].seek(reference["offset"])
                 data = opened[1].read(reference["size"])
             except FileNotFoundError as error:
-                raise InputChangedError(f"{uri} is gone since it was ingested; put it back") from error
+                raise InputChangedError(f"{uri} was removed after it was ingested; put it back") from error
             if len(data) != reference["size"]:
                 raise InputChangedError(f"{uri} is shorter than when it was ingested; {REMEDY}")
             yield data

@@ -221,20 +221,25 @@ class Part:
 class Inputs:
     """The same-named parts of a stage's inputs, joined by `row`.
 
-    `rows` are the rows of the ingest part that live, ascending: those that it has but for `gone`, the bitmap
-    of what earlier stages took out. `tables` are the inputs that are one table for all parts. `root` is where
-    the image references of the part resolve.
+    `rows` are the rows of the ingest part that live, ascending: those that it has but for `removed`, the
+    bitmap of what earlier stages took out. `tables` are the inputs that are one table for all parts. `root`
+    is where the image references of the part resolve.
     """
 
     def __init__(
-        self, name: str, parts: Mapping[str, Part], tables: Mapping[str, pa.Table], root: str, gone: int = 0
+        self,
+        name: str,
+        parts: Mapping[str, Part],
+        tables: Mapping[str, pa.Table],
+        root: str,
+        removed: int = 0,
     ) -> None:
         self.name = name
         self.tables = dict(tables)
         self.root = root
         self.parts = dict(parts)
         self.examples = {
-            record["row"]: record for record in parts["ingest"].records if not gone >> record["row"] & 1
+            record["row"]: record for record in parts["ingest"].records if not removed >> record["row"] & 1
         }
         self.rows: list[int] = sorted(self.examples)
 

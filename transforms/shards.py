@@ -23,7 +23,7 @@ from tagmill.tag_system.core.errors import DamageError
 from tagmill.tag_system.sample_tags import short, tag_record
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.images import check_unchanged, read_references
-from tagmill.transforms.stage import PartTask, Stage, gone_rows
+from tagmill.transforms.stage import PartTask, Stage, removed_rows
 from tagmill.transforms.worker import Worker
 
 Record = dict[str, Any]
@@ -168,7 +168,7 @@ def _padded(size: int) -> int:
 def _samples(stage: Shards, task: ShardTask) -> Iterator[tuple[Record, bytes]]:
     for piece in task.parts:
         read = {name: parts.read_part(uri) for name, uri in piece.inputs.items()}
-        inputs = parts.Inputs(piece.name, read, {}, piece.root, gone_rows(piece))
+        inputs = parts.Inputs(piece.name, read, {}, piece.root, removed_rows(piece))
         rows = [row for row in inputs.rows if inputs.examples[row]["split"] == task.split]
         references = [inputs.examples[row]["image"] for row in rows]
         for row, image in zip(rows, read_references(references, piece.root), strict=True):

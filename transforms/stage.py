@@ -164,7 +164,7 @@ class PartStage(Stage[ConfigT]):
             for name, uri in task.inputs.items()
             if name in self.tables
         }
-        return parts.Inputs(task.name, read, tables, task.root, gone_rows(task))
+        return parts.Inputs(task.name, read, tables, task.root, removed_rows(task))
 
     @abstractmethod
     def process(self, inputs: parts.Inputs) -> parts.Output:
@@ -226,15 +226,15 @@ def named_rows(table: pa.Table) -> dict[str, str]:
 class PartTask:
     """A part to be made: its name, what makes it, where its inputs are and its images resolve.
 
-    `gone` is the table that says which rows earlier stages took out (see `ROWS_SCHEMA`); empty: none. `base`
-    is the fingerprint without the slices that the part depends on.
+    `removed` is the table that says which rows earlier stages took out (see `ROWS_SCHEMA`); empty: none.
+    `base` is the fingerprint without the slices that the part depends on.
     """
 
     name: str
     fingerprint: str
     inputs: Mapping[str, str]
     root: str
-    gone: str = ""
+    removed: str = ""
     base: str = ""
 
 
@@ -243,34 +243,34 @@ ROWS_SCHEMA = pa.schema(
         pa.field("name", pa.string(), nullable=False),
         pa.field("made_for", pa.binary(), nullable=False),
         pa.field("came", pa.binary(), nullable=False),
-        pa.field("gone", pa.binary(), nullable=False),
+        pa.field("removed", pa.binary(), nullable=False),
         pa.field("tags", pa.binary(), nullable=False),
     ]
 )
 """A row for each part of a stage, with bitmaps of rows of the ingest part: those for which it was made, those
-that came in, those that are gone after it, by this stage or an earlier one. `tags` are those that the part
+that came in, those that this stage or an earlier one removed. `tags` are those that the part
 holds, where that matters: bit i is the i-th tag of the record's list."""
 
 
-def gone_rows(task: PartTask) -> int:
+def removed_rows(task: PartTask) -> int:
     """Read which rows of a part earlier stages took out, as a bitmap."""
-    if not task.gone:
+    if not task.removed:
         return 0
-    return _gone(task.gone, files.size_and_stamp(task.gone)).get(task.name, 0)
+    return _removed(task.removed, files.size_and_stamp(task.removed)).get(task.name, 0)
 
 
 def living(table: pa.Table, task: PartTask) -> pa.Table:
     """Take of a part's table, by its column `row`, what belongs to rows that live."""
-    gone = gone_rows(task)
-    if not gone:
+    removed = removed_rows(task)
+    if not removed:
         return table
-    return table.filter(pc.invert(pc.is_in(table["row"], pa.array(bitmaps.numbers(gone), pa.int32()))))
+    return table.filter(pc.invert(pc.is_in(table["row"], pa.array(bitmaps.numbers(removed), pa.int32()))))
 
 
 @lru_cache(maxsize=2)
-def _gone(uri: str, _version: tuple[int, str]) -> dict[str, int]:
-    table = parquet.read_table(uri, ["name", "gone"])
-    bits = (bitmaps.load(data) for data in table["gone"].to_pylist())
+def _removed(uri: str, _version: tuple[int, str]) -> dict[str, int]:
+    table = parquet.read_table(uri, ["name", "removed"])
+    bits = (bitmaps.load(data) for data in table["removed"].to_pylist())
     return dict(zip(table["name"].to_pylist(), bits, strict=True))
 
 

@@ -48,7 +48,7 @@ class Global(Kind[GlobalStageT]):
             if record and record.more["fingerprint"] == fingerprint and self.is_there(record, folder):
                 plan.more = record.more
                 plan.done = {
-                    name: replace(part, gone=upstream.gone[name] | part.lost)
+                    name: replace(part, removed=upstream.removed[name] | part.lost)
                     for name, part in record.parts.items()
                 }
                 if other != generation:
@@ -109,7 +109,7 @@ class GlobalParts(Global[GlobalStage[Any]]):
             return served(plan)
         _publish(plan)
         made = {name: PartRecord.of(footer) for name, footer in made_footers(plan).items()}
-        return account(plan.folder, upstream.first.folder, made, upstream.came(), upstream.gone)
+        return account(plan.folder, upstream.first.folder, made, upstream.came(), upstream.removed)
 
     def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
         """Check the bytes of all parts."""

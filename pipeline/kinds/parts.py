@@ -45,7 +45,7 @@ class Parts(Kind[PartStage[Any]]):
             if not stock.serve(plan, wanted, partial(upstream.by_row, stage, inputs, name)):
                 plan.tasks.append(upstream.task(stage, inputs, name, wanted.fingerprint, base))
         for source, found in _by_folder(plan).items():
-            plan.done |= account(source, upstream.first.folder, found, came, upstream.gone)
+            plan.done |= account(source, upstream.first.folder, found, came, upstream.removed)
         return plan
 
     def make_way(self, plan: StagePlan[PartStage[Any]], run: RunFolder) -> None:
@@ -67,7 +67,7 @@ class Parts(Kind[PartStage[Any]]):
         footers = made_footers(plan)
         check_made(plan, footers, came)
         made = {name: PartRecord.of(footer) for name, footer in footers.items()}
-        made = account(plan.folder, upstream.first.folder, made, came, upstream.gone) | served(plan)
+        made = account(plan.folder, upstream.first.folder, made, came, upstream.removed) | served(plan)
         return {name: made[name] for name in plan.names}
 
     def verify(self, folder: str, record: StageRecord) -> Iterator[str]:

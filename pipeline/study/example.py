@@ -190,7 +190,7 @@ def read_pixels(run: RunFolder, example: Example) -> Image:
     config = check_values(run.root, run.saved_config() or {}, RunConfig)
     source = find_sources(config.inputs).get(source_of(example.part))
     if source is None:
-        raise InputChangedError(f"the source of {example.key} is gone since it was ingested")
+        raise InputChangedError(f"the source of {example.key} was removed after it was ingested; put it back")
     (data,) = images.read_references([example.ingested["image"]], source.images)
     images.check_unchanged(data, example.ingested)
     return images.decode(data, config.ingest.max_pixels)

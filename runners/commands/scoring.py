@@ -81,7 +81,7 @@ class Request:
 def scored(
     request: Request, tagger: "Tagger", question: "Question", console: Console
 ) -> Iterator[tuple["Scored", dict[str, str]]]:
-    """Score all images into a folder that is gone afterwards, and say what could not be used."""
+    """Score all images into a folder that is removed afterwards, and say what could not be used."""
     from tagmill.models.training import evaluation
     from tagmill.models.training.scores import ScoreWriter
 

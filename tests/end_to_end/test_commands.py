@@ -155,8 +155,8 @@ def test_hostile_input_is_dead_letters_and_nothing_is_lost(tmp_path: Path):
     assert counts[("caption", "caption_too_long")] == 1
     assert counts[("caption", "caption_not_text")] == 1
     for row in duckdb.sql(f"SELECT * FROM '{tmp_path}/run/report/stages.parquet'").fetchall():
-        _, _, _, _, came, out, dropped, gone, captions_in, captions_out, captions_dead, *_ = row
-        assert came == out + dropped + gone
+        _, _, _, _, came, out, dropped, lost, captions_in, captions_out, captions_dead, *_ = row
+        assert came == out + dropped + lost
         assert captions_in == captions_out + captions_dead
 
 

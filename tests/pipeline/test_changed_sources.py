@@ -132,18 +132,18 @@ def test_a_touched_source_is_not_a_changed_one_and_is_read_once(copy, monkeypatc
     assert drive(copy).jobs == []
 
 
-@pytest.mark.parametrize("gone", ["b.tar", "c.tar"])
-def test_the_examples_of_a_removed_source_leave_the_dataset_and_that_is_said(copy, gone, caplog):
+@pytest.mark.parametrize("removed", ["b.tar", "c.tar"])
+def test_the_examples_of_a_removed_source_leave_the_dataset_and_that_is_said(copy, removed, caplog):
     run = copy.parent / "run"
-    os.unlink(copy.parent / "data" / gone)
+    os.unlink(copy.parent / "data" / removed)
     drive(copy)
-    assert f"1 sources are gone; their examples leave the dataset: squares: {gone}" in caplog.text
+    assert f"1 sources were removed; their examples leave the dataset: squares: {removed}" in caplog.text
     caplog.clear()
-    left = range(12, 24) if gone == "b.tar" else range(12)
+    left = range(12, 24) if removed == "b.tar" else range(12)
     assert [sample["key"] for sample in samples(run)] == [f"squares/{i:06d}" for i in left]
     assert damaged(run) == []
     assert drive(copy).jobs == []
-    assert "are gone" not in caplog.text
+    assert "were removed" not in caplog.text
 
 
 def test_a_removed_source_that_filled_a_shard_alone_leaves_the_manifest(tmp_path):

@@ -34,10 +34,10 @@ def test_parts_are_taken_once_in_order_and_later_ones_move_none(first, more):
 
 
 @given(COUNTS, st.sets(st.integers(0, 11)))
-def test_what_is_gone_leaves_and_nothing_else_moves(parts, gone):
+def test_what_is_removed_leaves_and_nothing_else_moves(parts, removed):
     counts = counts_of(parts)
     cut = extend_cut([], counts, 10)
-    left = {name: found for i, (name, found) in enumerate(counts.items()) if i not in gone}
+    left = {name: found for i, (name, found) in enumerate(counts.items()) if i not in removed}
     after = extend_cut(cut, left, 10)
     where = {(s["split"], name): s["name"] for s in cut for name in s["parts"]}
     for shard in after:

@@ -114,7 +114,7 @@ def test_verify_misses_no_dead_letter_and_no_member_of_an_index(finished, tmp_pa
     assert any("manifest.json is not a manifest" in problem for problem in damaged(run))
 
 
-def test_dead_letters_that_are_gone_are_written_again_with_their_part(tmp_path):
+def test_dead_letters_that_are_missing_are_written_again_with_their_part(tmp_path):
     contents = [item for i in range(4) for item in members(f"{i:06d}", i).items()]
     contents += [("broken.png", b"not an image"), ("broken.txt", b"a red square")]
     write_tar(tmp_path / "data" / "a.tar", contents)
@@ -156,7 +156,7 @@ def test_a_damaged_part_that_no_record_knows_is_named(copy):
     ],
     ids=["clean", "ingest", "generation", "source", "cut", "vocabulary"],
 )
-def test_a_note_that_is_gone_is_found(copy, find, said):
+def test_a_note_that_is_missing_is_found(copy, find, said):
     drive(copy)
     path = find(copy.parent / "run")
     path.unlink()

@@ -162,7 +162,7 @@ def test_a_table_without_its_record_is_passed_over_and_garbage(copy):
     assert damaged(run) == []
 
 
-def test_a_record_that_names_a_table_that_is_gone_is_said_in_one_line(copy):
+def test_a_record_that_names_a_table_that_is_missing_is_said_in_one_line(copy):
     run = copy.parent / "run"
     drive(copy)
     Path(current_record(run, "tag").rows).unlink()

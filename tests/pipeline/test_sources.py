@@ -45,7 +45,7 @@ def test_a_folder_that_matches_is_no_source(tmp_path):
 def test_a_link_to_nothing_is_an_error_and_not_passed_over(tmp_path):
     write_squares(tmp_path / "data" / "a.tar", 1)
     (tmp_path / "data" / "b.tar").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"input squares: .*b\.tar is gone, or a link to nothing"):
+    with pytest.raises(ConfigError, match=r"input squares: .*b\.tar is missing, or a link to nothing"):
         find_sources(config_over(tmp_path).inputs)
 
 

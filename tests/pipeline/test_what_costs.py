@@ -276,10 +276,10 @@ class TestAFilter:
         for number, (name, found) in enumerate(counts.items()):
             came, out = PARTS - 3 * (number > place), PARTS - 3 * (number >= place)
             assert found == (came, out), name
-        gone = {row for row in range(PARTS) if f"squares/{row:06d}" in dropped_keys()}
+        removed = {row for row in range(PARTS) if f"squares/{row:06d}" in dropped_keys()}
         for name in ("localize", "embed", "clean"):
             rows = rows_of(folder, name)
-            assert {int(row["part"][-5:]) * 5 + row["row"] for row in rows}.isdisjoint(gone)
+            assert {int(row["part"][-5:]) * 5 + row["row"] for row in rows}.isdisjoint(removed)
         assert damaged(folder) == []
         assert drive(config, filtered(after)).jobs == []
 

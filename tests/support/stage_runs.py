@@ -24,8 +24,8 @@ from tagmill.transforms.stage import (
     PartTask,
     Shared,
     Stage,
-    gone_rows,
     make_part,
+    removed_rows,
 )
 
 SQUARES = Vocabulary.from_text(VOCABULARY, "squares")
@@ -88,11 +88,11 @@ def source_task(stage: Ingest, path: Path, **changes: Any) -> SourceTask:
     )
 
 
-def write_gone(uri: str, gone: Mapping[str, int]) -> str:
+def write_removed(uri: str, removed: Mapping[str, int]) -> str:
     """Write the table that says which rows of each part earlier stages took out; returns its uri."""
     rows = [
-        {"name": name, "made_for": b"", "came": b"", "gone": bitmaps.dump(bits), "tags": b""}
-        for name, bits in gone.items()
+        {"name": name, "made_for": b"", "came": b"", "removed": bitmaps.dump(bits), "tags": b""}
+        for name, bits in removed.items()
     ]
     files.replace_bytes(uri, parquet.table_bytes(pa.Table.from_pylist(rows, ROWS_SCHEMA)))
     return uri
@@ -138,26 +138,26 @@ class Bench:
     def tasks(self, stage: Stage[Any]) -> list[PartTask]:
         before = {other.name: other for other in self.stages}
         inputs = [name for name in stage.inputs() if name in before]
-        gone = self._gone()
+        removed = self._removed()
         return [
             PartTask(
                 name,
                 f"makes-{stage.name}",
                 {i: self._input(i, name) for i in inputs},
                 self.roots[name],
-                gone,
+                removed,
             )
             for name in self.names
         ]
 
-    def _gone(self) -> str:
+    def _removed(self) -> str:
         """Write down which rows the stages so far took out, as the driver does."""
-        gone = {}
+        removed = {}
         for name in self.names:
             headers = [self.part(s.name, name).header for s in self.stages if s.name != "cluster"]
-            gone[name] = bitmaps.of(row for header in headers for row in bitmaps.numbers(header.lost))
+            removed[name] = bitmaps.of(row for header in headers for row in bitmaps.numbers(header.lost))
         uri = files.join(str(self.folder), f"rows-{len(self.stages)}-{len(self.names)}.parquet")
-        return write_gone(uri, gone)
+        return write_removed(uri, removed)
 
     def _input(self, stage: str, name: str) -> str:
         if stage == "cluster":
@@ -186,7 +186,7 @@ class Bench:
     def inputs(self, stage: Stage[Any], name: str | None = None) -> parts.Inputs:
         task = next(t for t in self.tasks(stage) if t.name == (name or self.names[0]))
         read = {i: parts.read_part(uri) for i, uri in task.inputs.items() if i != "cluster"}
-        return parts.Inputs(task.name, read, {}, task.root, gone_rows(task))
+        return parts.Inputs(task.name, read, {}, task.root, removed_rows(task))
 
     def candidates(self, asked: Asked | None = None, **changes: Any) -> list[parts.Part]:
         """Run the stage candidates; unless said otherwise, a localizer may be asked any text."""

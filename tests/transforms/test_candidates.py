@@ -51,8 +51,8 @@ def labels(*names):
     return [{"name": name, "box": None} for name in names]
 
 
-def inputs(*examples, gone=(), **others):
-    return Inputs("p", {"ingest": ingest_part(*examples), **others}, {}, "", bitmaps.of(gone))
+def inputs(*examples, removed=(), **others):
+    return Inputs("p", {"ingest": ingest_part(*examples), **others}, {}, "", bitmaps.of(removed))
 
 
 def stage_of(asked=KNOWN, vocabulary=SQUARES, **changes):
@@ -225,9 +225,9 @@ class TestRows:
         assert [(r["row"], r["tag"]) for r in found.table.to_pylist()] == [(3, "red")]
         assert found.examples == 2
 
-    def test_rows_that_are_gone_have_none(self):
+    def test_removed_rows_have_none(self):
         read = {"parse": parsed((1, "given", ["red"])), "tag": scored((1, "blue", 0.9), (2, "blue", 0.9))}
-        found = inputs(example(0), example(1, labels=labels("red")), example(2), gone=[1], **read)
+        found = inputs(example(0), example(1, labels=labels("red")), example(2), removed=[1], **read)
         assert sources(found) == {(2, "blue"): (0, 0, 0, single(0.9))}
 
     def test_copies_have_no_candidates(self, tmp_path):

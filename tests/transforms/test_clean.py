@@ -295,10 +295,10 @@ def test_the_whole_way_over_real_squares(tmp_path):
 def test_what_the_sources_say_comes_from_the_candidates():
     said = {"given": 2, "parsed": 3, "generated": 4, "tagger": 0.5}
     record = {"row": 0, "tag": "no word", "kind": "scene", **said, "prompts": [], "classes": ["x"]}
-    gone = record | {"row": 1}
+    removed = record | {"row": 1}
     read = {
         "ingest": ingest_part(example(0), example(1)),
-        "candidates": part("candidates", candidates.SCHEMA, [record, gone]),
+        "candidates": part("candidates", candidates.SCHEMA, [record, removed]),
     }
     stage = Clean(CleanConfig(), shared())
     output = stage.process(Inputs("p", read, {}, "", bitmaps.of([1])))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage_runs import Bench, part, shared, write_gone
+from stage_runs import Bench, part, shared, write_removed
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.transforms import bitmaps, cluster, embed, parquet, parts
@@ -112,16 +112,16 @@ def test_the_table_depends_on_neither_order_nor_buckets_nor_runner(regions, monk
     }
 
 
-def test_regions_of_rows_that_are_gone_do_not_count(regions, monkeypatch):
+def test_regions_of_removed_rows_do_not_count(regions, monkeypatch):
     """Parts are read as if the rows that were taken out since had never been in them."""
-    gone = {name: bitmaps.of(range(n, 40, n + 2)) for n, name in enumerate(regions.names)}
-    uri = write_gone(str(regions.folder / "gone.parquet"), gone)
-    monkeypatch.setattr(regions, "_gone", lambda: uri)
-    found, _ = regions.table(work="gone", max_sample=20, min_regions=5)
+    removed = {name: bitmaps.of(range(n, 40, n + 2)) for n, name in enumerate(regions.names)}
+    uri = write_removed(str(regions.folder / "removed.parquet"), removed)
+    monkeypatch.setattr(regions, "_removed", lambda: uri)
+    found, _ = regions.table(work="removed", max_sample=20, min_regions=5)
     left = {}
     for name in regions.names:
         table = regions.part("embed", name).table
-        lives = [not gone[name] >> row & 1 for row in table["row"].to_pylist()]
+        lives = [not removed[name] >> row & 1 for row in table["row"].to_pylist()]
         left[name] = parts.Part(regions.part("embed", name).header, table.filter(pa.array(lives, pa.bool_())))
     without = Regions(regions.folder / "without", left)
     expected, _ = without.table(max_sample=20, min_regions=5)

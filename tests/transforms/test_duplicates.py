@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flaky_files import FlakyFileSystem
 from sources import encode, square_image, write_tar
-from stage_runs import Bench, as_json, shared, write_gone
+from stage_runs import Bench, as_json, shared, write_removed
 from tagmill.tag_system.core import files
 from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.duplicates import (
@@ -205,8 +205,9 @@ def test_dead_rows_do_not_come_in_and_never_win(bench, tmp_path):
 def test_rows_that_an_earlier_stage_took_out_do_not_come_in_and_never_win(bench, tmp_path):
     bench.ingest(write(tmp_path / "a.tar", [("a", 1), ("b", 1), ("c", 1), ("d", 2)]))
     stage = Duplicates(DuplicatesConfig(), bench.shared)
-    gone = write_gone(str(tmp_path / "gone.parquet"), dict(zip(bench.names, [0b01, 0b10], strict=True)))
-    tasks = [replace(task, gone=gone) for task in bench.tasks(stage)]
+    bits = dict(zip(bench.names, [0b01, 0b10], strict=True))
+    removed = write_removed(str(tmp_path / "removed.parquet"), bits)
+    tasks = [replace(task, removed=removed) for task in bench.tasks(stage)]
     work = str(tmp_path / "work")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         order = {name: place for place, name in enumerate(bench.names)}

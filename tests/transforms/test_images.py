@@ -229,7 +229,7 @@ def test_references_change_between_files_and_ranges(store):
 
 
 @kinds
-@pytest.mark.parametrize("change", ["gone", "cut", "other bytes", "longer"])
+@pytest.mark.parametrize("change", ["removed", "cut", "other bytes", "longer"])
 def test_a_file_that_changed_since_ingest_stops_the_run(store, kind, change):
     path = store.path / ("0.png" if kind == "file" else "a.tar")
     before = path.read_bytes()
@@ -239,7 +239,7 @@ def test_a_file_that_changed_since_ingest_stops_the_run(store, kind, change):
         "longer": b"in front" + before,
     }
     path.unlink()
-    if change != "gone":
+    if change != "removed":
         path.write_bytes(after[change])
     with images.Decoder(2, CAP) as decoder, pytest.raises(InputChangedError):
         list(decoder.pixels(store.examples(kind), store.root))

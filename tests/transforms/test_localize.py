@@ -173,7 +173,7 @@ def test_kinds_say_what_is_asked_and_not_how_it_is_answered():
 
 
 def test_images_are_asked_for_what_the_candidates_say_and_for_no_more(tmp_path):
-    """Names need not be tags, several may be of one tag, and rows that are gone are not asked for."""
+    """Names need not be tags, several may be of one tag, and removed rows are not asked for."""
 
     def candidate(row, tag, *prompts):
         counts = dict.fromkeys(("given", "parsed", "generated"), 0)

@@ -207,7 +207,7 @@ def test_a_file_that_is_no_part_is_damage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"rows": None}, {"rows": "no number"}, {"gone": [1]}, {"rows": [0]}], ids=str
+    "changes", [{"rows": None}, {"rows": "no number"}, {"removed": [1]}, {"rows": [0]}], ids=str
 )
 def test_a_part_of_another_version_is_damage(tmp_path, changes):
     values = {**header(output()).to_json(), **changes}
@@ -226,13 +226,13 @@ def test_records_of_a_row(rows):
 
 
 class TestInputs:
-    def joined(self, gone=(1, 3)):
+    def joined(self, removed=(1, 3)):
         """Row 1 died in ingest, row 3 is a copy; `tag` was made when row 3 was none yet."""
         ingest = ingest_part(example(0), example(2), example(3), dropped=[1])
         duplicates = part("duplicates", SCHEMA, [{"row": 3, "tag": None}], examples=4, dropped=[3])
         tag = part("tag", SCHEMA, [{"row": 0, "tag": "a"}, {"row": 2, "tag": "b"}, {"row": 3, "tag": "c"}])
         read = {"ingest": ingest, "duplicates": duplicates, "tag": tag}
-        return Inputs("p", read, {}, "root", bitmaps.of(gone))
+        return Inputs("p", read, {}, "root", bitmaps.of(removed))
 
     def test_only_rows_live_that_no_earlier_stage_took_out(self):
         inputs = self.joined()
@@ -240,14 +240,14 @@ class TestInputs:
         assert list(inputs.examples) == [0, 2]
 
     def test_who_lives_is_not_for_the_parts_to_say(self):
-        assert self.joined(gone=()).rows == [0, 2, 3]
-        assert self.joined(gone=[0, 1, 2]).rows == [3]
+        assert self.joined(removed=()).rows == [0, 2, 3]
+        assert self.joined(removed=[0, 1, 2]).rows == [3]
 
     @given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 12)))
-    def test_the_rows_are_those_of_ingest_but_for_the_gone(self, rows, gone):
+    def test_the_rows_are_those_of_ingest_but_for_the_removed(self, rows, removed):
         ingest = ingest_part(*map(example, sorted(rows)))
-        inputs = Inputs("p", {"ingest": ingest}, {}, "", bitmaps.of(gone))
-        assert inputs.rows == sorted(rows - gone)
+        inputs = Inputs("p", {"ingest": ingest}, {}, "", bitmaps.of(removed))
+        assert inputs.rows == sorted(rows - removed)
 
     def test_records_are_joined_by_row_and_not_by_place(self):
         inputs = self.joined()

@@ -15,7 +15,7 @@ from pydantic import ValidationError, create_model
 from flaky_files import FlakyFileSystem
 from sources import write_squares
 from square_models import SquareTagger
-from stage_runs import SQUARES, Bench, shared, write_gone
+from stage_runs import SQUARES, Bench, shared, write_removed
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.digests import value_digest
@@ -37,11 +37,11 @@ from tagmill.transforms.stage import (
     PartStage,
     PartTask,
     conform,
-    gone_rows,
     limit_threads,
     living,
     make_part,
     part_fingerprint,
+    removed_rows,
 )
 from tagmill.transforms.tag import Tag, TagConfig
 from tagmill.transforms.worker import Deal, PartWorker
@@ -331,7 +331,7 @@ def test_tasks_survive_beams_coders():
     coder = beam.coders.registry.get_coder(PartTask)
     back = coder.decode(coder.encode(task))
     assert (back.name, back.fingerprint, dict(back.inputs)) == ("p", "f", task.inputs)
-    assert (back.root, back.gone) == ("root", "rows.parquet")
+    assert (back.root, back.removed) == ("root", "rows.parquet")
 
 
 def test_a_user_can_write_a_stage(tmp_path, bench):
@@ -353,36 +353,36 @@ def test_a_user_can_write_a_stage(tmp_path, bench):
 class TestGoneRows:
     """Which rows earlier stages took out is a table's matter, and no part's."""
 
-    def task(self, bench, gone="", name=0):
+    def task(self, bench, removed="", name=0):
         name = bench.names[name]
         inputs = {"ingest": parts.part_uri(bench.uri("ingest"), name)}
-        return PartTask(name, "f", inputs, bench.roots[name], gone)
+        return PartTask(name, "f", inputs, bench.roots[name], removed)
 
     def test_without_a_table_all_rows_live(self, bench):
-        assert gone_rows(self.task(bench)) == 0
+        assert removed_rows(self.task(bench)) == 0
         assert Tag(TAGGER, bench.shared).read(self.task(bench)).rows == [0, 1]
 
     def test_rows_of_its_own_part_are_left_out(self, bench, tmp_path):
         bits = [0b01, 0b10, 0, 0b11]
-        gone = write_gone(str(tmp_path / "gone.parquet"), dict(zip(bench.names, bits, strict=True)))
-        tasks = [self.task(bench, gone, place) for place in range(4)]
-        assert [gone_rows(task) for task in tasks] == bits
+        removed = write_removed(str(tmp_path / "removed.parquet"), dict(zip(bench.names, bits, strict=True)))
+        tasks = [self.task(bench, removed, place) for place in range(4)]
+        assert [removed_rows(task) for task in tasks] == bits
         stage = Tag(TAGGER, bench.shared)
         assert [stage.read(task).rows for task in tasks] == [[1], [0], [0, 1], []]
 
     def test_a_table_keeps_what_lives_whatever_else_it_holds(self, bench, tmp_path):
-        gone = write_gone(str(tmp_path / "gone.parquet"), {bench.names[0]: bitmaps.of([0, 3, 70])})
+        removed = write_removed(str(tmp_path / "removed.parquet"), {bench.names[0]: bitmaps.of([0, 3, 70])})
         table = pa.table({"row": pa.array([0, 0, 1, 3, 69, 70, 70], pa.int32()), "tag": list("abcdefg")})
-        assert living(table, self.task(bench, gone))["tag"].to_pylist() == ["c", "e"]
+        assert living(table, self.task(bench, removed))["tag"].to_pylist() == ["c", "e"]
         assert living(table, self.task(bench)).equals(table)
-        assert living(table, self.task(bench, gone, 1)).equals(table)
-        assert living(table.slice(0, 0), self.task(bench, gone)).num_rows == 0
+        assert living(table, self.task(bench, removed, 1)).equals(table)
+        assert living(table.slice(0, 0), self.task(bench, removed)).num_rows == 0
 
     def test_a_part_says_for_which_rows_it_was_made(self, bench, tmp_path):
         stage = Tag(TAGGER, bench.shared)
         stage.setup()
-        gone = write_gone(str(tmp_path / "gone.parquet"), {bench.names[0]: 0b01})
-        make_part(stage, str(tmp_path / "tag"), self.task(bench, gone))
+        removed = write_removed(str(tmp_path / "removed.parquet"), {bench.names[0]: 0b01})
+        make_part(stage, str(tmp_path / "tag"), self.task(bench, removed))
         made = parts.read_part(parts.part_uri(str(tmp_path / "tag"), bench.names[0]))
         assert (made.header.rows, made.header.lost) == (0b10, 0)
         assert made.header.counts.of("example") == {"in": 1, "out": 1, "dropped": 0, "dead": 0}
@@ -391,8 +391,8 @@ class TestGoneRows:
     def test_a_table_that_was_replaced_is_read_anew_by_the_same_worker(self, bench, tmp_path):
         found = []
         for bits in (0b01, 0b1_0000_0010):
-            gone = write_gone(str(tmp_path / "gone.parquet"), {bench.names[0]: bits})
-            found.append(gone_rows(self.task(bench, gone)))
+            removed = write_removed(str(tmp_path / "removed.parquet"), {bench.names[0]: bits})
+            found.append(removed_rows(self.task(bench, removed)))
         assert found == [0b01, 0b1_0000_0010]
 
     def test_what_was_made_for_more_rows_serves_those_that_live(self, tmp_path):

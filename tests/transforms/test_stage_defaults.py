@@ -111,7 +111,7 @@ def _changes(name: str, before: Said, now: Said) -> Iterator[str]:
         if key not in old:
             yield f"{name}.{key} is new: add {json.dumps(new[key])} to the snapshot; it needs no new version"
         elif key not in new or old[key] != new[key]:
-            what = f"is {json.dumps(new[key])} now" if key in new else "is gone"
+            what = f"is {json.dumps(new[key])} now" if key in new else "was removed"
             do = "" if free or raised else f"raise the version of {name}, then "
             yield f"the default {name}.{key} was {json.dumps(old[key])} and {what}: {do}update the snapshot"
     if before["version"] != now["version"]:
@@ -166,7 +166,7 @@ def edited(path: str, value: Any = None) -> dict[str, Said]:
             'was "paper" and is "adaptive" now: raise the version of clean',
         ),
         ("candidates/defaults/kinds", [], r"candidates.kinds was \[\] and is \[\"object\"\] now: raise"),
-        ("cluster/defaults/old_key", 3, "cluster.old_key was 3 and is gone: raise the version of cluster"),
+        ("cluster/defaults/old_key", 3, "cluster.old_key was 3 and was removed: raise the version"),
         ("inputs/defaults/labels", "tags", "raise the version of inputs"),
         ("run/defaults/threads", 2, "run.threads was 2 and is 1 now: update the snapshot"),
         ("embed/defaults/padding", None, "embed.padding is new: add 0.1 to the snapshot; it needs no new"),

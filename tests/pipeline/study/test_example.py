@@ -83,5 +83,5 @@ def test_pixels_come_from_the_source_as_long_as_it_is_the_same(finished, tmp_pat
     with pytest.raises(InputChangedError, match="squares/wrong changed"):
         read_pixels(copy, example)
     tar.rename(tar.with_suffix(".moved.tar"))
-    with pytest.raises(InputChangedError, match="is gone"):
+    with pytest.raises(InputChangedError, match="was removed"):
         read_pixels(copy, example)

@@ -25,10 +25,10 @@ def test_a_run_is_scored_by_step_kind_and_tag(tagmill, finished, labelled, tmp_p
     rows = list(labelled.values())
     total = sum(len(row["tags"]) for row in rows)
     first = next(row for row in rows if len(row["tags"]) > 1)
-    gone, *rest = first["tags"]
+    removed, *rest = first["tags"]
     first["tags"] = [f"{rest[0]} square", *rest[1:]]  # an alias
-    other = next(row for row in rows if row is not first and gone not in row["tags"])
-    other["tags"] = [*other["tags"], gone]
+    other = next(row for row in rows if row is not first and removed not in row["tags"])
+    other["tags"] = [*other["tags"], removed]
     truth = write(tmp_path / "truth.jsonl", rows)
     code, out, _ = tagmill("score", finished / "run", "--truth", truth, "--json")
     found = json.loads(out)
@@ -37,11 +37,11 @@ def test_a_run_is_scored_by_step_kind_and_tag(tagmill, finished, labelled, tmp_p
     assert kinds["all"] == kinds["object"]
     assert [kinds["all"][name] for name in ("right", "wrong", "missed")] == [total - 1, 1, 1]
     assert kinds["all"]["f1"] == pytest.approx((total - 1) / total)
-    assert [tags[gone][name] for name in ("wrong", "missed")] == [1, 1]
+    assert [tags[removed][name] for name in ("wrong", "missed")] == [1, 1]
     assert found["steps"]["parse"]["kinds"]["all"]["recall"] < kinds["all"]["recall"]
     code, out, _ = tagmill("score", finished / "run", "--truth", truth, "--per-tag")
     lines = [line.split() for line in out.splitlines()]
-    (worst,) = [line for line in lines if line[:2] == [gone, "object"]]
+    (worst,) = [line for line in lines if line[:2] == [removed, "object"]]
     assert lines[lines.index(worst) - 1][0] == "tag"
     assert worst[-2:] == ["1", "1"]
     assert ["cleaned", "object"] in [line[:2] for line in lines]
