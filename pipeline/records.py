@@ -123,13 +123,13 @@ class StageRecord:
 
     def content(self) -> dict[str, Any]:
         """Give what is equal for equal runs: all but bytes and times, and the stamps of source files."""
-        told = [[part.name, part.digest, asdict(part.counts)] for part in self.parts.values()]
+        summaries = [[part.name, part.digest, asdict(part.counts)] for part in self.parts.values()]
         more = {name: value for name, value in self.more.items() if name != "wall"}
         return {
             "stage": self.stage,
             "version": self.version,
             "spec": self.spec,
-            "parts": told,
+            "parts": summaries,
             "more": more,
         }
 

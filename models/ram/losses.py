@@ -39,13 +39,13 @@ def tagging_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return asymmetric_loss(logits, targets, gamma_negative=7)
 
 
-def alignment_loss(logits: Tensor, told: Tensor | None = None) -> Tensor:
+def alignment_loss(logits: Tensor, has_caption: Tensor | None = None) -> Tensor:
     """Asymmetric loss of image-text logits [B, B]: each image fits its own text and no other.
 
-    `told` bool [B] is False for a row without text, which then is in no pair.
+    `has_caption` bool [B] is False for a row without text, which then is in no pair.
     """
     own = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
-    pairs = None if told is None else told[:, None] & told
+    pairs = None if has_caption is None else has_caption[:, None] & has_caption
     return asymmetric_loss(logits, own, gamma_negative=4, weights=pairs)
 
 

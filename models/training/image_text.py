@@ -25,20 +25,20 @@ def terms(
     pieces: WordPieces,
     tokens: Tensor,
     captions: Sequence[str],
-    told: Tensor,
+    has_caption: Tensor,
     share: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> dict[str, Tensor]:
     """Compute both losses, means over rows: encoded images [B, 1 + N, width] and a caption each.
 
-    `told` bool [B] is False for a row without caption, which then is in no pair. An image fits all captions
-    that say the same as its own.
+    `has_caption` bool [B] is False for a row without caption, which then is in no pair. An image fits all
+    captions that say the same as its own.
     """
     written = [torch.tensor(pieces.sentence(caption)) for caption in captions]
     ids = nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=pieces.padding).to(tokens.device)
     mask = ids != pieces.padding
     images, texts = branch.image_features(tokens).float(), branch.text_features(ids, mask).float()
     factor = branch.factor.float()
-    keys = torch.tensor([_key(caption) for caption in captions], device=tokens.device) * told
+    keys = torch.tensor([_key(caption) for caption in captions], device=tokens.device) * has_caption
     all_images, all_texts, all_keys = share(images), share(texts), share(keys)
     fits, real = _fits(keys, all_keys), all_keys != 0
     with torch.autocast(tokens.device.type, enabled=False):
@@ -73,5 +73,5 @@ def _fits(rows: Tensor, columns: Tensor) -> Tensor:
 def _draw(alike: Tensor, keys: Tensor) -> Tensor:
     """Draw a column for each row of logits [B, B] that does not fit it; any at all where there is none."""
     strange = (keys[:, None] != keys) & (keys != 0)
-    weights = (alike.softmax(1).nan_to_num() + FLOOR) * strange  # a loss that is not finite is told later
+    weights = (alike.softmax(1).nan_to_num() + FLOOR) * strange  # a loss that is not finite is reported later
     return torch.multinomial(weights + ~strange.any(1, keepdim=True), 1).squeeze(1)

@@ -61,24 +61,25 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms, float32 scalars."""
         model, captions = self.model, [clean_caption(caption) for caption in batch.captions]
-        told = torch.tensor([bool(caption) for caption in captions], device=batch.valid.device) & batch.valid
+        captioned = torch.tensor([bool(caption) for caption in captions], device=batch.valid.device)
+        has_caption = captioned & batch.valid
         tokens = self._encode(batch)
         reference = self._losses.reference_batch
         scale = 1.0 if reference is None else reference / len(batch)
         tagging = streamed_loss(
-            model, tokens, lambda logits, classes: self.tagging(logits, batch, told, classes)
+            model, tokens, lambda logits, classes: self.tagging(logits, batch, has_caption, classes)
         )
         terms = {"tagging": tagging * scale}
         if "distillation" in self._terms:
             terms["distillation"] = self._distillation(tokens, batch)
         if "alignment" in self._terms and self._branch is not None and self._pieces is not None:
-            terms |= image_text.terms(self._branch, self._pieces, tokens, captions, told, self._share)
+            terms |= image_text.terms(self._branch, self._pieces, tokens, captions, has_caption, self._share)
         elif "alignment" in self._terms and self._teacher is not None:
             with torch.autocast(tokens.device.type, enabled=False):
                 texts = torch.from_numpy(self._teacher.sentences(captions)).to(tokens.device)
-            terms["alignment"] = alignment_loss(model.align(tokens, texts).float(), told) * scale
+            terms["alignment"] = alignment_loss(model.align(tokens, texts).float(), has_caption) * scale
         if "caption" in self._terms and self._pieces is not None:
-            terms["caption"] = self._caption(self._pieces, tokens, batch, captions, told)
+            terms["caption"] = self._caption(self._pieces, tokens, batch, captions, has_caption)
         return terms | {"total": _total(terms)}
 
     def _encode(self, batch: Batch) -> Tensor:
@@ -94,15 +95,15 @@ class Objective(nn.Module):
         return self.model.alignment if isinstance(self.model, Tag2Text) else None
 
     def tagging(
-        self, logits: Tensor, batch: Batch, told: Tensor | None = None, classes: slice = slice(None)
+        self, logits: Tensor, batch: Batch, has_caption: Tensor | None = None, classes: slice = slice(None)
     ) -> Tensor:
         """Sum the asymmetric loss of the logits [B, C] of some classes, by default all, over what is known.
 
-        `told` bool [B]: whether the row has a caption.
+        `has_caption` bool [B]: whether the row has a caption.
         """
         config, targets, known = self._losses, batch.targets[:, classes], batch.known[:, classes]
-        if config.target == "mentioned" and told is not None:
-            targets, known = batch.mentioned[:, classes].float(), known * told[:, None]
+        if config.target == "mentioned" and has_caption is not None:
+            targets, known = batch.mentioned[:, classes].float(), known * has_caption[:, None]
         return asymmetric_loss(
             logits.float(),
             targets,
@@ -125,7 +126,7 @@ class Objective(nn.Module):
         return distillation_loss(tokens.float(), features, valid)
 
     def _caption(
-        self, pieces: WordPieces, tokens: Tensor, batch: Batch, captions: list[str], told: Tensor
+        self, pieces: WordPieces, tokens: Tensor, batch: Batch, captions: list[str], has_caption: Tensor
     ) -> Tensor:
         """Mean cross-entropy of the captions' word pieces, guided by the tags that each mentions."""
         text, classes, device = self.model.text, self.model.config.classes, tokens.device
@@ -134,7 +135,7 @@ class Objective(nn.Module):
         read = text.read(tags, tags != pieces.padding, tokens)
         written = [torch.tensor(pieces.caption(caption)) for caption in captions]
         ids = nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=pieces.padding).to(device)
-        targets = ids.masked_fill((ids == pieces.padding) | ~told[:, None], IGNORED)
+        targets = ids.masked_fill((ids == pieces.padding) | ~has_caption[:, None], IGNORED)
         targets[:, : len(pieces.prompt)] = IGNORED
         logits = text.predict(read, ids, ids != pieces.padding)[:, :-1].float()
         wanted = targets[:, 1:]

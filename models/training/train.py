@@ -279,8 +279,8 @@ class Trainer:
             batch = given.to(self.place.device)
             with self._autocast():
                 logits = model.score(model.encode(batch.images))
-            told = torch.tensor([bool(text) for text in batch.captions], device=self.place.device)
-            sums[0] += self._objective.tagging(logits, batch, told)
+            has_caption = torch.tensor([bool(text) for text in batch.captions], device=self.place.device)
+            sums[0] += self._objective.tagging(logits, batch, has_caption)
             sums[1] += batch.valid.sum()
         model.train()
         total, count = self.place.sum(sums).tolist()

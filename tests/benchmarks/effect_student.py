@@ -160,10 +160,10 @@ def student(maps: Path, test_maps: Path, truth: Path, labels: Path, steps: int, 
     torch.set_num_threads(1)
     start = time.process_time()
     keys, found = read_maps(maps)
-    told = Labels.load(labels)
-    if not np.array_equal(keys, told.keys):
+    targets = Labels.load(labels)
+    if not np.array_equal(keys, targets.keys):
         raise SystemExit(f"{labels} and {maps} are of other images: remove both")
-    model = train(found, told, steps, seed)
+    model = train(found, targets, steps, seed)
     if labels.stem == "parsed" and seed == 0:
         save(model, labels.parent.parent / "tagger")
     objects = test(model, test_maps, truth).tags[:THINGS]

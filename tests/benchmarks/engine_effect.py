@@ -118,16 +118,17 @@ def _write(plan: Plan, labels: dict[str, Path]) -> None:
     """Write and show what came out."""
     folder, figures = plan.work.folder, plan.figures()
     truth = Labels.load(labels["truth"])
-    told = {arm: quality(Labels.load(path), truth) for arm, path in labels.items()}
+    label_quality = {arm: quality(Labels.load(path), truth) for arm, path in labels.items()}
     chosen = json.loads((folder / "chosen.json").read_text())
-    lines = [*arms_table(figures, told), "", *pairs_table(figures)]
+    lines = [*arms_table(figures, label_quality), "", *pairs_table(figures)]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     results: dict[str, Any] = {
         "scenes": len(truth.keys),
         "steps": plan.steps,
         "chosen": chosen,
         "labels": {
-            arm: dict(zip(("precision", "recall"), found, strict=True)) for arm, found in told.items()
+            arm: dict(zip(("precision", "recall"), found, strict=True))
+            for arm, found in label_quality.items()
         },
         "figures": figures,
         "differences": _plain(differences(figures)),

@@ -189,15 +189,15 @@ def _show_captions(trainer: Trainer) -> None:
     written = writer.predict([writer.prepare(image) for image, _ in scenes.values()])
     truth = pq.read_table(embedded() / "truth.parquet", columns=["key", "tags"])
     true = dict(zip(truth["key"].to_pylist(), map(set, truth["tags"].to_pylist()), strict=True))
-    told = named = right = said = 0
+    captioned = named = right = said = 0
     for row, (text, (key, (_, given))) in enumerate(zip(written, scenes.items(), strict=True)):
         found, learned = _things(text), _things(given)
-        told += bool(learned)
+        captioned += bool(learned)
         named += bool(learned) and found == learned
         said, right = said + len(found), right + len(found & true[key])
         if row < SHOWN:
             CONSOLE.print(f"  {key}: {text!r}, learned: {given!r}")
-    CONSOLE.print(f"  {named} of {told} captions name exactly the things that the scene's own caption names")
+    CONSOLE.print(f"  {named} of {captioned} captions name exactly the things of the scene's own caption")
     CONSOLE.print(f"  {right} of {said} names of things in them are of what the scene shows")
 
 
@@ -208,10 +208,10 @@ def _show_alignment(trainer: Trainer) -> None:
     pieces, branch = WordPieces(trainer.out.parent / "vocab.txt"), model.alignment
     batches = list(_plain(trainer))
     tokens = torch.cat([model.encode(batch.images) for batch in batches])
-    told = [clean_caption(text) for batch in batches for text in batch.captions]
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(pieces.sentence(text)) for text in told], batch_first=True)
-    mask, count = ids != pieces.padding, len(told)
-    fits = torch.tensor([[one == other for other in told] for one in told])
+    texts = [clean_caption(text) for batch in batches for text in batch.captions]
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(pieces.sentence(text)) for text in texts], batch_first=True)
+    mask, count = ids != pieces.padding, len(texts)
+    fits = torch.tensor([[one == other for other in texts] for one in texts])
     alike = branch.text_features(ids, mask) @ branch.image_features(tokens).T
     for name, scores in (("images by captions", alike), ("captions by images", alike.T)):
         found = fits[torch.arange(count), scores.argmax(1)].float().mean().item()

@@ -121,14 +121,14 @@ def test_contrast_of_different_captions_is_the_loss_of_clip():
 
 def test_rows_without_text_change_nothing_and_get_no_gradient():
     logits = (20 * features(1) @ features(2).T).requires_grad_()
-    told = torch.tensor([1, 1, 0, 1, 0, 1], dtype=torch.bool)
-    loss = contrastive_loss(logits, torch.eye(6, dtype=torch.bool) & told, told)
+    has_caption = torch.tensor([1, 1, 0, 1, 0, 1], dtype=torch.bool)
+    loss = contrastive_loss(logits, torch.eye(6, dtype=torch.bool) & has_caption, has_caption)
     some = torch.tensor([0, 1, 3, 5])
-    fewer = contrastive_loss(logits[some][:, some], torch.eye(4, dtype=torch.bool), told[some])
+    fewer = contrastive_loss(logits[some][:, some], torch.eye(4, dtype=torch.bool), has_caption[some])
     assert loss.item() == pytest.approx(fewer.item(), rel=1e-6)
     loss.backward()
-    assert logits.grad[~told].abs().sum() == logits.grad[:, ~told].abs().sum() == 0
-    assert logits.grad[told][:, told].abs().min() > 0
+    assert logits.grad[~has_caption].abs().sum() == logits.grad[:, ~has_caption].abs().sum() == 0
+    assert logits.grad[has_caption][:, has_caption].abs().min() > 0
     none = torch.zeros(6, dtype=torch.bool)
     nothing = contrastive_loss(logits, torch.zeros(6, 6, dtype=torch.bool), none)
     (gradient,) = torch.autograd.grad(nothing, logits)

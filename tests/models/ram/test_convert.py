@@ -166,7 +166,7 @@ def of_sizes(image_size, window, depths=(2, 2, 1), head=(24, 2, 3), **arguments)
 @torch.no_grad()
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no-masks"])
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "options"),
     [
         (of_sizes(96, 3), {"image_size": 96}),
         (of_sizes(64, 4), {"image_size": 64}),
@@ -177,17 +177,17 @@ def of_sizes(image_size, window, depths=(2, 2, 1), head=(24, 2, 3), **arguments)
     ],
     ids=["windows", "wide", "small-last-map", "four-stages", "first-stage-without-mask", "patches"],
 )
-def test_all_sizes_are_read_from_the_checkpoint(tmp_path, model, told, masks):
+def test_all_sizes_are_read_from_the_checkpoint(tmp_path, model, options, masks):
     published = official.weights(model)
     if not masks:
         published = {key: value for key, value in published.items() if not key.endswith("attn_mask")}
     torch.save({"model": published}, tmp_path / "some.pth")
-    told = {} if masks else told
+    options = {} if masks else options
     heads = model.config.head.heads
     found = convert(
-        tmp_path / "some.pth", tmp_path / "out", classes=model.config.classes, head_heads=heads, **told
+        tmp_path / "some.pth", tmp_path / "out", classes=model.config.classes, head_heads=heads, **options
     )
-    assert found.guessed == (not masks and not told)
+    assert found.guessed == (not masks and not options)
     apart = {"head", "vocabulary"}
     assert found.config.model_dump(exclude=apart) == model.config.model_dump(exclude=apart)
     size = model.config.image_size

@@ -54,11 +54,11 @@ def test_logits(model, expected, gradients):
 
 def test_tags_are_those_above_the_threshold_that_may_be_told(golden, expected, wanted):
     scores, config = expected["infer.logits"].sigmoid(), golden.tag2text_config()
-    told = [
+    found_tags = [
         [i for i, score in enumerate(row) if score > config.thresholds[i] and i not in config.silent]
         for row in scores.tolist()
     ]
-    assert [" | ".join(config.classes[i] for i in row) for row in told] == wanted["tags"]
+    assert [" | ".join(config.classes[i] for i in row) for row in found_tags] == wanted["tags"]
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ def tokens_of(rows=8, seed=1):
     return torch.randn(rows, 3, 24, generator=torch.Generator().manual_seed(seed))
 
 
-def told(*rows):
+def has_caption(*rows):
     return torch.tensor([row in rows for row in range(8)])
 
 
@@ -41,7 +41,7 @@ def test_it_learns_which_caption_is_of_which_image(pieces):
     optimizer = torch.optim.AdamW(branch.parameters(), 3e-3)
     for step in range(200):
         torch.manual_seed(step)
-        terms = image_text.terms(branch, pieces, tokens, CAPTIONS, told(*range(8)))
+        terms = image_text.terms(branch, pieces, tokens, CAPTIONS, has_caption(*range(8)))
         optimizer.zero_grad()
         sum(terms.values()).backward()
         assert all(value.grad is not None for value in branch.parameters())
@@ -64,15 +64,15 @@ def test_rows_without_caption_are_in_no_pair(pieces):
     branch, some = branch_of(), [0, 2, 3, 7]
     tokens = tokens_of().requires_grad_()
     captions = [text if row in some else "" for row, text in enumerate(CAPTIONS)]
-    terms = image_text.terms(branch, pieces, tokens, captions, told(*some))
+    terms = image_text.terms(branch, pieces, tokens, captions, has_caption(*some))
     sum(terms.values()).backward()
     rows = tokens.grad.abs().sum((1, 2))
-    assert ((rows > 0) == told(*some)).all()
+    assert ((rows > 0) == has_caption(*some)).all()
     fewer = image_text.terms(
-        branch, pieces, tokens_of()[some], [CAPTIONS[row] for row in some], told(0, 1, 2, 3)[:4]
+        branch, pieces, tokens_of()[some], [CAPTIONS[row] for row in some], has_caption(0, 1, 2, 3)[:4]
     )
     assert terms["contrastive"].item() == pytest.approx(fewer["contrastive"].item(), rel=1e-5)
-    nothing = image_text.terms(branch, pieces, tokens_of(), [""] * 8, told())
+    nothing = image_text.terms(branch, pieces, tokens_of(), [""] * 8, has_caption())
     assert [value.item() for value in nothing.values()] == [0, 0]
     sum(nothing.values()).backward()
     assert all(value.grad.isfinite().all() for value in branch.parameters())
@@ -80,7 +80,7 @@ def test_rows_without_caption_are_in_no_pair(pieces):
 
 def test_equal_captions_are_no_opposites(pieces):
     branch, tokens = branch_of(), tokens_of()
-    same = image_text.terms(branch, pieces, tokens, ["a dog"] * 8, told(*range(8)))
+    same = image_text.terms(branch, pieces, tokens, ["a dog"] * 8, has_caption(*range(8)))
     ids = torch.tensor([pieces.sentence("a dog")] * 8)
     own = branch.match(ids, ids != pieces.padding, tokens, torch.arange(8), pieces.tags_start)
     wanted = torch.nn.functional.softplus(-own).mean()

@@ -94,5 +94,5 @@ def plural(name: str) -> str:
 def _where(place: str, rng: Generator) -> str:
     if rng.random() >= PLACE_NAMED:
         return ""
-    told = PLACES[rng.integers(len(PLACES))] if rng.random() < PLACE_WRONG else place
-    return WHERE[told][rng.integers(2)]
+    named = PLACES[rng.integers(len(PLACES))] if rng.random() < PLACE_WRONG else place
+    return WHERE[named][rng.integers(2)]

@@ -113,7 +113,7 @@ def example_ends(path):
 
 @settings(max_examples=150)
 @given(st.data())
-def test_any_cut_never_crashes_and_is_told(whole, tmp_path, data):
+def test_any_cut_never_crashes_and_is_reported(whole, tmp_path, data):
     path, content, original = whole
     cut = data.draw(st.integers(0, len(content) - 1))
     damaged = tmp_path / "whole.tar"
@@ -191,7 +191,7 @@ def test_a_name_that_promises_gigabytes_ends_the_archive_before_they_are_read(wh
     assert peak < 1 << 24
 
 
-def test_a_map_of_holes_that_the_archive_ends_in_is_told(whole, tmp_path):
+def test_a_map_of_holes_that_the_archive_ends_in_is_reported(whole, tmp_path):
     path, content, original = whole
     at = list(borders(path))[-7]
     block = rewritten(rewritten(content[at : at + 512], 482, b"\1"), 156, b"S")
@@ -199,7 +199,7 @@ def test_a_map_of_holes_that_the_archive_ends_in_is_told(whole, tmp_path):
     assert walk(tmp_path / "whole.tar") == cut_after(original, 5)
 
 
-def test_names_that_name_names_without_end_are_told(whole, tmp_path):
+def test_names_that_name_names_without_end_are_reported(whole, tmp_path):
     path, content, original = whole
     at = list(borders(path))[-7]
     block = rewritten(rewritten(content[at : at + 512], 124, b"0" * 11), 156, b"L")
@@ -221,7 +221,7 @@ def test_a_first_header_that_leads_nowhere_is_no_tar(whole, tmp_path, place, dat
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xaa"], ids=["zeros", "garbage"])
 @pytest.mark.parametrize("size", [512, 5_120])
-def test_a_hole_in_the_middle_is_told(whole, tmp_path, fill, size):
+def test_a_hole_in_the_middle_is_reported(whole, tmp_path, fill, size):
     path, data, original = whole
     ends = [max(m + (-m % 512) for m in range_) for range_ in example_ends(path)]
     damaged = tmp_path / "whole.tar"
@@ -229,7 +229,7 @@ def test_a_hole_in_the_middle_is_told(whole, tmp_path, fill, size):
     assert walk(damaged) == cut_after(original, 3)
 
 
-def test_a_second_tar_behind_the_first_is_told(whole, tmp_path):
+def test_a_second_tar_behind_the_first_is_reported(whole, tmp_path):
     _, data, original = whole
     (tmp_path / "whole.tar").write_bytes(data + data)
     assert walk(tmp_path / "whole.tar") == cut_after(original, 6)
