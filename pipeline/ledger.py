@@ -1,7 +1,7 @@
 """Notes that are created and never replaced: of several in a folder the highest counts.
 
-A store's replace cannot be fenced: a driver that was stopped, overtaken and woken would put its own note in
-the place of a newer one. So each driver has a token, higher than that of any driver before it, and a note's
+A store's replace cannot be fenced: a driver that was stopped, overtaken and woken would replace a newer note
+by its own. So each driver has a token, higher than that of any driver before it, and a note's
 name holds the token of its writer and a number: `_STAGE-<token>-<number>.json`. What an old driver still
 writes counts for nothing.
 """
@@ -19,44 +19,44 @@ _NAME = re.compile(r"_STAGE-(\d{8,})-(\d{6,})\.json")
 TOKENS = "tokens"
 """Folder of a run in which each driver's token is a file."""
 
-Place = tuple[int, int]
-"""Token and number of a note."""
+NoteId = tuple[int, int]
+"""Token and number of a note: of two notes the greater one counts."""
 
 
-def places(folder: str) -> list[Place]:
+def note_ids(folder: str) -> list[NoteId]:
     """List the notes of a folder, the one that counts last."""
     found = (_NAME.fullmatch(name) for name in files.list_names(folder, ".json"))
     return sorted((int(match[1]), int(match[2])) for match in found if match)
 
 
-def note_uri(folder: str, place: Place) -> str:
+def note_uri(folder: str, note_id: NoteId) -> str:
     """Name the file of a note."""
-    return files.join(folder, NAME.format(*place) + ".json")
+    return files.join(folder, NAME.format(*note_id) + ".json")
 
 
 def latest(folder: str) -> str | None:
     """Name the note of a folder that counts; None if there is none."""
-    found = places(folder)
+    found = note_ids(folder)
     return note_uri(folder, found[-1]) if found else None
 
 
 def superseded(folder: str) -> Iterator[str]:
     """Name the notes of a folder that count no more."""
-    for place in places(folder)[:-1]:
-        yield note_uri(folder, place)
+    for note_id in note_ids(folder)[:-1]:
+        yield note_uri(folder, note_id)
 
 
-def add(folder: str, token: int, make: Callable[[Place], bytes | None]) -> str:
-    """Add a note, which `make` writes for its place; returns its uri.
+def add(folder: str, token: int, make: Callable[[NoteId], bytes | None]) -> str:
+    """Add a note, which `make` writes for its id; returns its uri.
 
-    `make` returns None where something of that place is there already, and is asked for the next place.
+    `make` returns None where something of that id is there already, and is asked for the next id.
     Raises ConfigError if the note does not count, since a later driver has written one.
     """
-    own = [number for writer, number in places(folder) if writer == token]
+    own = [number for writer, number in note_ids(folder) if writer == token]
     for number in count(max(own, default=0) + 1):
         data = make((token, number))
         if data is not None and files.create_bytes(note_uri(folder, (token, number)), data):
-            if places(folder)[-1] != (token, number):
+            if note_ids(folder)[-1] != (token, number):
                 raise ConfigError(f"another driver has taken over the run: {folder} has newer notes")
             return note_uri(folder, (token, number))
     raise AssertionError("numbers do not end")
@@ -64,7 +64,8 @@ def add(folder: str, token: int, make: Callable[[Place], bytes | None]) -> str:
 
 def claim_token(run: str, owner: bytes = b"") -> int:
     """Take a token that is higher than any that stands in the run's notes, or that another driver holds."""
-    noted = [writer for stage in files.list_folders(run) for writer, _ in places(files.join(run, stage))[-1:]]
+    stages = files.list_folders(run)
+    noted = [writer for stage in stages for writer, _ in note_ids(files.join(run, stage))[-1:]]
     for token in count(max([0, *noted, *tokens(run)]) + 1):
         if files.create_bytes(_token_uri(run, token), owner):
             return token

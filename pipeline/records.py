@@ -140,9 +140,9 @@ def write_record(folder: str, token: int, record: StageRecord) -> str:
     table = parquet.table_bytes(_rows(record))
     rows = ""
 
-    def make(place: ledger.Place) -> bytes | None:
+    def make(note_id: ledger.NoteId) -> bytes | None:
         nonlocal rows
-        rows = f"rows-{place[0]:08d}-{place[1]:06d}.parquet"
+        rows = f"rows-{note_id[0]:08d}-{note_id[1]:06d}.parquet"
         # One that is there was left by an interruption, and may say something else.
         if not files.create_bytes(files.join(notes, rows), table):
             return None

@@ -86,7 +86,7 @@ class RunFolder:
 
         Then what is right is written once more, under this driver's token.
         """
-        latest = ledger.places(folder)[-1][0]
+        latest = ledger.note_ids(folder)[-1][0]
         return any(latest < token < self.token for token in self._rivals())
 
     def _rivals(self) -> list[int]:

@@ -13,7 +13,7 @@ from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training.newer import StoredDecisions
-from tagmill.models.training.place import Place
+from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
 from tagmill.models.training.teacher import Teacher
 from tagmill.tag_system.core.errors import ConfigError
@@ -51,12 +51,12 @@ def terms_of(recipe: Recipe, config: RamConfig) -> tuple[Term, ...]:
     return terms
 
 
-def teacher_of(recipe: Recipe, place: Place) -> Teacher | None:
+def teacher_of(recipe: Recipe, process: Process) -> Teacher | None:
     """Load the CLIP that the recipe names. Raises ConfigError."""
     if recipe.clip is None:
         return None
     try:
-        teacher = Teacher(**{"device": str(place.device), **recipe.clip})
+        teacher = Teacher(**{"device": str(process.device), **recipe.clip})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"clip: {error}") from error
     teacher.load()

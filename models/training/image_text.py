@@ -26,7 +26,7 @@ def terms(
     tokens: Tensor,
     captions: Sequence[str],
     has_caption: Tensor,
-    share: Callable[[Tensor], Tensor] = lambda rows: rows,
+    all_gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> dict[str, Tensor]:
     """Compute both losses, means over rows: encoded images [B, 1 + N, width] and a caption each.
 
@@ -39,7 +39,7 @@ def terms(
     images, texts = branch.image_features(tokens).float(), branch.text_features(ids, mask).float()
     factor = branch.factor.float()
     keys = torch.tensor([_key(caption) for caption in captions], device=tokens.device) * has_caption
-    all_images, all_texts, all_keys = share(images), share(texts), share(keys)
+    all_images, all_texts, all_keys = all_gather(images), all_gather(texts), all_gather(keys)
     fits, real = _fits(keys, all_keys), all_keys != 0
     with torch.autocast(tokens.device.type, enabled=False):
         to_texts = contrastive_loss(factor * images @ all_texts.T, fits, real)

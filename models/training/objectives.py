@@ -35,8 +35,8 @@ class Objective(nn.Module):
 
     `teacher` is needed for RAM++'s alignment, and for distillation of batches without features; `pieces` for
     captions and for Tag2Text's alignment, which is two terms, contrastive and matching, and compares with the
-    rows of all processes, put together by `share`. A term without any row to learn from is 0, never NaN, and
-    every trained parameter takes part in every step.
+    rows of all processes, put together by `all_gather`. A term without any row to learn from is 0, never NaN,
+    and every trained parameter takes part in every step.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Objective(nn.Module):
         *,
         teacher: Teacher | None = None,
         pieces: WordPieces | None = None,
-        share: Callable[[Tensor], Tensor] = lambda rows: rows,
+        all_gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self._losses, self._terms, self._teacher, self._pieces = losses, terms, teacher, pieces
-        self._share = share
+        self._all_gather = all_gather
         if "caption" not in terms and model.text is not None:
             model.text.requires_grad_(False)
         if "alignment" not in terms and self._branch is not None:
@@ -73,7 +73,9 @@ class Objective(nn.Module):
         if "distillation" in self._terms:
             terms["distillation"] = self._distillation(tokens, batch)
         if "alignment" in self._terms and self._branch is not None and self._pieces is not None:
-            terms |= image_text.terms(self._branch, self._pieces, tokens, captions, has_caption, self._share)
+            terms |= image_text.terms(
+                self._branch, self._pieces, tokens, captions, has_caption, self._all_gather
+            )
         elif "alignment" in self._terms and self._teacher is not None:
             with torch.autocast(tokens.device.type, enabled=False):
                 texts = torch.from_numpy(self._teacher.sentences(captions)).to(tokens.device)

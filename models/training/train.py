@@ -33,7 +33,7 @@ from tagmill.models.training.data import open_loader
 from tagmill.models.training.journal import Journal
 from tagmill.models.training.loader import COUNTS, READ, Loader
 from tagmill.models.training.objectives import Objective
-from tagmill.models.training.place import Place
+from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.schedule import learning_rate
 from tagmill.tag_system.core.errors import ConfigError
@@ -65,14 +65,14 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        place: Place,
+        process: Process,
         *,
         resume: bool = False,
         stop: Callable[[], bool] = lambda: False,
         watch: Callable[[Report], None] = lambda report: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.recipe, self.place, self.out = recipe, place, Path(recipe.out)
+        self.recipe, self.process, self.out = recipe, process, Path(recipe.out)
         self._stop, self._watch, self._say = stop, watch, say
         self.step, self.best = 0, math.inf
         self._judged = True
@@ -80,17 +80,17 @@ class Trainer:
         saved = self._saved(resume)
         config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
         self._terms = components.terms_of(recipe, config)
-        teacher = components.teacher_of(recipe, place)
+        teacher = components.teacher_of(recipe, process)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
-        self.model = model.to(place.device).train()
+        self.model = model.to(process.device).train()
         self._decisions = components.decisions_of(recipe)
         self.loader = self._open("train", config)
         self._held = self._held_out(config)
         self._vocab = components.vocab_of(recipe, config)
         pieces = WordPieces(self._vocab) if self._vocab else None
         self._objective = Objective(
-            model, recipe.losses, self._terms, teacher=teacher, pieces=pieces, share=place.share
+            model, recipe.losses, self._terms, teacher=teacher, pieces=pieces, all_gather=process.all_gather
         )
         self._average = components.average_of(model, recipe.engine)
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
@@ -98,12 +98,12 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self._trained,
             weight_decay=recipe.engine.weight_decay,
-            fused=True if place.device.type == "cuda" else None,
+            fused=True if process.device.type == "cuda" else None,
         )
         if saved:
             self._restore(saved)
         components.prepare(model, recipe.engine)
-        self._parallel = DistributedDataParallel(self._objective) if place.world > 1 else None
+        self._parallel = DistributedDataParallel(self._objective) if process.world > 1 else None
         self._since, self._taken = time.monotonic(), 0
 
     def run(self, until: int | None = None) -> bool:
@@ -114,7 +114,7 @@ class Trainer:
         recipe = self.recipe
         journal = (
             Journal(self.out, self.step, tensorboard=recipe.tensorboard, wandb=recipe.wandb)
-            if self.place.first
+            if self.process.first
             else None
         )
         with contextlib.closing(journal) if journal else contextlib.nullcontext():
@@ -146,7 +146,7 @@ class Trainer:
 
     def _update(self, batches: list[Batch], rate: float) -> tuple[dict[str, float], bool]:
         """Take one step of the optimizer. Raises ConfigError for a loss or gradient that is not finite."""
-        engine, place = self.recipe.engine, self.place
+        engine, process = self.recipe.engine, self.process
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
@@ -154,8 +154,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self._trained, engine.clip_norm or math.inf)
         names = list(terms[0])
         losses = torch.stack([torch.stack([found[name] for name in names]) for found in terms]).mean(0)
-        stop = torch.tensor([float(self._stop())], device=place.device)
-        *means, stopping = place.mean(torch.cat([losses, stop])).tolist()
+        stop = torch.tensor([float(self._stop())], device=process.device)
+        *means, stopping = process.mean(torch.cat([losses, stop])).tolist()
         figures = dict(zip(names, means, strict=True)) | {"gradient": norm.item(), "rate": rate}
         self._check(figures)
         self._optimizer.step()
@@ -166,23 +166,23 @@ class Trainer:
 
     def _backward(self, batch: Batch, at: int, count: int) -> dict[str, Tensor]:
         """Add a batch's gradient; processes exchange it with the last batch of a step."""
-        place = self.place
+        process = self.process
         torch.manual_seed(self._chance(at))
         whole = self._parallel if self._parallel is not None else self._objective
         apart = self._parallel is not None and at < count - 1
         with self._parallel.no_sync() if apart and self._parallel else contextlib.nullcontext():
             with self._autocast():
-                terms = whole(batch.to(place.device))
+                terms = whole(batch.to(process.device))
             (terms["total"] / count).backward()
         return {name: value.detach() for name, value in terms.items()}
 
     def _autocast(self) -> torch.autocast:
         half = self.recipe.engine.precision == "bfloat16"
-        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=half)
+        return torch.autocast(self.process.device.type, torch.bfloat16, enabled=half)
 
     def _chance(self, at: int) -> int:
-        place = [self.recipe.seed, self.loader.epoch, self.loader.position, at, self.place.rank]
-        return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=7).digest(), "big")
+        position = [self.recipe.seed, self.loader.epoch, self.loader.position, at, self.process.rank]
+        return int.from_bytes(hashlib.blake2b(repr(position).encode(), digest_size=7).digest(), "big")
 
     def _rate(self, left: int) -> float:
         """Give the learning rate of the step before which so many batches of the epoch are left."""
@@ -203,13 +203,13 @@ class Trainer:
     def _report(self, figures: dict[str, float], journal: Journal | None) -> None:
         recipe, steps = self.recipe, self._steps()
         each = (time.monotonic() - self._since) / self._taken
-        images = recipe.data.batch_size * self.place.world * recipe.engine.accumulate
+        images = recipe.data.batch_size * self.process.world * recipe.engine.accumulate
         left = (steps - self.step) * each
         report = Report(self.step, steps, self.loader.epoch, figures, images / max(each, 1e-9), left)
         self._watch(report)
         if journal is not None and self.step % recipe.log_every == 0:
-            place = {"step": self.step, "epoch": self.loader.epoch, "position": self.loader.position}
-            journal.write(place | figures | {"images_per_second": round(report.images_per_second, 2)})
+            position = {"step": self.step, "epoch": self.loader.epoch, "position": self.loader.position}
+            journal.write(position | figures | {"images_per_second": round(report.images_per_second, 2)})
 
     def _steps(self) -> int:
         """Count the steps of the whole training, those done included."""
@@ -228,7 +228,7 @@ class Trainer:
 
     def _tell_skipped(self, split: Split, loader: Loader, journal: Journal | None) -> None:
         """Say and log how many samples of an epoch were skipped, if any, and why."""
-        found = self.place.gather(loader.outcomes)
+        found = self.process.gather(loader.outcomes)
         skipped = {reason: count for reason, count in sorted(found.items()) if reason != READ}
         if not skipped:
             return
@@ -236,12 +236,12 @@ class Trainer:
         count, epoch = sum(skipped.values()), self.loader.epoch
         self._say(f"epoch {epoch}: {count} of {found.total()} samples of {split} were skipped: {reasons}")
         if journal is not None:
-            place = {"step": self.step, "epoch": epoch, "split": split}
-            journal.write(place | {"read": found[READ], "skipped": skipped})
+            position = {"step": self.step, "epoch": epoch, "split": split}
+            journal.write(position | {"read": found[READ], "skipped": skipped})
 
     def _check_read(self) -> None:
         """Raise ConfigError if no sample of the latest epoch could be read: nothing was learned in it."""
-        found = self.place.gather(self.loader.outcomes)
+        found = self.process.gather(self.loader.outcomes)
         if found and not found[READ]:
             raise ConfigError(
                 f"no sample of epoch {self.loader.epoch} could be read ({', '.join(sorted(found))}), nothing "
@@ -253,9 +253,9 @@ class Trainer:
         best = self._held is not None and self._is_best(self._held, journal)
         self._judged = True
         state = self._state()
-        if self.place.first:
+        if self.process.first:
             checkpoint.judge(self.out, state, best=best)
-        self.place.wait()
+        self.process.wait()
 
     def _is_best(self, held: Loader, journal: Journal | None) -> bool:
         """Validate; tells whether the loss is the lowest yet, which it is not where none can be measured."""
@@ -274,16 +274,16 @@ class Trainer:
     def _validate(self, loader: Loader) -> float | None:
         """Measure the mean tagging loss of an example, by the weights that are saved; None without any."""
         model = self._result().eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.place.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.process.device)
         for given in loader:
-            batch = given.to(self.place.device)
+            batch = given.to(self.process.device)
             with self._autocast():
                 logits = model.score(model.encode(batch.images))
-            has_caption = torch.tensor([bool(text) for text in batch.captions], device=self.place.device)
+            has_caption = torch.tensor([bool(text) for text in batch.captions], device=self.process.device)
             sums[0] += self._objective.tagging(logits, batch, has_caption)
             sums[1] += batch.valid.sum()
         model.train()
-        total, count = self.place.sum(sums).tolist()
+        total, count = self.process.sum(sums).tolist()
         return total / count if count else None
 
     def _result(self) -> Model:
@@ -293,17 +293,17 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint."""
         state = self._state()
-        if self.place.first:
+        if self.process.first:
             tensors = checkpoint.pack_optimizer(self._optimizer, self._names)
             if self._average is not None:
                 moving = dict(zip(self._names, self._trained, strict=True)) | dict(self.model.named_buffers())
                 tensors |= {f"model/{name}": value for name, value in moving.items()}
             checkpoint.save(self.out, self.step, self._result(), Saved(tensors, state), vocab=self._vocab)
-        self.place.wait()
+        self.process.wait()
 
     def _state(self) -> dict[str, Any]:
         """Give a checkpoint's state; counts of skipped samples and the like are those of all processes."""
-        gather, loader = self.place.gather, self.loader.state_dict()
+        gather, loader = self.process.gather, self.loader.state_dict()
         loader |= {name: dict(gather(Counter(loader[name]))) for name in COUNTS}
         return {
             "step": self.step,
@@ -326,7 +326,7 @@ class Trainer:
         self.step, self.best = int(saved.state["step"]), float(saved.state["best"])
         self._judged = bool(saved.state.get("judged", True))
         loader = saved.state["loader"]
-        if not self.place.first:  # the counts are those of all processes: one of them goes on with them
+        if not self.process.first:  # the counts are those of all processes: one of them goes on with them
             loader = loader | {name: {} for name in COUNTS}
         self.loader.load_state_dict(loader)
         checkpoint.unpack_optimizer(self._optimizer, self._names, saved)
@@ -341,7 +341,7 @@ class Trainer:
         return self._open("val", config)
 
     def _open(self, split: Split, config: RamConfig) -> Loader:
-        place = self.place
+        process = self.process
         return open_loader(
-            self.recipe.data, config, split, rank=place.rank, world=place.world, decisions=self._decisions
+            self.recipe.data, config, split, rank=process.rank, world=process.world, decisions=self._decisions
         )

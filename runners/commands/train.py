@@ -36,29 +36,29 @@ def train(
     """Train a tagger on shards; on N devices: torchrun --nproc-per-node N -m tagmill.runners.cli train ..."""
     recipe = read_recipe(config, overrides or [])
     from tagmill.models.training import checkpoint
-    from tagmill.models.training.place import take_place
+    from tagmill.models.training.process import join_process_group
     from tagmill.models.training.train import Trainer
 
     console = Console(soft_wrap=True)
     with ExitStack() as stack:
-        place = stack.enter_context(take_place(recipe.engine.device))
+        process = stack.enter_context(join_process_group(recipe.engine.device))
         asked = stack.enter_context(_asked_to_stop())
-        if place.first:
+        if process.first:
             stack.enter_context(checkpoint.locked(Path(recipe.out)))
             _lay_decisions(recipe, console, resume=resume)
-        place.wait()
-        shown = _Shown(console) if place.first else None
+        process.wait()
+        shown = _Shown(console) if process.first else None
         trainer = Trainer(
             recipe,
-            place,
+            process,
             resume=resume,
             stop=lambda: bool(asked),
             watch=shown or (lambda report: None),
-            say=lambda line: _say(console, line) if place.first else None,
+            say=lambda line: _say(console, line) if process.first else None,
         )
         with shown or _nothing():
             finished = trainer.run()
-        if place.first:
+        if process.first:
             _say(console, f"{'done' if finished else 'stopped'}: {recipe.out}/last is step {trainer.step}")
             if not finished:
                 _say(console, "go on by the same command with --resume")

@@ -40,7 +40,7 @@ from tagmill.models.training.batches import Batch
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.metrics import measure
 from tagmill.models.training.objectives import clean_caption
-from tagmill.models.training.place import Place
+from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.scores import UNKNOWN, ScoreWriter
 from tagmill.models.training.train import Report, Trainer
@@ -70,7 +70,7 @@ def main() -> None:
         shutil.rmtree(out / kind, ignore_errors=True)
         recipe = _recipe(kind, out, shards, options.steps)
         start, cpu = time.monotonic(), time.process_time()
-        trainer = Trainer(recipe, Place(torch.device("cpu")), watch=_watch)
+        trainer = Trainer(recipe, Process(torch.device("cpu")), watch=_watch)
         # Without augmentation: what is to be learned by heart must look the same every time.
         trainer.loader = open_loader(
             recipe.data, trainer.model.config, "train", view=PlainView(trainer.model.config)

@@ -151,14 +151,14 @@ def test_a_table_without_its_record_is_passed_over_and_garbage(copy):
     drive(copy)
     folder = current_folder(run, "tag") / records.FOLDER
     known = current_record(run, "tag")
-    place = (ledger.places(str(run / "tag"))[-1][0] + 1, 1)
-    left = folder / f"rows-{place[0]:08d}-{place[1]:06d}.parquet"
+    note_id = (ledger.note_ids(str(run / "tag"))[-1][0] + 1, 1)
+    left = folder / f"rows-{note_id[0]:08d}-{note_id[1]:06d}.parquet"
     files.create_bytes(str(left), parquet.table_bytes(parquet.read_table(known.rows).slice(1)))
     assert current_record(run, "tag") == known
     assert str(left) in list(records.superseded(str(folder.parent)))
     drive(copy, "tag.score_floor=0.9")
     shutil.rmtree(current_folder(run, "tag"))
-    drive(copy)  # the token of this driver is the place's, or a later one
+    drive(copy)  # the token of this driver is that of the note, or a later one
     assert damaged(run) == []
 
 

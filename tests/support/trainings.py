@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tagmill.models.training.place import Place
+from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.train import Trainer
 
@@ -24,7 +24,7 @@ MODEL = {
     "head": {"hidden": 16, "heads": 2, "layers": 1, "inner": 32, "dropout": 0.1},
 }
 TEXT = {"heads": 2, "layers": 2, "inner": 32, "tokens": 1032, "positions": 64}
-HERE = Place(torch.device("cpu"))
+HERE = Process(torch.device("cpu"))
 
 
 def trainer_of(values: dict[str, Any], **how: Any) -> Trainer:

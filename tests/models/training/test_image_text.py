@@ -103,24 +103,25 @@ def test_what_is_alike_is_drawn_more_often():
 
 RANKS = """
 import json, sys, torch
-from tagmill.models.training.place import take_place
+from tagmill.models.training.process import join_process_group
 from tagmill.models.ram.losses import contrastive_loss
 torch.set_num_threads(1)
-with take_place("cpu") as place:
+with join_process_group("cpu") as process:
     drawn = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
-    if place.first:
+    if process.first:
         alone = drawn.clone().requires_grad_()
         own, every = torch.eye(6, dtype=torch.bool), torch.ones(6, dtype=torch.bool)
         whole = contrastive_loss(alone[0] @ alone[1].T, own, every)
         whole.backward()
-    mine = drawn[:, place.rank * 3 : place.rank * 3 + 3].clone().requires_grad_()
+    own = slice(process.rank * 3, process.rank * 3 + 3)
+    mine = drawn[:, own].clone().requires_grad_()
     keys = torch.arange(6)
-    fits = keys[place.rank * 3 : place.rank * 3 + 3, None] == place.share(keys[place.rank * 3 :][:3])
-    loss = contrastive_loss(mine[0] @ place.share(mine[1]).T, fits, torch.ones(6, dtype=torch.bool))
+    fits = keys[own, None] == process.all_gather(keys[own])
+    loss = contrastive_loss(mine[0] @ process.all_gather(mine[1]).T, fits, torch.ones(6, dtype=torch.bool))
     loss.backward()
-    gradients = place.share(mine.grad.transpose(0, 1)).transpose(0, 1) / 2
-    mean = place.mean(loss.detach())
-    if place.first:
+    gradients = process.all_gather(mine.grad.transpose(0, 1)).transpose(0, 1) / 2
+    mean = process.mean(loss.detach())
+    if process.first:
         distance = (gradients - alone.grad).abs().max()
         print(json.dumps([mean.item() - whole.item(), distance.item(), alone.grad.abs().max().item()]))
 """

@@ -122,19 +122,19 @@ def test_compiled_parts_take_the_same_steps(values_of):
 RANKS = """
 import json, sys, torch
 from pathlib import Path
-from tagmill.models.training.place import take_place
+from tagmill.models.training.process import join_process_group
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.train import Trainer
 torch.set_num_threads(1)
 values = json.loads(Path(sys.argv[1]).read_text())
 seen = []
-with take_place("cpu") as place:
-    trainer = Trainer(Recipe.model_validate(values), place, resume=len(sys.argv) > 2)
+with join_process_group("cpu") as process:
+    trainer = Trainer(Recipe.model_validate(values), process, resume=len(sys.argv) > 2)
     backward = trainer._backward
     trainer._backward = lambda batch, at, count: (seen.append(batch.ids), backward(batch, at, count))[1]
     trainer.run()
     sums = {name: value.double().sum().item() for name, value in trainer.model.named_parameters()}
-    Path(values["out"], f"rank{place.rank}.json").write_text(json.dumps([seen, sums]))
+    Path(values["out"], f"rank{process.rank}.json").write_text(json.dumps([seen, sums]))
 """
 
 

@@ -1,4 +1,4 @@
-"""Where one process of a training stands among the others, and the little that they tell each other."""
+"""One process of a training: its rank and device, and what it exchanges with the other ranks."""
 
 import os
 from collections import Counter
@@ -14,7 +14,7 @@ from tagmill.models.pretrained import resolve_device
 
 
 @dataclass(frozen=True)
-class Place:
+class Process:
     """One of `world` processes, and the device on which it computes."""
 
     device: torch.device
@@ -39,12 +39,12 @@ class Place:
             distributed.all_reduce(values)
         return values
 
-    def share(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Put the rows [B, ...] of all processes together, by rank: [world * B, ...].
 
         Gradients come back to who made a row, added up over the processes.
         """
-        return rows if self.world == 1 else _Share.apply(rows, self.rank, self.world)
+        return rows if self.world == 1 else _AllGather.apply(rows, self.rank, self.world)
 
     def gather(self, counts: Counter[str]) -> Counter[str]:
         """Add up counts over all processes."""
@@ -60,7 +60,7 @@ class Place:
             distributed.barrier()
 
 
-class _Share(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     """All processes' rows; torch's own gather with gradients is deprecated for one that is private."""
 
     @staticmethod
@@ -78,8 +78,8 @@ class _Share(torch.autograd.Function):
 
 
 @contextmanager
-def take_place(device: str = "auto") -> Iterator[Place]:
-    """Find this process's place by what torchrun says; without torchrun it is alone.
+def join_process_group(device: str = "auto") -> Iterator[Process]:
+    """Join the process group that torchrun's environment names; without torchrun the process is alone.
 
     Raises ConfigError if there is no such device.
     """
@@ -89,10 +89,10 @@ def take_place(device: str = "auto") -> Iterator[Place]:
         where = torch.device(resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
         torch.cuda.set_device(where)
     if world == 1:
-        yield Place(where)
+        yield Process(where)
         return
     distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
-        yield Place(where, rank, world)
+        yield Process(where, rank, world)
     finally:
         distributed.destroy_process_group()
