@@ -49,7 +49,7 @@ class Failures:
 def prepare(call: Callable[[], Result]) -> Result | DataError:
     """Prepare one image; whatever the model raises is that image's `DataError`, for `Failures` to count.
 
-    A DataError is handed back as it is: the model has judged the image. Any other exception becomes the
+    A DataError is handed back as it is: the model has refused the image. Any other exception becomes the
     cause of a `DataError(MODEL_FAILED)`. ConfigError passes through.
     """
     try:
@@ -77,7 +77,7 @@ def predict(
     makes the items of its batch run one by one, and the item that still fails gets a
     `DataError(MODEL_FAILED)` in place of its result; so does one that alone exceeds the memory. A
     DataError that `call` raises for a single item is that item's result as it is: the model has
-    judged the item, and it is not counted as a failure.
+    refused the item, and it is not counted as a failure.
 
     Raises the last failure if more than `max_failures` items fail: that is a bug and not a bad
     image. Raises ValueError if `call` returns another number of results than it got items, or if

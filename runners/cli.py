@@ -166,7 +166,7 @@ def tune(
     truth: Truth,
     goal: Annotated[str, typer.Option(help="f1, or precision=P for the best recall at P")] = "f1",
     rule: Annotated[str | None, typer.Option(help="paper or adaptive; default: the run's")] = None,
-    kind: Annotated[str | None, typer.Option(help="judge by tags of this kind alone")] = None,
+    kind: Annotated[str | None, typer.Option(help="evaluate tags of this kind alone")] = None,
 ) -> None:
     """Choose clean.policy by half of a truth, and check it on the rest."""
     from tagmill.runners.commands.tune import Request, show_tuned

@@ -96,9 +96,9 @@ class Evidence:
 
 
 class CleaningRule(Protocol):
-    """What judges a tag that is proposed and that a region was looked for."""
+    """What decides on a tag that is proposed and that a region was looked for."""
 
-    def judge(self, evidence: Evidence) -> tuple[Verdict, Rule]:
+    def decide(self, evidence: Evidence) -> tuple[Verdict, Rule]:
         """Give a verdict, and why: one of `REASONS`."""
 
 
@@ -106,7 +106,7 @@ class OwnRule(CleaningRule, Protocol):
     """A rule that a config names as `package.module:Class`; it needs no base class.
 
     It is constructed from the policy's `options`, cheaply, in the driver and in every worker; the constructor
-    raises ValueError for a bad one. `judge` gives equal verdicts on equal evidence. A rule may have `grid`,
+    raises ValueError for a bad one. `decide` gives equal verdicts on equal evidence. A rule may have `grid`,
     which says by option what values `tagmill tune` tries.
     """
 
@@ -122,7 +122,7 @@ class PaperRule(Config):
     outlier_fraction: float = Field(0.10, ge=0, le=1)
     region_threshold: float = Field(0.1, ge=0, le=1)
 
-    def judge(self, evidence: Evidence) -> tuple[Verdict, Rule]:
+    def decide(self, evidence: Evidence) -> tuple[Verdict, Rule]:
         """Drop outliers and contradicted tags; one without a box stays, for the paper tests regions only."""
         if not evidence.boxes:
             return "kept", "no_box"
@@ -149,7 +149,7 @@ class AdaptiveRule(Config):
     margin: float = Field(0.02, ge=0)
     outlier_rank: float = Field(0.95, ge=0, le=1)
 
-    def judge(self, evidence: Evidence) -> tuple[Verdict, Rule]:
+    def decide(self, evidence: Evidence) -> tuple[Verdict, Rule]:
         """Weigh the region's look first, then agreement of captions, the best box's score, its distance."""
         own, other = evidence.own_score, evidence.other_score
         if own is not None and other is not None and other - own > self.margin:
@@ -243,8 +243,8 @@ def own_rule(policy: Policy) -> OwnRule:
 @lru_cache(maxsize=16)
 def _constructed(factory: Any, name: str, options: str) -> OwnRule:
     rule: OwnRule = plugins.construct("rule", name, json.loads(options), factory)
-    if not callable(getattr(rule, "judge", None)):
-        raise ConfigError(f"rule {name!r} has no method judge: add `def judge(self, evidence)`")
+    if not callable(getattr(rule, "decide", None)):
+        raise ConfigError(f"rule {name!r} has no method decide: add `def decide(self, evidence)`")
     version = getattr(rule, "version", None)
     if not isinstance(version, int):
         raise ConfigError(f"rule {name!r}: version must be a number, got {version!r}; add `version = 1`")
@@ -260,11 +260,11 @@ class Decision:
     basis: Basis
 
 
-_Judged = tuple[Verdict, Rule]
+_Outcome = tuple[Verdict, Rule]
 
 
 def decide(evidence: Evidence, policy: Policy) -> Decision:
-    """Judge one tag of one image.
+    """Decide on one tag of one image.
 
     Args:
         evidence: What is known of the tag.
@@ -284,7 +284,7 @@ def decide(evidence: Evidence, policy: Policy) -> Decision:
         >>> decide(Evidence(tagger=0.6), Policy(tagger_threshold=0.7)).verdict
         'dropped'
     """
-    verdict, rule = _judge(evidence, policy)
+    verdict, rule = _outcome(evidence, policy)
     return Decision(verdict, rule, _basis(evidence, rule))
 
 
@@ -301,26 +301,26 @@ def _basis(evidence: Evidence, rule: Rule) -> Basis:
     return "generated" if evidence.generated else "tagger"
 
 
-def _judge(evidence: Evidence, policy: Policy) -> _Judged:
+def _outcome(evidence: Evidence, policy: Policy) -> _Outcome:
     if evidence.given and policy.trust_given:
         return "kept", "given"
     if not evidence.is_named and (evidence.tagger is None or evidence.tagger < _threshold(evidence, policy)):
         return "dropped", "not_proposed"
     if not evidence.asked:
         return "kept", "not_localized"
-    judged = rule_of(policy).judge(evidence)
-    return judged if policy.rule in BUILT_IN else _checked(judged, policy.rule)
+    outcome = rule_of(policy).decide(evidence)
+    return outcome if policy.rule in BUILT_IN else _checked(outcome, policy.rule)
 
 
-def _checked(judged: _Judged, name: str) -> _Judged:
+def _checked(outcome: _Outcome, name: str) -> _Outcome:
     """Refuse what is not a verdict with a reason: everything after this counts on the known ones."""
-    is_pair = isinstance(judged, tuple) and len(judged) == 2
-    if not (is_pair and judged[0] in VERDICTS and judged[1] in REASONS):
+    is_pair = isinstance(outcome, tuple) and len(outcome) == 2
+    if not (is_pair and outcome[0] in VERDICTS and outcome[1] in REASONS):
         raise ConfigError(
-            f"rule {name!r}: judge gave {judged!r}; it must give a verdict ({', '.join(VERDICTS)}) and why "
+            f"rule {name!r}: decide gave {outcome!r}; it must give a verdict ({', '.join(VERDICTS)}) and why "
             f"({', '.join(REASONS)})"
         )
-    return judged
+    return outcome
 
 
 def _threshold(evidence: Evidence, policy: Policy) -> float:

@@ -48,7 +48,7 @@ often it was proposed as a hard negative, `presence` is a verifier's score, `rev
 
 
 class CleanConfig(Config):
-    """The policy that judges."""
+    """The policy that decides."""
 
     policy: Policy = Policy()
 
@@ -65,7 +65,8 @@ class Clean(PartStage[CleanConfig]):
 
     @classmethod
     def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
-        """Name thresholds that lie under the floor of the candidates, which leaves nothing there to judge."""
+        """Name thresholds that lie under the floor of the candidates, which leaves nothing there to decide
+        on."""
         if config["tag"] is None:
             return
         floor, policy = config["candidate_floor"], config[cls.name].policy
@@ -96,7 +97,7 @@ class Clean(PartStage[CleanConfig]):
         return {"policy": self.config.policy.model_dump(mode="json", exclude=self.config.policy.idle())}
 
     def process(self, inputs: Inputs) -> Output:
-        """Judge the candidates of one part."""
+        """Decide on the candidates of one part."""
         clusters = Clusters(inputs.tables.get("cluster"))
         records = [record for row in inputs.rows for record in self._of_row(inputs, row, clusters)]
         splits: dict[str, int] = {}

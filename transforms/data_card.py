@@ -26,7 +26,7 @@ Made by tagmill: captions parsed into tags, missing tags added by a tagger, tags
   digest `{manifest.vocabulary}`).
 - Shards are webdataset tars: the original image and `KEY.json` with captions, their tags, and every
   decision with its evidence. Take the tags whose `verdict` is `kept`; `dropped` and `uncertain` ones are
-  there to judge again. `basis` says what a verdict rests on, from `given` labels to the `tagger` alone;
+  there to decide on again. `basis` says what a verdict rests on, from `given` labels to the `tagger` alone;
   tags under `absent` were confirmed not to be there, tags under `implied` follow from kept ones.
 - `evidence` lists what each model says, by its name in `models` of `{contract.MANIFEST}`. A localizer with
   an empty list of boxes looked in vain; a model without entry was not asked. What is null is left out.

@@ -29,7 +29,7 @@ class Run(Protocol):
 class Search:
     """How texts are searched. Lengths count the prompt; with one beam the search is greedy.
 
-    `length`: a text is judged by its log-probability divided by the number of its "generated" tokens
+    `length`: a text is scored by its log-probability divided by the number of its "generated" tokens
     with the end, as transformers 4.36 does, or of "all" its tokens without the end, as 4.25 did, which
     the published models came with.
     """

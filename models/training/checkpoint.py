@@ -56,10 +56,10 @@ def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None
     _prune(out)
 
 
-def judge(out: Path, state: dict[str, Any], *, best: bool) -> None:
+def record_evaluation(out: Path, state: dict[str, Any], *, best: bool) -> None:
     """Make the last checkpoint `best`, if it is, and give it another state, which knows of that.
 
-    The state comes last: a process that ends in between leaves a checkpoint that is to be judged again.
+    The state comes last: a process that ends in between leaves a checkpoint that is to be evaluated again.
     """
     folder = (out / LAST).resolve()
     if best:

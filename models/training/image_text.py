@@ -1,7 +1,7 @@
 """Tag2Text's alignment of a batch's images and captions (arXiv 2303.05657, 3.3): contrast, then matching.
 
 What a contrast is drawn with are the images and captions of all processes (BLIP adds a queue of older ones,
-from a second, slower copy of the model; here the batch is all). Matching judges three pairs a row: its own,
+from a second, slower copy of the model; here the batch is all). Matching scores three pairs a row: its own,
 and its image and its caption each with one of this process's batch that does not fit, the likelier the more
 alike the two are to contrast.
 """

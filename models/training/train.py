@@ -75,7 +75,7 @@ class Trainer:
         self.recipe, self.process, self.out = recipe, process, Path(recipe.out)
         self._stop, self._watch, self._say = stop, watch, say
         self.step, self.best = 0, math.inf
-        self._judged = True
+        self._is_evaluated = True
         self._lasting = resuming.lasting_of(recipe)
         saved = self._saved(resume)
         config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
@@ -118,8 +118,8 @@ class Trainer:
             else None
         )
         with contextlib.closing(journal) if journal else contextlib.nullcontext():
-            if not self._judged:
-                self._judge(journal)
+            if not self._is_evaluated:
+                self._evaluate(journal)
             while self.loader.epoch < self.recipe.epochs:
                 for stopping in self._epoch(journal):
                     if stopping or self.step == until:
@@ -220,11 +220,11 @@ class Trainer:
     def _end_of_epoch(self, journal: Journal | None) -> None:
         """Save, and only then validate: what fails in validation does not cost the epoch."""
         self._tell_skipped("train", self.loader, journal)
-        self._judged = self._held is None
+        self._is_evaluated = self._held is None
         self._save()
         self._check_read()
-        if not self._judged:
-            self._judge(journal)
+        if not self._is_evaluated:
+            self._evaluate(journal)
 
     def _tell_skipped(self, split: Split, loader: Loader, journal: Journal | None) -> None:
         """Say and log how many samples of an epoch were skipped, if any, and why."""
@@ -248,13 +248,13 @@ class Trainer:
                 "was learned: mend the dataset, or raise data.max_pixels, and start anew"
             )
 
-    def _judge(self, journal: Journal | None) -> None:
+    def _evaluate(self, journal: Journal | None) -> None:
         """Validate the weights of the last checkpoint, and make it `best` if it is."""
         best = self._held is not None and self._is_best(self._held, journal)
-        self._judged = True
+        self._is_evaluated = True
         state = self._state()
         if self.process.first:
-            checkpoint.judge(self.out, state, best=best)
+            checkpoint.record_evaluation(self.out, state, best=best)
         self.process.wait()
 
     def _is_best(self, held: Loader, journal: Journal | None) -> bool:
@@ -308,7 +308,7 @@ class Trainer:
         return {
             "step": self.step,
             "best": self.best,
-            "judged": self._judged,
+            "evaluated": self._is_evaluated,
             "loader": loader,
             "recipe": self._lasting,
         }
@@ -324,7 +324,7 @@ class Trainer:
 
     def _restore(self, saved: Saved) -> None:
         self.step, self.best = int(saved.state["step"]), float(saved.state["best"])
-        self._judged = bool(saved.state.get("judged", True))
+        self._is_evaluated = bool(saved.state.get("evaluated", True))
         loader = saved.state["loader"]
         if not self.process.first:  # the counts are those of all processes: one of them goes on with them
             loader = loader | {name: {} for name in COUNTS}

@@ -190,12 +190,13 @@ def evaluate(
     scores = {step: StepScores() for step in STEPS}
     for example, steps in tags_by_step(run):
         true = truth(example)
-        judged = known(example) if known else None
+        labelled = known(example) if known else None
         for step, tags in steps.items():
             if true is None:
                 scores[step].unlabelled += 1
                 continue
-            scored = {tag for tag in tags if tag in classes and (judged is None or classes[tag] in judged)}
+            classed = (tag for tag in tags if tag in classes)
+            scored = {tag for tag in classed if labelled is None or classes[tag] in labelled}
             scores[step].images += 1
             scores[step].count({classes[tag] for tag in scored}, true)
             scores[step].unscored += len(tags - scored)

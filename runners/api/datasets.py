@@ -47,7 +47,7 @@ class DatasetSample:
 
     @property
     def evidence(self) -> dict[str, Evidence]:
-        """What is known of each tag that was decided on; `decide` judges it."""
+        """What is known of each tag that was decided on; `decide` decides on it."""
         return {tag.tag: evidence_of(tag) for tag in self.record.tags}
 
     @property

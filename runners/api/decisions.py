@@ -1,4 +1,4 @@
-"""A decision of a run, as a notebook shows it to who judges it."""
+"""A decision of a run, as a notebook shows it to who reviews it."""
 
 from collections.abc import Iterator
 from dataclasses import replace

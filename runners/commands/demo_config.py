@@ -77,7 +77,7 @@ def demo_config(run: str, data: Path, photos: Path | None) -> str:
 
 
 def demo_models(data: Path) -> str:
-    """Write the sections of the models and of what judges them."""
+    """Write the sections of the models and of the rules."""
     return MODELS.format(
         tagger=_quoted(data / "tagger"),
         localizer=_quoted(data / "grounding-dino"),

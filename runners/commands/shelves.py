@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 SHELVES = {
     "Make": ("demo", "plan", "run", "status", "gc", "verify"),
     "Look": ("inspect",),
-    "Judge": ("score", "tune"),
+    "Evaluate": ("score", "tune"),
     "Models": ("train", "predict", "models"),
     "Words": ("parse", "vocab"),
 }

@@ -1,6 +1,6 @@
 """`tagmill tune`: the constants of a policy that suit a truth, chosen by one half of its images.
 
-Nothing is run: the evidence of a finished run is judged again and again. The other half checks it.
+Nothing is run: the evidence of a finished run is decided again and again. The other half checks it.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ class Request:
 def show_tuned(console: Console, request: Request) -> None:
     """Print a policy as YAML, with its scores on the images it was not chosen by as comments.
 
-    Raises ConfigError if a half of the images has no tag to judge.
+    Raises ConfigError if a half of the images has no tag to score.
     """
     run = open_run(request.run)
     policy = RunConfig.model_validate(run.saved_config() or {}).clean.policy

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/cleaning_rules.py CONFIG TRUTH --paper-threshold X [--plot FILE]
 
-It judges the scenes of CONFIG by the policy in it, by `paper` with 1, 2, 4 and 8 centres a tag and the tagger
-threshold that suits it best, and by each rule over the range of its drop rate. Stages run as far as they are
-not made yet. `tagmill tune` chooses the constants of a rule.
+It decides on the scenes of CONFIG by the policy in it, by `paper` with 1, 2, 4 and 8 centres a tag and the
+tagger threshold that suits it best, and by each rule over the range of its drop rate. Stages run as far as
+they are not made yet. `tagmill tune` chooses the constants of a rule.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     _compare(options.config, options.truth, options.paper_threshold, options.plot)
 
 
-def _judge(config: str, truth: str, centres: int | None = None) -> Labelled:
+def _labelled(config: str, truth: str, centres: int | None = None) -> Labelled:
     """Run what is not made, and collect the evidence on object tags."""
     choice = "null" if centres is None else str(centres)
     command = [sys.executable, "-m", "tagmill.runners.cli", "run", config, "--workers", "2"]
@@ -46,12 +46,12 @@ def _judge(config: str, truth: str, centres: int | None = None) -> Labelled:
 
 def _compare(config: str, truth: str, paper_threshold: float, plot: Path | None) -> None:
     policy = load_config(config).clean.policy
-    data = _judge(config, truth)
+    data = _labelled(config, truth)
     _print("adaptive", data.score(policy))
     curves = {"adaptive": list(_sweep_adaptive(data, policy))}
     paper = policy.model_copy(update={"rule": "paper", "tagger_threshold": paper_threshold})
     for centres in CENTRES:
-        clustered = _judge(config, truth, centres)
+        clustered = _labelled(config, truth, centres)
         _print(f"paper, k = {centres}", clustered.score(paper))
         curves[f"paper, k = {centres}"] = list(_sweep_paper(clustered, paper))
     if plot:

@@ -23,13 +23,13 @@ LONG = ["a word"] * 500
 CONFIG = RamConfig(encoder=EncoderConfig(name="none", width=8), classes=tuple(LONG))
 
 
-def judged(path):
-    """Make `path` the state of the last checkpoint of a training, and judge that."""
+def evaluated(path):
+    """Make `path` the state of the last checkpoint of a training, and record its evaluation."""
     out = path.parent / "out"
     (out / "steps").mkdir(parents=True)
     (out / "steps" / "1").symlink_to(path.parent)
     (out / "last").symlink_to("steps/1")
-    checkpoint.judge(out, {"long": LONG}, best=False)
+    checkpoint.record_evaluation(out, {"long": LONG}, best=False)
 
 
 WRITERS = {
@@ -37,7 +37,7 @@ WRITERS = {
     "descriptions.json": lambda path: descriptions.write({"dog": LONG}, path),
     "config.json": lambda path: write_config(CONFIG, path.parent),
     "labels.safetensors": lambda path: save_labels(Labels(("dog",), torch.ones(1, 999), "", ""), path),
-    "state.json": judged,
+    "state.json": evaluated,
     "log.jsonl": lambda path: Journal(path.parent, 1),
 }
 

@@ -28,7 +28,7 @@ class Boxed:
             raise ValueError(f"least is from 0 to 1, got {least}")
         self.least = least
 
-    def judge(self, evidence):
+    def decide(self, evidence):
         if evidence.box_score is None:
             return "uncertain", "no_box"
         return ("kept", "regions_agree") if evidence.box_score >= self.least else ("dropped", "weak_box")
@@ -65,7 +65,7 @@ def verdicts(run):
     return {(row["verdict"], row["rule"], row["basis"]) for row in rows_of(run, "clean") if row["asked"]}
 
 
-def test_it_judges_and_what_decides_its_verdicts_makes_them_anew(tmp_path, rules):
+def test_it_decides_and_what_decides_its_verdicts_makes_them_anew(tmp_path, rules):
     config, run = config_with(tmp_path), tmp_path / "run"
     drive(config)
     assert ("kept", "regions_agree", "region") in verdicts(run)
@@ -99,7 +99,7 @@ def test_it_judges_and_what_decides_its_verdicts_makes_them_anew(tmp_path, rules
     }
 
 
-def test_shards_are_judged_by_it_again_as_the_run_judged_them(tmp_path, rules):
+def test_shards_are_decided_by_it_again_as_the_run_decided_them(tmp_path, rules):
     drive(config_with(tmp_path, options={"least": 0.5}))
     (shown,) = Path(tmp_path / "run" / "shards").glob("*/manifest.json")
     policy = json.loads(shown.read_text())["made_by"]["stages"]["clean"]["config"]["policy"]
@@ -139,7 +139,7 @@ def test_its_options_are_tuned_and_what_is_found_does_what_it_promises(tmp_path,
         ({"rule": "rules_of_mine:Boxd"}, RULE, "module rules_of_mine has no Boxd"),
         ({"options": {"most": 1}}, RULE, "with options {'most': 1}: Boxed.__init__() got an unexpected"),
         ({"options": {"least": 2}}, RULE, "with options {'least': 2}: least is from 0 to 1, got 2"),
-        ({}, RULE.replace("def judge", "def jugde"), "has no method judge: add `def judge(self, evidence)`"),
+        ({}, RULE.replace("def decide", "def other"), "no method decide: add `def decide(self, evidence)`"),
         ({}, RULE.replace("version = 1", ""), "version must be a number, got None; add `version = 1`"),
     ],
 )
@@ -153,13 +153,13 @@ def test_a_rule_that_cannot_serve_is_one_line_before_anything_is_made(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "judged", ['("perhaps", "no_box")', '("kept", "given")', '"kept"', '("kept", "no_box", 1)']
+    "gives", ['("perhaps", "no_box")', '("kept", "given")', '"kept"', '("kept", "no_box", 1)']
 )
-def test_a_verdict_that_is_not_one_stops_the_run_with_what_it_must_be(tmp_path, rules, judged):
-    rules.write(RULE.replace('"uncertain", "no_box"', judged).replace("is None", "is not None"))
+def test_a_verdict_that_is_not_one_stops_the_run_with_what_it_must_be(tmp_path, rules, gives):
+    rules.write(RULE.replace('"uncertain", "no_box"', gives).replace("is None", "is not None"))
     config = config_with(tmp_path)
     _, said = call("run", config, "--log-format", "plain", code=2)
-    value = str(eval(judged))
-    assert f"rule 'rules_of_mine:Boxed': judge gave {value if judged[0] == '(' else repr(value)};" in said
+    value = str(eval(gives))
+    assert f"rule 'rules_of_mine:Boxed': decide gave {value if gives[0] == '(' else repr(value)};" in said
     assert "it must give a verdict (kept, dropped, uncertain) and why (agreed, " in said
     assert plans(config)["clean"].tasks

@@ -45,7 +45,7 @@ def row(evidence, decision, **changes):
 
 @quick
 @given(seen(), st.sampled_from(["paper", "adaptive"]))
-def test_evidence_comes_back_from_json_to_the_bit_and_is_judged_the_same(case, rule):
+def test_evidence_comes_back_from_json_to_the_bit_and_is_decided_the_same(case, rule):
     (evidence, found), policy = case, Policy(rule=rule)
     decision = decide(evidence, policy)
     back = SampleTag.model_validate_json(json.dumps(tag_record(row(evidence, decision), found)))

@@ -103,7 +103,7 @@ def by_hand():
     )
 
 
-def judged(policy):
+def cleaned(policy):
     stage = Clean(CleanConfig(policy=policy), shared())
     output = stage.process(by_hand())
     assert output.table.schema.equals(SCHEMA)
@@ -111,7 +111,7 @@ def judged(policy):
 
 
 def test_evidence_of_a_case_made_by_hand():
-    _, found = judged(Policy())
+    _, found = cleaned(Policy())
     assert list(found) == [(0, "blue"), (0, "green"), (0, "red"), (3, "purple"), (3, "tidy")]
     red = found[0, "red"]
     assert (red["parsed"], red["given"], red["asked"], red["boxes"]) == (1, 0, True, 2)
@@ -162,12 +162,12 @@ def test_evidence_of_a_case_made_by_hand():
     ids=["paper", "adaptive", "adaptive with other constants"],
 )
 def test_verdicts_of_a_case_made_by_hand(policy, verdicts):
-    _, found = judged(policy)
+    _, found = cleaned(policy)
     assert {tag: (r["verdict"], r["rule"]) for (_, tag), r in found.items() if tag in verdicts} == verdicts
 
 
 def test_all_living_rows_are_counted_and_their_splits_noted():
-    output, _ = judged(Policy())
+    output, _ = cleaned(Policy())
     header = parts.make_header(parts.MadeBy("clean", 1, "p", "f", {}, {}), output, by_hand().rows)
     assert header.counts.of("example") == {"in": 3, "out": 3, "dropped": 0, "dead": 0}
     assert output.notes == {"splits": {"train": 2, "val": 1}}

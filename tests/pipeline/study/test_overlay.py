@@ -78,7 +78,7 @@ def test_another_image_or_key_keeps_the_decisions_of_its_shard(other, laid):
     assert stored.tags_of(sample.model_copy(update={"key": "squares/unknown"})) is None
 
 
-def test_a_run_that_cannot_judge_the_dataset_is_refused(other, laid, finished, tmp_path):
+def test_a_run_that_cannot_decide_the_dataset_is_refused(other, laid, finished, tmp_path):
     stored = StoredDecisions(laid)
     digest = json.loads((current_folder(other, "shards") / "manifest.json").read_text())["vocabulary"]
     with pytest.raises(ConfigError, match=r"knows none of the keys of mine \(such as a/1\)"):

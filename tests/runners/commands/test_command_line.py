@@ -39,7 +39,7 @@ def test_the_help_has_every_command_on_a_shelf(tagmill):
         elif found := re.match(r"  (\w+) ", line):
             shelves.setdefault(shelf, []).append(found[1])
     commands = [name for shelf, names in shelves.items() if shelf not in ("", "Options") for name in names]
-    assert shelves["Judge"] == ["score", "tune"]
+    assert shelves["Evaluate"] == ["score", "tune"]
     assert sorted(commands) == sorted(
         name for name, command in get_command(cli.app).commands.items() if not command.hidden
     )

@@ -1,4 +1,4 @@
-"""A tagger of one's own in all commands that judge and use taggers."""
+"""A tagger of one's own in all commands that evaluate and use taggers."""
 
 import json
 
