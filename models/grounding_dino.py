@@ -90,7 +90,7 @@ class GroundingDino:
             "pad_to": pad_to,
         }
         on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", path) and not Path(path).exists()
-        self._source = pretrained.Source(
+        self._source = pretrained.CheckpointSource(
             path,
             on_hub=bool(on_hub),
             revision=revision,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
-from tagmill.models.pretrained import Source, changed, check_dtype, digest, resolve_device
+from tagmill.models.pretrained import CheckpointSource, changed, check_dtype, digest, resolve_device
 from tagmill.tag_system.core.errors import ConfigError
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -228,11 +228,11 @@ def _check_options(dtype: str, template: str, fit: str | None) -> None:
         raise ConfigError(f"template must have {{}} once for the name, got {template!r}")
 
 
-def _source(model: str, revision: str | None) -> Source | None:
+def _source(model: str, revision: str | None) -> CheckpointSource | None:
     """Say where the model's folder is; None if it is named by its architecture."""
     for prefix, weights in ((LOCAL, WEIGHTS), (HUB, HUB_WEIGHTS)):
         if model.startswith(prefix):
-            return Source(
+            return CheckpointSource(
                 model.removeprefix(prefix),
                 on_hub=prefix == HUB,
                 revision=revision,

@@ -23,7 +23,7 @@ MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*.pth", 
 """Files of a checkpoint's folder that can change what the model computes."""
 
 
-class Source:
+class CheckpointSource:
     """A checkpoint's folder: on this machine, or in a repository of the hub.
 
     `place` is the folder, or the repository's name `owner/name` if `on_hub`; `revision` a branch,
@@ -92,7 +92,7 @@ class Source:
 
 
 def missing_files(folder: Path, needs: Sequence[Sequence[str]]) -> list[str]:
-    """Say which needs (see `Source`) no file of the folder meets."""
+    """Say which needs (see `CheckpointSource`) no file of the folder meets."""
     names = [path.name for path in folder.iterdir()]
     return [" or ".join(need) for need in needs if not any(_fits(name, need) for name in names)]
 

@@ -38,7 +38,7 @@ from tagmill.transforms.localize import Localize
 from tagmill.transforms.parse import Parse
 from tagmill.transforms.shards import Shards
 from tagmill.transforms.stage import RunContext, Shared, Stage
-from tagmill.transforms.tag import Tag
+from tagmill.transforms.tag import TagStage
 
 Use = Literal["always", "on", "off", "implied"]
 """Whether a stage can be switched off by a null section, and is so by default; one that is `implied` has no
@@ -49,7 +49,7 @@ STAGES: Mapping[type[Stage[Any]], Use] = {
     Duplicates: "on",
     Caption: "off",
     Parse: "on",
-    Tag: "off",
+    TagStage: "off",
     Candidates: "implied",
     Localize: "off",
     Embed: "off",

@@ -103,7 +103,7 @@ def run(
     from tagmill.runners.commands import launch
 
     launch.run(
-        launch.Request(
+        launch.RunRequest(
             config=config,
             overrides=overrides or [],
             runner=runner,
@@ -169,9 +169,9 @@ def tune(
     kind: Annotated[str | None, typer.Option(help="evaluate tags of this kind alone")] = None,
 ) -> None:
     """Choose clean.policy by half of a truth, and check it on the rest."""
-    from tagmill.runners.commands.tune import Request, show_tuned
+    from tagmill.runners.commands.tune import TuningRequest, show_tuned
 
-    show_tuned(_console(), Request(run_folder, truth, goal, rule, kind))
+    show_tuned(_console(), TuningRequest(run_folder, truth, goal, rule, kind))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tagmill.tag_system import lexicon
 from tagmill.tag_system.lexicon import START, Lexicon, Use
-from tagmill.tag_system.words import STOP, Form, Known, Reading, make_form
+from tagmill.tag_system.words import STOP, Form, Known, TokenizedCaption, make_form
 
 # A word with its apostrophes, a hyphen inside a word, or any other sign.
 _TOKEN = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|(?<=\w)[-_\u2010\u2011](?=\w)|[^\s]")
@@ -49,7 +49,7 @@ class LexiconReader:
         assert self._lexicon is not None
         return f"lexicon-{hashlib.sha256(self._lexicon.dump().encode()).hexdigest()[:12]}"
 
-    def read(self, captions: Sequence[str]) -> Iterator[Reading]:
+    def read(self, captions: Sequence[str]) -> Iterator[TokenizedCaption]:
         """The reading of each caption, in their order."""
         self.load()
         if len(self._options) > _MOST_FORMS:
@@ -57,7 +57,7 @@ class LexiconReader:
         for caption in captions:
             yield self._reading(caption)
 
-    def _reading(self, caption: str) -> Reading:
+    def _reading(self, caption: str) -> TokenizedCaption:
         words: list[tuple[_Option, ...]] = []
         spans: list[tuple[int, int]] = []
         known = self._options
@@ -69,7 +69,7 @@ class LexiconReader:
             if options:
                 words.append(options)
                 spans.append(token.span())
-        return Reading(self._choose(words), spans)
+        return TokenizedCaption(self._choose(words), spans)
 
     def _choose(self, words: list[tuple[_Option, ...]]) -> list[Form]:
         """From left to right the class that fits the one before and the likeliest one after."""

@@ -19,7 +19,7 @@ from tagmill.tag_system.words import (
     WORD,
     Form,
     Reader,
-    Reading,
+    TokenizedCaption,
     plain_text,
     without_accents,
 )
@@ -77,7 +77,7 @@ class Sense:
 Entry = Tag | Opaque | Sense
 
 
-class Found(NamedTuple):
+class PhraseMatch(NamedTuple):
     """A phrase over the words from `first` up to `end`, exclusive, with its tag if it has one."""
 
     entry: Tag | Opaque
@@ -171,7 +171,7 @@ class CaptionParser:
             return f"{name} is {_CALLED.get(kind, f'an {kind}')}, and this is {_CALLED[form.group]}"
         return "not in the vocabulary"
 
-    def _mentions(self, caption: str, reading: Reading) -> list[TagMention]:
+    def _mentions(self, caption: str, reading: TokenizedCaption) -> list[TagMention]:
         forms, spans = reading
         denied = negated(forms) if any(form.text in NEGATORS for form in forms) else ()
         found = []
@@ -182,7 +182,7 @@ class CaptionParser:
                 found.append(TagMention(entry.name, kind, caption[start:stop], start, stop))
         return found
 
-    def _find(self, reading: Reading) -> Iterator[Found]:
+    def _find(self, reading: TokenizedCaption) -> Iterator[PhraseMatch]:
         """The longest phrases from left to right, negated or not."""
         forms = reading.forms
         lattice = self._lattice(reading)
@@ -203,11 +203,11 @@ class CaptionParser:
                 position += 1
                 continue
             entry = match.value.tag if isinstance(match.value, Sense) else match.value
-            yield Found(entry, position, match.end)
+            yield PhraseMatch(entry, position, match.end)
             visible = entry.visible if isinstance(entry, Opaque) else 0
             position = max(position + 1, match.end - visible)
 
-    def _lattice(self, reading: Reading) -> list[Sequence[Arc]]:
+    def _lattice(self, reading: TokenizedCaption) -> list[Sequence[Arc]]:
         forms, known = reading.forms, self._known
         lattice: list[Sequence[Arc]] = [form.arcs for form in forms]
         for position in range(len(forms) - 1):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tagmill.tag_system import lexicon
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.tag_system.words import NOUN, STOP, WORD, Form, Known, Reading, make_form
+from tagmill.tag_system.words import NOUN, STOP, WORD, Form, Known, TokenizedCaption, make_form
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -68,7 +68,7 @@ class SpacyReader:
             version = str(self._pipeline().meta["version"])
         return f"{self._model}-{version}"
 
-    def read(self, captions: Sequence[str]) -> Iterator[Reading]:
+    def read(self, captions: Sequence[str]) -> Iterator[TokenizedCaption]:
         """The reading of each caption, in their order."""
         nlp = self._pipeline()
         for start in range(0, len(captions), _ZONE):
@@ -100,7 +100,7 @@ class SpacyReader:
             for annotate in self._annotate:
                 getattr(annotate, "cache", {}).clear()
 
-    def _reading(self, doc: "Doc") -> Reading:
+    def _reading(self, doc: "Doc") -> TokenizedCaption:
         forms: list[Form] = []
         spans: list[tuple[int, int]] = []
         for token in doc:
@@ -117,7 +117,7 @@ class SpacyReader:
                     form = other
                 forms.append(form)
                 spans.append((start + first, start + last))
-        return Reading(forms, spans)
+        return TokenizedCaption(forms, spans)
 
     def _pieces(self, doc: "Doc", i: int) -> _Pieces:
         token = doc[i]

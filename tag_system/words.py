@@ -38,7 +38,7 @@ STOP = Form(".", ".", "PUNCT", OTHER)
 """Stands for punctuation, which no phrase crosses."""
 
 
-class Reading(NamedTuple):
+class TokenizedCaption(NamedTuple):
     """The words of a caption, and where each stands in it."""
 
     forms: Sequence[Form]
@@ -54,7 +54,7 @@ class Reader(Protocol):
     def fingerprint(self) -> str:
         """Name what the classes depend on."""
 
-    def read(self, captions: Sequence[str]) -> Iterator[Reading]:
+    def read(self, captions: Sequence[str]) -> Iterator[TokenizedCaption]:
         """The reading of each caption, in their order."""
 
 

@@ -56,3 +56,13 @@ def test_heavy_libraries_stay_out_of_layers(layer: str, banned: set[str]):
     for path in (ROOT / layer).rglob("*.py"):
         found = {name.split(".")[0] for name in imported(path)} & banned
         assert not found, f"{path} imports {found}"
+
+
+def test_a_class_name_stands_for_one_class():
+    """A leading underscore makes no other name: `_Stage` beside `Stage` is read as the same thing."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}

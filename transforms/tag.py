@@ -24,7 +24,7 @@ class TagConfig(ModelConfig):
     score_floor: float = Field(0.05, ge=0, le=1)
 
 
-class Tag(ModelStage[TagConfig]):
+class TagStage(ModelStage[TagConfig]):
     """A row for each (image, class) that scores over the floor, in the order of the model's classes."""
 
     name = "tag"

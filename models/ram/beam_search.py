@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Run(Protocol):
+class BeamDecoder(Protocol):
     """A decoder that is writing texts: rows of tokens, as many for each image, those of one together."""
 
     def start(self, prompt: Sequence[int]) -> Tensor:
@@ -41,7 +41,7 @@ class Search:
     length: Literal["generated", "all"] = "generated"
 
 
-class Found(NamedTuple):
+class Hypothesis(NamedTuple):
     """The tokens of a text, prompt and end included; the score is None if the search was greedy."""
 
     ids: list[int]
@@ -69,7 +69,7 @@ class _Image:
         del self.finished[limit:]
 
 
-def search(run: Run, prompt: Sequence[int], count: int, end: int, how: Search) -> list[Found]:
+def search(run: BeamDecoder, prompt: Sequence[int], count: int, end: int, how: Search) -> list[Hypothesis]:
     """Write one text for each of `count` images; a text ends with the token `end`."""
     if how.beams == 1:
         return _greedy(run, prompt, count, end, how)
@@ -100,7 +100,7 @@ def search(run: Run, prompt: Sequence[int], count: int, end: int, how: Search) -
     for image in active:
         for beam in image.beams:
             image.finish(beam.total / (how.max_length - ignored), beam.ids, how.beams)
-    return [Found(image.finished[0][1], image.finished[0][0]) for image in images]
+    return [Hypothesis(image.finished[0][1], image.finished[0][0]) for image in images]
 
 
 def _extend(
@@ -124,7 +124,7 @@ def _extend(
     return parents
 
 
-def _greedy(run: Run, prompt: Sequence[int], count: int, end: int, how: Search) -> list[Found]:
+def _greedy(run: BeamDecoder, prompt: Sequence[int], count: int, end: int, how: Search) -> list[Hypothesis]:
     texts = [list(prompt) for _ in range(count)]
     active, logits = texts, run.start(prompt)
     for length in range(len(prompt), how.max_length):
@@ -137,7 +137,7 @@ def _greedy(run: Run, prompt: Sequence[int], count: int, end: int, how: Search) 
         if not active or length + 1 == how.max_length:
             break
         logits = run.advance([text[-1] for text in active], going, going)
-    return [Found(text, None) for text in texts]
+    return [Hypothesis(text, None) for text in texts]
 
 
 def _adjust(scores: Tensor, texts: Sequence[Sequence[int]], end: int, how: Search) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagmill.models.ram.attention import Memory
-from tagmill.models.ram.beam_search import Found, Search, search
+from tagmill.models.ram.beam_search import Hypothesis, Search, search
 from tagmill.models.ram.bert import TextDecoder, TextEncoder
 from tagmill.models.ram.config import TextConfig
 from tagmill.models.ram.tagging_head import TaggingHead
@@ -45,13 +45,13 @@ class TextSide(nn.Module):
         )
 
     @torch.no_grad()
-    def write(self, read: Tensor, prompt: Sequence[int], end: int, how: Search) -> list[Found]:
+    def write(self, read: Tensor, prompt: Sequence[int], end: int, how: Search) -> list[Hypothesis]:
         """Write a text for each image from what `read` gave; it begins with the prompt."""
-        return search(_Run(self.decoder, self.decoder.see(read)), prompt, len(read), end, how)
+        return search(_CachedDecoder(self.decoder, self.decoder.see(read)), prompt, len(read), end, how)
 
 
-class _Run:
-    """Fits `beam_search.Run`: a text's past is remembered by row, what it looks at by image."""
+class _CachedDecoder:
+    """Fits `beam_search.BeamDecoder`: a text's past is remembered by row, what it looks at by image."""
 
     def __init__(self, decoder: TextDecoder, seen: list[Memory]) -> None:
         self._decoder, self._seen = decoder, seen

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from tagmill.models.training.examples import Example, Skipped
+from tagmill.models.training.examples import Skipped, TrainingExample
 from tagmill.models.training.targets import Target
 
 
@@ -66,11 +66,11 @@ class Collate:
         nothing = np.zeros(classes, np.float32)
         target = Target(nothing, nothing, np.zeros(classes, np.bool_), ())
         features = np.full(dimension, np.nan, np.float32)
-        self._blank = Example("", "", torch.zeros(image), target, "", features)
+        self._blank = TrainingExample("", "", torch.zeros(image), target, "", features)
 
-    def __call__(self, samples: Sequence[Example | Skipped | None]) -> Batch:
+    def __call__(self, samples: Sequence[TrainingExample | Skipped | None]) -> Batch:
         """Make a batch of the rows."""
-        rows = [sample if isinstance(sample, Example) else self._blank for sample in samples]
+        rows = [sample if isinstance(sample, TrainingExample) else self._blank for sample in samples]
         # Collated by torch, the tensors of a worker lie in shared memory from the start and are not copied.
         return Batch(
             default_collate([row.image for row in rows]),
@@ -78,7 +78,7 @@ class Collate:
             default_collate([torch.from_numpy(row.target.known) for row in rows]),
             default_collate([torch.from_numpy(row.target.mentioned) for row in rows]),
             default_collate([torch.from_numpy(row.features) for row in rows]),
-            torch.tensor([isinstance(sample, Example) for sample in samples]),
+            torch.tensor([isinstance(sample, TrainingExample) for sample in samples]),
             tuple(row.caption for row in rows),
             tuple((row.dataset, row.key) for row in rows),
             tuple(sample for sample in samples if isinstance(sample, Skipped)),

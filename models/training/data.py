@@ -9,9 +9,9 @@ from tagmill.models.ram.config import RamConfig
 from tagmill.models.training import datasets
 from tagmill.models.training.batches import Collate
 from tagmill.models.training.datasets import Dataset
-from tagmill.models.training.examples import Examples, Origin
+from tagmill.models.training.examples import DatasetInfo, Examples
 from tagmill.models.training.loader import Loader
-from tagmill.models.training.order import Order, Source
+from tagmill.models.training.order import DatasetSizes, Order
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap, Decisions, Preset, TagChoice, choose
 from tagmill.models.training.views import PlainView, TrainView, View
@@ -80,7 +80,7 @@ def open_loader(
     if decisions is not None:
         for _, dataset in opened:
             decisions.check(dataset.name, dataset.manifest.vocabulary, datasets.first_keys(dataset))
-    sources = [Source(dataset.counts, config.weight) for config, dataset in opened]
+    sources = [DatasetSizes(dataset.counts, config.weight) for config, dataset in opened]
     examples = Examples(
         [_origin(config, dataset, model) for config, dataset in opened],
         view or (TrainView(model) if training else PlainView(model)),
@@ -136,7 +136,7 @@ def _open(data: DataConfig, split: Split, *, required: bool) -> list[tuple[Datas
     return opened
 
 
-def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> Origin:
+def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> DatasetInfo:
     classes = ClassMap(model.classes, dataset.vocabulary)
     if len(classes.unknown) == len(model.classes):
         raise ConfigError(
@@ -144,4 +144,4 @@ def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> Origin
             "another dataset or another list of classes"
         )
     shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
-    return Origin(dataset.name, shards, classes, choose(config.tags, dataset.manifest), dataset.features)
+    return DatasetInfo(dataset.name, shards, classes, choose(config.tags, dataset.manifest), dataset.features)

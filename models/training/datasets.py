@@ -26,7 +26,7 @@ _EXTENSIONS = "|".join(sorted(contract.EXTENSIONS.values()))
 
 
 @dataclass(frozen=True)
-class Features:
+class StoredFeatures:
     """Stored features to distil from: float16 rows of `dimension` numbers, an array for each shard.
 
     `starts` says where the numbers begin in the array of each shard.
@@ -47,7 +47,7 @@ class Dataset:
     vocabulary: Vocabulary
     shards: tuple[ManifestShard, ...]
     places: NDArray[np.void]
-    features: "Features | None" = None
+    features: "StoredFeatures | None" = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -126,7 +126,7 @@ def verify(dataset: Dataset, shards: Iterable[int] | None = None) -> None:
                 raise DamageError(f"{uri} does not match its sha256 in {contract.MANIFEST}: copy it again")
 
 
-def _open_features(folder: str, shards: Sequence[ManifestShard]) -> Features:
+def _open_features(folder: str, shards: Sequence[ManifestShard]) -> StoredFeatures:
     """Check that features are there for these very shards, and find where they begin."""
     with ThreadPoolExecutor(_THREADS) as pool:
         notes = list(pool.map(lambda shard: _feature_notes(folder, shard), shards))
@@ -140,7 +140,7 @@ def _open_features(folder: str, shards: Sequence[ManifestShard]) -> Features:
             raise DamageError(f"{files.join(folder, shard.name)}.npy is missing or cut short: copy it again")
         starts.append(begin)
     uris = tuple(files.join(folder, f"{shard.name}.npy") for shard in shards)
-    return Features(dimension, uris, tuple(starts))
+    return StoredFeatures(dimension, uris, tuple(starts))
 
 
 def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:

@@ -21,9 +21,9 @@ from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.models.training import benchmarks
 from tagmill.models.training.datasets import Dataset
-from tagmill.models.training.examples import Example, Examples, Origin, Skipped
+from tagmill.models.training.examples import DatasetInfo, Examples, Skipped, TrainingExample
 from tagmill.models.training.labels import EXTENSIONS, KeyedLabels
-from tagmill.models.training.order import Order, Source
+from tagmill.models.training.order import DatasetSizes, Order
 from tagmill.models.training.packing import batches
 from tagmill.models.training.scores import UNKNOWN, Labels, ScoreStore, ScoreWriter
 from tagmill.models.training.steps import Share, Steps
@@ -39,7 +39,7 @@ Score = Callable[[list[Prepared]], Sequence[Floats]]
 
 
 @dataclass(frozen=True)
-class Question:
+class AskedTags:
     """Which tags are asked, `names`, and how: all classes of the model, some (`columns`), or others.
 
     `embeddings` [names, descriptions, dimension] are label embeddings of tags that the model does not have.
@@ -51,7 +51,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadOptions:
     """How images are read: batches, and processes that decode."""
 
     batch_size: int = 32
@@ -79,7 +79,7 @@ class Scored:
     unlabelled: int
 
 
-def ask(tagger: Tagger, tags: Path | None = None, embeddings: Path | None = None) -> Question:
+def ask(tagger: Tagger, tags: Path | None = None, embeddings: Path | None = None) -> AskedTags:
     """Decide what is asked: all classes, the tags of a list, or those with label embeddings of their own.
 
     Raises ConfigError for tags that are not classes, and for embeddings that do not fit model or list.
@@ -87,34 +87,34 @@ def ask(tagger: Tagger, tags: Path | None = None, embeddings: Path | None = None
     if tags is None:
         if embeddings is not None:
             raise ConfigError("--embeddings needs the names of its tags: name their list by --taglist")
-        return Question(tuple(tagger.classes))
+        return AskedTags(tuple(tagger.classes))
     names = benchmarks.read_tags(tags)
     if embeddings is not None:
         if not isinstance(tagger, RamTagger):
             raise ConfigError(
                 f"{type(tagger).__name__} has no label embeddings: it can only be asked for its own classes"
             )
-        return Question(names, embeddings=_embeddings(embeddings, tagger.config, len(names)))
+        return AskedTags(names, embeddings=_embeddings(embeddings, tagger.config, len(names)))
     columns = tuple(benchmarks.columns(names, tagger.classes))
-    return Question(tuple(tagger.classes[column] for column in columns), columns)
+    return AskedTags(tuple(tagger.classes[column] for column in columns), columns)
 
 
 def from_shards(
     opened: Sequence[Dataset],
     names: Sequence[str],
     prepare: Prepare,
-    reading: Reading,
+    load_options: LoadOptions,
     skipped: Counter[str],
 ) -> Iterator[Rows]:
     """Read all samples of datasets once, in their order, with the labels that their verdicts make."""
     for dataset in opened:
         shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
-        origin = Origin(dataset.name, shards, ClassMap(names, dataset.vocabulary), None)
-        order = Order([Source(dataset.counts, 1.0)], 0, shuffle=False)
-        examples = Examples([origin], _View(prepare), seed=0, max_pixels=reading.max_pixels)
-        steps = Steps([dataset], order, Share(reading.batch_size), drop_last=False)
-        for found in batches(examples, reading.workers, batch_sampler=steps):
-            read = [one for one in found if isinstance(one, Example)]
+        origin = DatasetInfo(dataset.name, shards, ClassMap(names, dataset.vocabulary), None)
+        order = Order([DatasetSizes(dataset.counts, 1.0)], 0, shuffle=False)
+        examples = Examples([origin], _ModelView(prepare), seed=0, max_pixels=load_options.max_pixels)
+        steps = Steps([dataset], order, Share(load_options.batch_size), drop_last=False)
+        for found in batches(examples, load_options.workers, batch_sampler=steps):
+            read = [one for one in found if isinstance(one, TrainingExample)]
             skipped.update(str(one.reason) for one in found if isinstance(one, Skipped))
             if read:
                 yield Rows(
@@ -125,11 +125,11 @@ def from_shards(
 
 
 def from_folder(
-    folder: Path, names: Iterable[str], prepare: Prepare, reading: Reading, skipped: Counter[str]
+    folder: Path, names: Iterable[str], prepare: Prepare, load_options: LoadOptions, skipped: Counter[str]
 ) -> Iterator[Rows]:
     """Read the images of these names, with or without extension, from a folder; their name is their key."""
-    pictures = _Pictures(folder, list(names), _View(prepare), reading.max_pixels)
-    for found in batches(pictures, reading.workers, batch_size=reading.batch_size):
+    pictures = _Pictures(folder, list(names), _ModelView(prepare), load_options.max_pixels)
+    for found in batches(pictures, load_options.workers, batch_size=load_options.batch_size):
         read = [(name, image) for name, image, reason in found if not reason]
         skipped.update(reason for _, _, reason in found if reason)
         if read:
@@ -200,13 +200,13 @@ def _relabelled(batch: Rows, labels: KeyedLabels) -> Rows:
     )
 
 
-def _labels(example: Example) -> Labels:
+def _labels(example: TrainingExample) -> Labels:
     """Give the labels [tags] that a sample's verdicts make."""
     target = example.target
     return np.where(target.known == 0, UNKNOWN, target.values).astype(np.uint8)
 
 
-class _View:
+class _ModelView:
     """How a model prepares a decoded image; what it fails on is that image's DataError."""
 
     def __init__(self, prepare: Prepare) -> None:
@@ -219,7 +219,7 @@ class _View:
 class _Pictures:
     """Images of a folder, a map-style dataset: name, what a model sees or None, and why not."""
 
-    def __init__(self, folder: Path, names: Sequence[str], view: _View, max_pixels: int) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], view: _ModelView, max_pixels: int) -> None:
         self._folder, self._names, self._view, self._max_pixels = folder, names, view, max_pixels
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from tagmill.models.base import Floats
-from tagmill.models.training.datasets import Features
+from tagmill.models.training.datasets import StoredFeatures
 from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
 from tagmill.models.training.views import View
@@ -36,7 +36,7 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One sample; `image` is float32 [3, height, width], `features` float32 [dimension], or empty."""
 
     dataset: str
@@ -57,14 +57,14 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Origin:
+class DatasetInfo:
     """What the workers know of a dataset: its name, its tars and features, how its tags become targets."""
 
     name: str
     shards: tuple[str, ...]
     classes: ClassMap
     choice: TagChoice | None
-    features: Features | None = None
+    features: StoredFeatures | None = None
 
 
 class Examples:
@@ -77,7 +77,7 @@ class Examples:
 
     def __init__(
         self,
-        origins: Sequence[Origin],
+        origins: Sequence[DatasetInfo],
         view: View,
         *,
         seed: int,
@@ -88,7 +88,7 @@ class Examples:
         self._seed, self._max_pixels, self._decisions = seed, max_pixels, decisions
         self._reader = RangeReader()
 
-    def __getitems__(self, addresses: Sequence[Address | None]) -> list[Example | Skipped | None]:
+    def __getitems__(self, addresses: Sequence[Address | None]) -> list[TrainingExample | Skipped | None]:
         """Make the samples of a batch. Raises OSError if a shard cannot be read at all."""
         wanted = [address for address in addresses if address is not None and _span(address)[1] <= MAX_BYTES]
         ranges = [self._range(address) for address in wanted]
@@ -111,7 +111,7 @@ class Examples:
 
     def _made(
         self, address: Address | None, data: dict[Address, bytes], features: dict[Address, bytes]
-    ) -> Example | Skipped | None:
+    ) -> TrainingExample | Skipped | None:
         if address is None:
             return None
         try:
@@ -124,7 +124,7 @@ class Examples:
             uri, start, _ = self._range(address)
             return Skipped(f"{uri}@{start}", error.reason, error.detail)
 
-    def _example(self, address: Address, data: bytes, features: bytes) -> Example:
+    def _example(self, address: Address, data: bytes, features: bytes) -> TrainingExample:
         origin, (start, size) = self._origins[address.dataset], _span(address)
         wanted = 2 * origin.features.dimension if origin.features else 0
         if len(data) != size or len(features) != wanted:
@@ -140,7 +140,7 @@ class Examples:
         target = origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
         text = caption.text if caption else ""
         taught = np.frombuffer(features, np.float16).astype(np.float32)
-        return Example(origin.name, sample.key, self._view(image, view_seed), target, text, taught)
+        return TrainingExample(origin.name, sample.key, self._view(image, view_seed), target, text, taught)
 
 
 def _span(address: Address) -> tuple[int, int]:

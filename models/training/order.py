@@ -26,7 +26,7 @@ _TURN, _SHARDS, _WINDOW, _MIX = range(4)
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSizes:
     """What order depends on in a dataset: the examples of each shard, and how often an epoch shows each."""
 
     shards: tuple[int, ...]
@@ -58,7 +58,7 @@ class Order:
     """
 
     def __init__(
-        self, sources: Sequence[Source], seed: int, *, shuffle: bool = True, window: int | None = None
+        self, sources: Sequence[DatasetSizes], seed: int, *, shuffle: bool = True, window: int | None = None
     ) -> None:
         self._sources, self._seed = tuple(sources), seed
         self._shuffle, self._window = shuffle, window

@@ -44,7 +44,7 @@ class ShardFiles(Kind[Shards]):
         plan.more = {"cut": cut}
         plan.names = [shard["name"] for shard in cut]
         there = _index_headers(plan.folder, plan.names)
-        stock = _Stock(upstream.run, stage, generation, plan.names)
+        stock = _ShardStock(upstream.run, stage, generation, plan.names)
         for shard in cut:
             task = _task(stage, shard, inputs, upstream, came)
             header = there.get(task.name)
@@ -142,7 +142,7 @@ def _cut_before(
     return []
 
 
-class _Stock:
+class _ShardStock:
     """The shards that other generations of a run have."""
 
     def __init__(self, run: RunFolder, stage: Shards, generation: str, names: list[str]) -> None:

@@ -42,7 +42,7 @@ class Prediction:
     tags: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Batch:
+class ImageBatch:
     """Some images. One that cannot be read, or that a model fails on, leaves it: `errors` says why."""
 
     def __init__(self, files: Sequence[Path] = ()) -> None:
@@ -85,7 +85,7 @@ class Batch:
 
 
 def tag(
-    batch: Batch,
+    batch: ImageBatch,
     tagger: Tagger,
     vocabulary: Vocabulary,
     threshold: float | None,
@@ -112,7 +112,7 @@ def tag(
 
 
 def caption(
-    batch: Batch,
+    batch: ImageBatch,
     captioner: Captioner,
     parser: CaptionParser,
     vocabulary: Vocabulary,
@@ -134,7 +134,7 @@ def caption(
                 one.tags.append(_tag(shown, None, "generated", vocabulary.resolve(name)))
 
 
-def find(batch: Batch, localizer: Localizer, vocabulary: Vocabulary) -> None:
+def find(batch: ImageBatch, localizer: Localizer, vocabulary: Vocabulary) -> None:
     """Ask for each image's objects, and for tags that the vocabulary does not know."""
 
     def asked(one: Prediction) -> list[dict[str, Any]]:

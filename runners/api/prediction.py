@@ -13,7 +13,7 @@ from PIL import Image as pillow
 from tagmill.models.base import check_tagger, create_named
 from tagmill.pipeline.study import prediction
 from tagmill.pipeline.study.asking import TagList
-from tagmill.pipeline.study.prediction import Batch, Prediction
+from tagmill.pipeline.study.prediction import ImageBatch, Prediction
 from tagmill.runners.api import html
 from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import ConfigError
@@ -137,8 +137,8 @@ def _asked(taglist: str | os.PathLike[str] | Iterable[str], tagger: Any, vocabul
     return asked
 
 
-def _batch(given: list[ImageLike], first: int) -> Batch:
-    batch = Batch()
+def _batch(given: list[ImageLike], first: int) -> ImageBatch:
+    batch = ImageBatch()
     for place, image in enumerate(given, first):
         if isinstance(image, str | os.PathLike):
             batch.read(Path(image))

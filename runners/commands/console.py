@@ -36,7 +36,7 @@ COLUMNS: tuple[tuple[int, Literal["left", "right"]], ...] = (
 time and dead letters."""
 
 
-class _Stage:
+class _StageLine:
     """What is shown of one stage."""
 
     def __init__(self, name: str, extent: Extent) -> None:
@@ -72,8 +72,8 @@ class _Stage:
         return (self.total - self.done) / self.rate() if self.done > self.before else None
 
 
-class _View(Protocol):
-    def update(self, stages: list[_Stage], *, event: str) -> None: ...
+class _ProgressView(Protocol):
+    def update(self, stages: list[_StageLine], *, event: str) -> None: ...
 
     def close(self, *, failed: bool) -> None: ...
 
@@ -85,13 +85,13 @@ class ConsoleProgress:
     """
 
     def __init__(self, console: Console, log_format: LogFormat = "auto", names: Sequence[str] = ()) -> None:
-        self._stages: list[_Stage] = []
+        self._stages: list[_StageLine] = []
         if log_format == "json":
-            self._view: _View = _JsonView()
+            self._view: _ProgressView = _JsonView()
         elif log_format == "auto" and console.is_terminal:
             self._view = _LiveView(console, names)
         else:
-            self._view = _PlainView(console)
+            self._view = _LineView(console)
 
     def __enter__(self) -> "ConsoleProgress":
         return self
@@ -101,7 +101,7 @@ class ConsoleProgress:
 
     def start(self, stage: str, extent: Extent) -> None:
         """Begin a stage's line."""
-        self._stages.append(_Stage(stage, extent))
+        self._stages.append(_StageLine(stage, extent))
         self._view.update(self._stages, event="start")
 
     @contextmanager
@@ -136,7 +136,7 @@ class _LiveView:
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console
         self._names = list(names)
-        self._stages: list[_Stage] = []
+        self._stages: list[_StageLine] = []
         self._began = time.monotonic()
         self._spinner = Spinner("dots", style="bold cyan")
         self._failed = False
@@ -149,7 +149,7 @@ class _LiveView:
             if type(handler) is logging.StreamHandler
         ]
 
-    def update(self, stages: list[_Stage], *, event: str) -> None:
+    def update(self, stages: list[_StageLine], *, event: str) -> None:
         self._stages = list(stages)
         if event != "progress":
             self._live.refresh()
@@ -176,7 +176,7 @@ class _LiveView:
                 table.add_row(Text(f"  {name}", "dim"))
         return table
 
-    def _name(self, stage: _Stage) -> Text | Spinner:
+    def _name(self, stage: _StageLine) -> Text | Spinner:
         if stage.finished:
             return Text(f"✓ {stage.name}", "green")
         if self._failed:
@@ -194,7 +194,7 @@ class _LiveView:
         return Text(f"{words}, ", "bold green") + Text(f"{dead:,} dead letters", "red" if dead else "green")
 
 
-def _cells(stage: _Stage, bar_width: int) -> list[Text | ProgressBar]:
+def _cells(stage: _StageLine, bar_width: int) -> list[Text | ProgressBar]:
     """Give what follows a stage's name: bar, count, pace, time, dead letters."""
     count = f"{stage.done:,}/{stage.total:,} {stage.unit}"
     if not stage.finished:
@@ -230,14 +230,14 @@ def _duration(seconds: float) -> str:
     return f"{minutes} m {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} m"
 
 
-class _PlainView:
+class _LineView:
     """One line when a stage begins and ends, and one now and then in between."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = 0.0
 
-    def update(self, stages: list[_Stage], *, event: str) -> None:
+    def update(self, stages: list[_StageLine], *, event: str) -> None:
         now = time.monotonic()
         if event == "progress" and now - self._last < PLAIN_SECONDS:
             return
@@ -265,7 +265,7 @@ class _JsonView:
     def __init__(self) -> None:
         self._last = 0.0
 
-    def update(self, stages: list[_Stage], *, event: str) -> None:
+    def update(self, stages: list[_StageLine], *, event: str) -> None:
         now = time.monotonic()
         if event == "progress" and now - self._last < PLAIN_SECONDS:
             return

@@ -70,7 +70,7 @@ def show_demo(console: Console, demo: Demo, data: Path, models: Callable[[Path],
     text = demo_config(os.path.abspath(demo.folder), data, photos) + models(data)
     files.replace_bytes(config, text.encode())
     launch.run(
-        launch.Request(
+        launch.RunRequest(
             config=config,
             overrides=[],
             runner="local",

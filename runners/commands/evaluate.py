@@ -7,14 +7,14 @@ import typer
 from rich.console import Console
 
 from tagmill.runners.commands import scoring
-from tagmill.runners.commands.scoring import Request
+from tagmill.runners.commands.scoring import ScoringRequest
 from tagmill.runners.commands.taggers import sharing
 from tagmill.tag_system.core.errors import ConfigError
 
 
-@sharing(Request)
+@sharing(ScoringRequest)
 def evaluate(
-    request: Request,
+    request: ScoringRequest,
     out: Annotated[Path, typer.Option(help="folder for the tables and the report")],
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="one for all tags; default: the model's own, or 0.5")
@@ -28,12 +28,12 @@ def evaluate(
     if threshold is not None and thresholds is not None:
         raise ConfigError("--threshold is one for all tags, --thresholds one for each: give one of them")
     tagger = request.tagger()
-    question = evaluation.ask(tagger, request.taglist, request.embeddings)
-    limits = scoring.thresholds(tagger, question, threshold, thresholds)
+    asked = evaluation.ask(tagger, request.taglist, request.embeddings)
+    limits = scoring.thresholds(tagger, asked, threshold, thresholds)
     console = Console(soft_wrap=True)
-    with scoring.scored(request, tagger, question, console) as (scored, kinds):
+    with scoring.scored(request, tagger, asked, console) as (scored, kinds):
         found = metrics.measure(
-            scored.store, question.names, limits, [kinds.get(name, "") for name in question.names]
+            scored.store, asked.names, limits, [kinds.get(name, "") for name in asked.names]
         )
         images_read = len(scored.store.keys)
     report.write(out, found, images_read, request.model)
@@ -41,9 +41,9 @@ def evaluate(
     scoring.say(console, f"{out}: report.html, tags.parquet, summary.json")
 
 
-@sharing(Request)
+@sharing(ScoringRequest)
 def calibrate(
-    request: Request,
+    request: ScoringRequest,
     out: Annotated[Path, typer.Option(help="folder for the thresholds and the table of their check")],
     precision: Annotated[
         float | None, typer.Option(min=0, max=1, help="least precision of each tag; default: the best F1")
@@ -68,13 +68,13 @@ def calibrate(
             f"--apply writes into the folder of a RAM, RAM++ or Tag2Text, and {type(tagger).__name__} has "
             f"none: leave it out, and take the thresholds from {out}/thresholds.txt"
         )
-    question = evaluation.ask(tagger, request.taglist, request.embeddings)
+    asked = evaluation.ask(tagger, request.taglist, request.embeddings)
     console = Console(soft_wrap=True)
     has_own = scoring.own_thresholds(tagger) is not None
-    own = scoring.thresholds(tagger, question, None, None) if has_own else None
+    own = scoring.thresholds(tagger, asked, None, None) if has_own else None
     aim = calibration.Aim(precision, hold_out, min_positives)
-    with scoring.scored(request, tagger, question, console) as (scored, _):
-        found = calibration.calibrate(scored.store, question.names, aim, own)
+    with scoring.scored(request, tagger, asked, console) as (scored, _):
+        found = calibration.calibrate(scored.store, asked.names, aim, own)
     report.write(out, found)
     report.show(console, found, aim, "the model's own" if own else f"the shared one, {found.shared:g}")
     scoring.say(console, f"{out}: thresholds.txt, calibration.parquet")

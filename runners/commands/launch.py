@@ -21,7 +21,7 @@ from tagmill.tag_system.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """What the user asked for."""
 
     config: str
@@ -42,7 +42,7 @@ def log_format(value: str) -> LogFormat:
     raise ConfigError(f"--log-format {value}: use one of {', '.join(get_args(LogFormat))}")
 
 
-def run(request: Request, console: Console, *, dry_run: bool = False) -> None:
+def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None:
     """Make a run whole, or show the jobs that would."""
     options = parse_flags(request.beam_flags)
     engine = _engine(request, options, console)
@@ -76,7 +76,7 @@ def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat
         write_report(driver.run_folder, driver.vocabulary)
 
 
-def _engine(request: Request, options: PipelineOptions, console: Console) -> Engine:
+def _engine(request: RunRequest, options: PipelineOptions, console: Console) -> Engine:
     name = request.runner.lower()
     if name == "daskrunner":
         raise ConfigError("--runner DaskRunner: it loses data in silence in Beam 2.77; use local or portable")

@@ -63,7 +63,7 @@ def predict(
     console = Console(soft_wrap=True)
     failed = 0
     for start in range(0, len(files), BATCH):
-        batch = prediction.Batch(files[start : start + BATCH])
+        batch = prediction.ImageBatch(files[start : start + BATCH])
         with taggers.named(model):
             prediction.tag(batch, tagger, known, threshold, asked)
         if write is not None:

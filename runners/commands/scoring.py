@@ -20,7 +20,7 @@ from tagmill.tag_system.shard_contract import SPLITS
 if TYPE_CHECKING:
     from tagmill.models.base import Tagger
     from tagmill.models.training.datasets import Dataset
-    from tagmill.models.training.evaluation import Question, Rows, Scored
+    from tagmill.models.training.evaluation import AskedTags, Rows, Scored
     from tagmill.models.training.labels import KeyedLabels
     from tagmill.pipeline.study.asking import Ask
 
@@ -29,7 +29,7 @@ USUAL = 0.5
 
 
 @dataclass(frozen=True)
-class Request:
+class ScoringRequest:
     """What is to be scored: the options that `models eval` and `calibrate` share.
 
     Raises ConfigError for options that contradict each other, before anything is read.
@@ -79,48 +79,48 @@ class Request:
 
 @contextmanager
 def scored(
-    request: Request, tagger: "Tagger", question: "Question", console: Console
+    request: ScoringRequest, tagger: "Tagger", asked: "AskedTags", console: Console
 ) -> Iterator[tuple["Scored", dict[str, str]]]:
     """Score all images into a folder that is removed afterwards, and say what could not be used."""
     from tagmill.models.training import evaluation
     from tagmill.models.training.scores import ScoreWriter
 
     opened = _datasets(request)
-    reading = evaluation.Reading(request.batch_size, request.workers)
-    labels = _labels(request, question, opened)
+    load_options = evaluation.LoadOptions(request.batch_size, request.workers)
+    labels = _labels(request, asked, opened)
     skipped: Counter[str] = Counter()
     rows: Iterator[Rows]
     if request.images is not None and labels is not None:
-        rows = evaluation.from_folder(request.images, labels.images, tagger.prepare, reading, skipped)
+        rows = evaluation.from_folder(request.images, labels.images, tagger.prepare, load_options, skipped)
     else:
-        rows = evaluation.from_shards(opened, question.names, tagger.prepare, reading, skipped)
+        rows = evaluation.from_shards(opened, asked.names, tagger.prepare, load_options, skipped)
     tagger.load()
     with TemporaryDirectory(prefix="tagmill-scores-") as folder, console.status("") as status:
         with taggers.named(request.model):
             found = evaluation.collect(
                 rows,
                 labels,
-                _ask(tagger, question),
-                ScoreWriter(Path(folder), len(question.names)),
+                _ask(tagger, asked),
+                ScoreWriter(Path(folder), len(asked.names)),
                 skipped,
                 lambda count: status.update(f"{count:,} images scored"),
             )
         status.stop()
         _report_losses(console, found, skipped, labels)
-        yield found, _kinds(opened, question, labels)
+        yield found, _kinds(opened, asked, labels)
 
 
-def _ask(tagger: "Tagger", question: "Question") -> "Ask":
+def _ask(tagger: "Tagger", asked: "AskedTags") -> "Ask":
     """Make the call that gives the scores of what is asked."""
     from tagmill.models.ram.tagger import RamTagger
     from tagmill.pipeline.study import asking
 
-    if question.embeddings is not None and isinstance(tagger, RamTagger):
-        return asking.checked(partial(tagger.predict_labels, labels=question.embeddings), len(question.names))
-    return asking.answers(tagger, question.columns)
+    if asked.embeddings is not None and isinstance(tagger, RamTagger):
+        return asking.checked(partial(tagger.predict_labels, labels=asked.embeddings), len(asked.names))
+    return asking.answers(tagger, asked.columns)
 
 
-def _datasets(request: Request) -> list["Dataset"]:
+def _datasets(request: ScoringRequest) -> list["Dataset"]:
     """Open every split that is asked for, in every dataset that has it.
 
     Raises ConfigError if none has, and for a dataset that is named twice: its images would count twice.
@@ -144,7 +144,7 @@ def _datasets(request: Request) -> list["Dataset"]:
     return found
 
 
-def _labels(request: Request, question: "Question", opened: list["Dataset"]) -> "KeyedLabels | None":
+def _labels(request: ScoringRequest, asked: "AskedTags", opened: list["Dataset"]) -> "KeyedLabels | None":
     from tagmill.models.training import benchmarks, labels
     from tagmill.tag_system.vocabulary import normalize_name
 
@@ -158,14 +158,14 @@ def _labels(request: Request, question: "Question", opened: list["Dataset"]) -> 
         known = vocabulary.resolve(tag)
         return normalize_name(tag) if known is None else known.name
 
-    return labels.read_truth(request.truth, question.names, name)
+    return labels.read_truth(request.truth, asked.names, name)
 
 
-def _kinds(opened: list["Dataset"], question: "Question", labels: "KeyedLabels | None") -> dict[str, str]:
+def _kinds(opened: list["Dataset"], asked: "AskedTags", labels: "KeyedLabels | None") -> dict[str, str]:
     """Give the kind of each tag, by the truth or else by the vocabulary of the dataset."""
     kinds: dict[str, str] = {}
     for dataset in opened:
-        tags = {name: dataset.vocabulary.resolve(name) for name in question.names}
+        tags = {name: dataset.vocabulary.resolve(name) for name in asked.names}
         kinds |= {name: tag.kind for name, tag in tags.items() if tag is not None}
     return kinds | dict(labels.kinds if labels else {})
 
@@ -175,12 +175,12 @@ def own_thresholds(tagger: "Tagger") -> Sequence[float] | None:
     return getattr(tagger, "thresholds", None)
 
 
-def thresholds(tagger: "Tagger", question: "Question", one: float | None, file: Path | None) -> list[float]:
+def thresholds(tagger: "Tagger", asked: "AskedTags", one: float | None, file: Path | None) -> list[float]:
     """Give each asked tag its threshold.
 
     Raises ConfigError if the file has another number of them, or one that is no score.
     """
-    count = len(question.names)
+    count = len(asked.names)
     if file is not None:
         limits = read_numbers(file)
         if len(limits) != count:
@@ -190,9 +190,9 @@ def thresholds(tagger: "Tagger", question: "Question", one: float | None, file: 
                 raise ConfigError(f"{file}:{line}: {limit:g} is no threshold, which is from 0 to 1")
         return limits
     own = own_thresholds(tagger)
-    if one is not None or own is None or question.embeddings is not None:
+    if one is not None or own is None or asked.embeddings is not None:
         return [USUAL if one is None else one] * count
-    columns = range(count) if question.columns is None else question.columns
+    columns = range(count) if asked.columns is None else asked.columns
     return [float(own[column]) for column in columns]
 
 

@@ -21,7 +21,7 @@ from tagmill.tag_system.kinds import KINDS
 
 
 @dataclass(frozen=True)
-class Request:
+class TuningRequest:
     """What is to be tuned, and for what: `goal` is `f1` or `precision=P`. None: the run's rule, all kinds.
 
     Raises ConfigError for a goal, a rule or a kind that is not one.
@@ -56,7 +56,7 @@ class Request:
         return lambda score: score.f1
 
 
-def show_tuned(console: Console, request: Request) -> None:
+def show_tuned(console: Console, request: TuningRequest) -> None:
     """Print a policy as YAML, with its scores on the images it was not chosen by as comments.
 
     Raises ConfigError if a half of the images has no tag to score.
@@ -85,7 +85,7 @@ def is_held_out(key: str) -> bool:
 
 
 def _comments(
-    request: Request, fitting: Labelled, checking: Labelled, policy: Policy, best: Policy
+    request: TuningRequest, fitting: Labelled, checking: Labelled, policy: Policy, best: Policy
 ) -> list[str]:
     goal, before, after = request.measure(), checking.score(policy), checking.score(best)
     lines = [

@@ -68,7 +68,7 @@ def _by_server(
     known: Vocabulary, server: asking.Server, path: Path
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     names = [tag.name for tag in known]
-    journal = asking.Journal(path)
+    journal = asking.AnswerJournal(path)
     try:
         with _bar() as bar:
             total = len(names) * len(descriptions.PROMPTS)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tagmill.tag_system.builder import wordnet
-from tagmill.tag_system.builder.evidence import Evidence
+from tagmill.tag_system.builder.evidence import NameEvidence
 from tagmill.tag_system.vocabulary import Tag, normalize_name
 
 _CONCRETE = 3.5
@@ -14,7 +14,7 @@ _LEAST_FREQUENCY = 2.5
 
 
 def other_names(
-    tag: Tag, sense: Any | None, evidence: Evidence, attributes: frozenset[str]
+    tag: Tag, sense: Any | None, evidence: NameEvidence, attributes: frozenset[str]
 ) -> Iterator[tuple[str, float]]:
     """Names that mean a tag in a sense and that people write, with how familiar each is.
 
@@ -40,14 +40,14 @@ def _synonyms(sense: Any) -> Iterator[str]:
     return (name for name in wordnet.synonyms(sense) if wordnet.mostly(name, sense.pos()))
 
 
-def _gerunds(verb: str, evidence: Evidence) -> Iterator[str]:
+def _gerunds(verb: str, evidence: NameEvidence) -> Iterator[str]:
     """The form in -ing of a verb: `hopping` of hop, not `hoping`."""
     for form in dict.fromkeys(f"{stem}ing" for stem in (verb, verb.removesuffix("e"), verb + verb[-1])):
         if wordnet.verb_of(form) == verb and evidence.frequency(form) >= _LEAST_FREQUENCY:
             yield form
 
 
-def _apart(name: str, evidence: Evidence) -> Iterator[str]:
+def _apart(name: str, evidence: NameEvidence) -> Iterator[str]:
     """A word as two that the web also writes (`skate board`), two words as one (`smartphone`)."""
     first, _, rest = name.partition(" ")
     if rest:
@@ -62,7 +62,7 @@ def _apart(name: str, evidence: Evidence) -> Iterator[str]:
             yield apart
 
 
-def familiarity(name: str, evidence: Evidence) -> float:
+def familiarity(name: str, evidence: NameEvidence) -> float:
     """How often a name is written, on about Zipf's scale; 0 for what neither captions nor people who rate
     words know as a thing, and for phrases that the web does not write.
     """
@@ -75,5 +75,5 @@ def familiarity(name: str, evidence: Evidence) -> float:
     return 1.0 + said + web if said or (web and rated >= _CONCRETE) else 0.0
 
 
-def _on_web(name: str, evidence: Evidence) -> float:
+def _on_web(name: str, evidence: NameEvidence) -> float:
     return math.log10(1 + evidence.norms.bigrams.get(name, 0) / 10_000)

@@ -44,7 +44,7 @@ class Server:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-class Journal:
+class AnswerJournal:
     """Answers by key, in a file of JSON lines to which lines are only ever added. For many threads.
 
     A line that a killed process did not finish is passed over. Raises ConfigError if the file cannot be
@@ -97,7 +97,7 @@ def prompts(name: str) -> list[str]:
 def ask(
     names: Sequence[str],
     server: Server,
-    journal: Journal,
+    journal: AnswerJournal,
     progress: Callable[[int], None] = lambda left: None,
 ) -> None:
     """Ask all that the journal does not hold yet, a bounded number of requests at a time.
@@ -129,7 +129,7 @@ def ask(
         )
 
 
-def describe(name: str, server: Server, journal: Journal) -> list[str]:
+def describe(name: str, server: Server, journal: AnswerJournal) -> list[str]:
     """Give a tag's texts, in the official order; all its prompts must be answered."""
     answered = (journal.answers(server.key(prompt))[: server.answers] for prompt in prompts(name))
     return [descriptions.first_sentence(name), *(text for texts in answered for text in texts)]
@@ -138,7 +138,7 @@ def describe(name: str, server: Server, journal: Journal) -> list[str]:
 class _Asker:
     """Answers prompts through one client, which many threads may share."""
 
-    def __init__(self, server: Server, journal: Journal) -> None:
+    def __init__(self, server: Server, journal: AnswerJournal) -> None:
         try:
             import openai
         except ImportError as error:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tagmill.tag_system.builder import rules, wordnet
 from tagmill.tag_system.builder.aliases import familiarity, other_names
-from tagmill.tag_system.builder.evidence import Evidence
-from tagmill.tag_system.builder.rules import Candidate, Decision
+from tagmill.tag_system.builder.evidence import NameEvidence
+from tagmill.tag_system.builder.rules import Candidate, NameDecision
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.matching import verb_bases
@@ -31,7 +31,7 @@ def first_list() -> Vocabulary:
 
 
 def build(
-    evidence: Evidence, extended: Vocabulary | None = None, names: int = NAMES, ids: int = IDS
+    evidence: NameEvidence, extended: Vocabulary | None = None, names: int = NAMES, ids: int = IDS
 ) -> Vocabulary:
     """A vocabulary of exactly `names` names in about `ids` tags.
 
@@ -64,7 +64,7 @@ def build(
 class _Draft:
     """Tags in the making, with a table of the names taken and of the senses that have a tag."""
 
-    def __init__(self, evidence: Evidence, decisions: Mapping[str, Decision]) -> None:
+    def __init__(self, evidence: NameEvidence, decisions: Mapping[str, NameDecision]) -> None:
         self._evidence = evidence
         self._decisions = decisions
         self._tags: list[Tag] = []

@@ -23,7 +23,7 @@ _WORDS = re.compile(r"[a-z]+(?:['-][a-z]+)*(?: [a-z]+(?:['-][a-z]+)*)*")
 
 
 @dataclass
-class Counts:
+class PhraseCounts:
     """Counts by class, the phrase in lower case; nouns hold phrases of up to three words that end in one."""
 
     noun: Counter[str] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ class Counts:
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def load(cls, path: str) -> "Counts":
+    def load(cls, path: str) -> "PhraseCounts":
         """Read what `dump` wrote; ConfigError with the line for anything else."""
         counts = cls()
         try:
@@ -84,13 +84,13 @@ def read_captions(paths: Iterable[str], column: str) -> Iterator[str]:
             raise ConfigError(f"cannot read the captions {path}: {exc}") from exc
 
 
-def count(captions: Iterable[str], spacy_model: str = DEFAULT_SPACY_MODEL) -> Counts:
+def count(captions: Iterable[str], spacy_model: str = DEFAULT_SPACY_MODEL) -> PhraseCounts:
     """Count every different caption once: what is copied over many images is said once.
 
     Raises ConfigError if the spaCy model is not installed.
     """
     nlp = _load(spacy_model)
-    counts = Counts()
+    counts = PhraseCounts()
     texts = iter(sorted(set(captions)))
     while batch := list(islice(texts, _BATCH)):
         with nlp.memory_zone():
@@ -111,7 +111,7 @@ def _load(spacy_model: str) -> "Language":
         ) from exc
 
 
-def _add(counts: Counts, doc: "Doc") -> None:
+def _add(counts: PhraseCounts, doc: "Doc") -> None:
     tokens = list(doc)
     for place, token in enumerate(tokens):
         if token.pos_ == "VERB":

@@ -4,21 +4,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tagmill.tag_system.builder import lists
-from tagmill.tag_system.builder.counts import Counts
+from tagmill.tag_system.builder.counts import PhraseCounts
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.norms import Norms, read_norms
 from tagmill.tag_system.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Evidence:
+class NameEvidence:
     """What the open sources say: the names of each list, ImageNet-21k's lemmas, the counts of captions,
     `frequency`, how common a word is in English (Zipf's scale: 3 is once in a million words), and norms.
     """
 
     lists: dict[CategoryList, frozenset[str]]
     lemmas: frozenset[str]
-    counts: Counts
+    counts: PhraseCounts
     frequency: Callable[[str], float]
     norms: Norms = field(default_factory=Norms)
 
@@ -32,7 +32,7 @@ class Evidence:
         return tuple(found)
 
 
-def gather(counts: str, packages: str | None, own: Mapping[str, str]) -> Evidence:
+def gather(counts: str, packages: str | None, own: Mapping[str, str]) -> NameEvidence:
     """Read the counts, every list and norm that the packages hold, the user's `own` lists (name to file).
 
     Raises ConfigError that says what to install or to give for what is missing.
@@ -41,7 +41,7 @@ def gather(counts: str, packages: str | None, own: Mapping[str, str]) -> Evidenc
     for name, path in own.items():
         read[CategoryList(name, path)] = frozenset(lists.read_names(path))
     lemmas = frozenset(lists.read_lemmas(packages))
-    return Evidence(read, lemmas, Counts.load(counts), _word_frequency(), read_norms(packages))
+    return NameEvidence(read, lemmas, PhraseCounts.load(counts), _word_frequency(), read_norms(packages))
 
 
 def _word_frequency() -> Callable[[str], float]:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from tagmill.tag_system.builder import wordnet
-from tagmill.tag_system.builder.evidence import Evidence
+from tagmill.tag_system.builder.evidence import NameEvidence
 
 # Of what nobody rated. Raters were given common words: what they were not given is rarer than its class.
 _CONCRETENESS = 3.0
@@ -25,7 +25,7 @@ _HOLIDAY = 1.5
 _PHRASE = -2.0
 
 
-def mark(name: str, sense: Any | None, evidence: Evidence) -> float:
+def mark(name: str, sense: Any | None, evidence: NameEvidence) -> float:
     """The mark of a name in a sense: 0 is about where one name in four is worth a tag."""
     words = name.split(" ")
     own = _word(name, sense, evidence) if len(words) == 1 else _phrase(name, words, evidence)
@@ -45,7 +45,7 @@ def _of_class(sense: Any) -> float:
     return _HOLIDAY if wordnet.is_holiday(sense) else _CLASSES.get(wordnet.class_of(sense), 0.0)
 
 
-def _word(name: str, sense: Any | None, evidence: Evidence) -> float:
+def _word(name: str, sense: Any | None, evidence: NameEvidence) -> float:
     """Common, concrete, visible words, and those that web captions use; plurals rank below their singular."""
     norms = evidence.norms
     concrete = sense is not None and wordnet.class_of(sense) in wordnet.CONCRETE
@@ -58,7 +58,7 @@ def _word(name: str, sense: Any | None, evidence: Evidence) -> float:
     )
 
 
-def _phrase(name: str, words: list[str], evidence: Evidence) -> float:
+def _phrase(name: str, words: list[str], evidence: NameEvidence) -> float:
     """Concrete phrases of concrete words that the web writes; not those of two very common words."""
     norms = evidence.norms
     first, last = (norms.concreteness.get(word, _CONCRETENESS) for word in (words[0], words[-1]))

@@ -37,7 +37,7 @@ _KIND_OF_CLASS: dict[str, Kind] = {"act": "action", "event": "scene", "location"
 
 
 @dataclass(frozen=True)
-class Decision:
+class RamDecision:
     """What is decided by hand on a name of the official list, and why: `barred` are no aliases of it."""
 
     kind: Kind
@@ -46,10 +46,10 @@ class Decision:
     reason: str
 
 
-def read_decisions() -> dict[str, Decision]:
+def read_decisions() -> dict[str, RamDecision]:
     """The decisions of `ram_names.tsv` by normalised name; ConfigError for a line without a reason."""
     text = files("tagmill.tag_system.builder").joinpath("ram_names.tsv").read_text(encoding="utf-8")
-    found: dict[str, Decision] = {}
+    found: dict[str, RamDecision] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith("#"):
             continue
@@ -57,7 +57,7 @@ def read_decisions() -> dict[str, Decision]:
         if kind not in KINDS or not reason:
             raise ConfigError(f"ram_names.tsv:{number}: write name, kind, aliases, reason")
         given = [alias for alias in aliases.split("|") if alias]
-        found[normalize_name(name)] = Decision(
+        found[normalize_name(name)] = RamDecision(
             kind,
             tuple(normalize_name(alias) for alias in given if not alias.startswith("-")),
             frozenset(normalize_name(alias[1:]) for alias in given if alias.startswith("-")),

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from tagmill.tag_system.builder import wordnet
-from tagmill.tag_system.builder.evidence import Evidence
+from tagmill.tag_system.builder.evidence import NameEvidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.marks import mark
 from tagmill.tag_system.core.errors import ConfigError
@@ -53,7 +53,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Decision:
+class NameDecision:
     """A decision by hand on a name: it is `barred`, or is a tag of a kind, or an alias of `target`."""
 
     name: str
@@ -62,7 +62,7 @@ class Decision:
     reason: str
 
 
-def read_decisions() -> dict[str, Decision]:
+def read_decisions() -> dict[str, NameDecision]:
     """The exceptions that are made by hand; ConfigError for a line without a reason."""
     text = files("tagmill.tag_system.builder").joinpath("decisions.tsv").read_text(encoding="utf-8")
     found = {}
@@ -72,11 +72,11 @@ def read_decisions() -> dict[str, Decision]:
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 4 or not cells[3] or cells[1] not in ("bar", "alias", *KINDS):
             raise ConfigError(f"decisions.tsv:{number}: write name, bar, alias or a kind, target, reason")
-        found[normalize_name(cells[0])] = Decision(normalize_name(cells[0]), cells[1], cells[2], cells[3])
+        found[normalize_name(cells[0])] = NameDecision(normalize_name(cells[0]), cells[1], cells[2], cells[3])
     return found
 
 
-def category_candidates(evidence: Evidence) -> list[Candidate]:
+def category_candidates(evidence: NameEvidence) -> list[Candidate]:
     """The names in lists of everyday things and places, the most listed and most said first."""
     listed: dict[str, list[CategoryList]] = {}
     for source, names in evidence.lists.items():
@@ -94,7 +94,7 @@ def category_candidates(evidence: Evidence) -> list[Candidate]:
     return _ranked(found)
 
 
-def candidates(evidence: Evidence, attributes: frozenset[str]) -> list[Candidate]:
+def candidates(evidence: NameEvidence, attributes: frozenset[str]) -> list[Candidate]:
     """All that one sees in pictures and says of them: nouns, phrases, verbs, adjectives, the likeliest first.
 
     `attributes` are the attributes that are tags: `black cat` is no tag, for it is `black` and `cat`.
@@ -103,7 +103,7 @@ def candidates(evidence: Evidence, attributes: frozenset[str]) -> list[Candidate
     return _ranked([*found, *_adjectives(evidence)])
 
 
-def _nouns(evidence: Evidence, attributes: frozenset[str]) -> Iterator[Candidate]:
+def _nouns(evidence: NameEvidence, attributes: frozenset[str]) -> Iterator[Candidate]:
     """The nouns of WordNet that people find concrete."""
     for name in wordnet.lemmas("n"):
         rated = evidence.norms.concreteness.get(name)
@@ -124,7 +124,7 @@ def _nouns(evidence: Evidence, attributes: frozenset[str]) -> Iterator[Candidate
         yield Candidate(name, kind, sense, "noun", mark(name, sense, evidence))
 
 
-def _is_noun(name: str, evidence: Evidence) -> bool:
+def _is_noun(name: str, evidence: NameEvidence) -> bool:
     """Not a proper name, not a word that captions or texts use mostly as a verb or an adjective."""
     counts = evidence.counts
     rated = evidence.norms.concreteness.get(name, 0.0)
@@ -147,7 +147,7 @@ def _is_concrete(sense: Any, rated: float | None, said: int) -> bool:
     return rated >= least if rated is not None else sort in wordnet.CONCRETE or sort == "person"
 
 
-def _phrases(evidence: Evidence, attributes: frozenset[str]) -> Iterator[Candidate]:
+def _phrases(evidence: NameEvidence, attributes: frozenset[str]) -> Iterator[Candidate]:
     """Phrases that WordNet lacks, of a noun and what modifies it: `shipping container`, not `add water`.
 
     People rate them as concrete, or captions or the web say them and both words are concrete nouns.
@@ -179,7 +179,7 @@ def _modifies(word: str) -> bool:
     return wordnet.mostly(word, "n") or wordnet.mostly(word, "a") or word.endswith(("ing", "ed"))
 
 
-def _verbs(evidence: Evidence) -> Iterator[Candidate]:
+def _verbs(evidence: NameEvidence) -> Iterator[Candidate]:
     """The verbs that captions say more often than the same noun, in a sense that one sees done."""
     for name, said in evidence.counts.verb.items():
         sense = next(iter(wordnet.senses(name, "v")), None) if _NAME.fullmatch(name) else None
@@ -191,7 +191,7 @@ def _verbs(evidence: Evidence) -> Iterator[Candidate]:
             yield Candidate(name, "action", sense, "verb", mark(name, sense, evidence))
 
 
-def _adjectives(evidence: Evidence) -> Iterator[Candidate]:
+def _adjectives(evidence: NameEvidence) -> Iterator[Candidate]:
     """The adjectives that captions say and people find concrete."""
     for name, said in evidence.counts.adjective.items():
         sense = next(iter(wordnet.senses(name, "a")), None) if _NAME.fullmatch(name) else None

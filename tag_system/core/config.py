@@ -47,7 +47,7 @@ def check_values(where: str, values: dict[str, Any], config: type[ConfigT]) -> C
         raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(error, config))) from error
 
 
-class _Loader(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):
     """Reads YAML in which no key stands twice: PyYAML would pass over the first in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -70,7 +70,7 @@ def read_values(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     try:
-        values = yaml.load(text, _Loader)
+        values = yaml.load(text, _YamlLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tagmill.models.ram.beam_search import Found, Search, search
+from tagmill.models.ram.beam_search import Hypothesis, Search, search
 from tagmill.models.ram.config import EncoderConfig, RamConfig, TextConfig
 from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.text_side import TextSide
@@ -42,7 +42,7 @@ def text_side() -> TextSide:
 
 
 class Forgetful:
-    """Fits `beam_search.Run` for one image: every beam's text is read as a whole at every step."""
+    """Fits `beam_search.BeamDecoder` for one image: every beam's text is read as a whole at every step."""
 
     def __init__(self, side: TextSide, read: Tensor) -> None:
         self._decoder, self._read, self._texts = side.decoder, read, torch.zeros(0, 0, dtype=torch.long)
@@ -62,7 +62,7 @@ class Forgetful:
         return logits[:, -1]
 
 
-def official(side: TextSide, ids: Tensor, mask: Tensor, tokens: Tensor, how: Search) -> list[Found]:
+def official(side: TextSide, ids: Tensor, mask: Tensor, tokens: Tensor, how: Search) -> list[Hypothesis]:
     """One image a call, since a batch is wrong: every beam by itself, and nothing kept."""
     found = []
     for row in range(len(ids)):
@@ -71,12 +71,12 @@ def official(side: TextSide, ids: Tensor, mask: Tensor, tokens: Tensor, how: Sea
     return found
 
 
-def ours(side: TextSide, ids: Tensor, mask: Tensor, tokens: Tensor, how: Search) -> list[Found]:
+def ours(side: TextSide, ids: Tensor, mask: Tensor, tokens: Tensor, how: Search) -> list[Hypothesis]:
     """The batch as one."""
     return side.write(side.read(ids, mask, tokens), PROMPT, END, how)
 
 
-def seconds(work: Callable[[], list[Found]]) -> tuple[float, list[list[int]]]:
+def seconds(work: Callable[[], list[Hypothesis]]) -> tuple[float, list[list[int]]]:
     """CPU seconds of one call, and what it wrote."""
     start = time.process_time()
     found = work()

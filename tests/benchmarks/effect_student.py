@@ -22,7 +22,7 @@ from tagmill.models.ram.store import Model
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.metrics import Metrics, measure, summarise
 from tagmill.models.training.objectives import Objective
-from tagmill.models.training.order import Order, Source
+from tagmill.models.training.order import DatasetSizes, Order
 from tagmill.models.training.recipe import LossConfig
 from tagmill.models.training.schedule import ScheduleConfig, learning_rate
 from tagmill.models.training.scores import ScoreWriter
@@ -92,7 +92,7 @@ def train(maps: Maps, labels: Labels, steps: int, seed: int) -> Model:
     objective = Objective(model, LOSSES, ("tagging",))
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=DECAY)
-    order, epochs = Order([Source((len(maps),))], seed), -(-steps * BATCH // len(maps))
+    order, epochs = Order([DatasetSizes((len(maps),))], seed), -(-steps * BATCH // len(maps))
     stream = np.concatenate([order.epoch(epoch).numbers for epoch in range(epochs)])
     mirrored = np.random.default_rng(seed).integers(2, size=len(stream))
     for step in range(steps):

@@ -15,7 +15,7 @@ from tagmill.transforms.caption import Caption, CaptionConfig
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.parse import Parse, ParseConfig
 from tagmill.transforms.parts import Inputs
-from tagmill.transforms.tag import Tag, TagConfig
+from tagmill.transforms.tag import TagConfig, TagStage
 
 KINDS = Vocabulary.from_text(
     "red\tobject\tred square|crimson\nblue\tobject\tblue square\ntidy\tattribute\nhall\tscene\nrun\taction\n",
@@ -234,7 +234,7 @@ class TestRows:
         bench = Bench(tmp_path / "run", part_size=3)
         for name in ("a", "b"):
             bench.ingest(write_squares(tmp_path / f"{name}.tar", 3))
-        tagger = Tag(TagConfig(model="square_models:SquareTagger"), bench.shared)
+        tagger = TagStage(TagConfig(model="square_models:SquareTagger"), bench.shared)
         assert [part.header.rows for part in bench.run(tagger)] == [0b111, 0b111]
         bench.run(Duplicates(DuplicatesConfig(), bench.shared))
         first, second = bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))
@@ -333,7 +333,7 @@ def test_the_whole_way_over_real_squares(tmp_path):
     bench.ingest(write_squares(tmp_path / "a.tar", 7), labels="truth")
     bench.run(Caption(CaptionConfig(model="square_models:SquareCaptioner"), bench.shared))
     bench.run(Parse(ParseConfig(), bench.shared, bench.vocabulary))
-    bench.run(Tag(TagConfig(model="square_models:SquareTagger"), bench.shared))
+    bench.run(TagStage(TagConfig(model="square_models:SquareTagger"), bench.shared))
     asked = Asked(tagger=SquareTagger.classes, localizer=True)
     for made, name in zip(bench.candidates(asked), bench.names, strict=True):
         assert made.table.schema.equals(SCHEMA)

@@ -20,7 +20,7 @@ from tagmill.transforms.cluster import Cluster, ClusterConfig, fit
 from tagmill.transforms.parts import Inputs
 from tagmill.transforms.shards import make_sample
 from tagmill.transforms.stage import BUCKET
-from tagmill.transforms.tag import Tag, TagConfig
+from tagmill.transforms.tag import TagConfig, TagStage
 
 
 def single(value):
@@ -263,7 +263,7 @@ def test_the_whole_way_over_real_squares(tmp_path):
     bench = Bench(tmp_path / "run", part_size=6)
     bench.ingest(write_squares(tmp_path / "a.tar", 18))
     bench.run(parse.Parse(parse.ParseConfig(), bench.shared, bench.vocabulary))
-    bench.run(Tag(TagConfig(model="square_models:SquareTagger"), bench.shared))
+    bench.run(TagStage(TagConfig(model="square_models:SquareTagger"), bench.shared))
     bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))
     config = localize.LocalizeConfig(model="square_models:SquareLocalizer")
     bench.run(localize.Localize(config, bench.shared))

@@ -14,7 +14,7 @@ from tagmill.runners.commands.demo import embedded
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 from tagmill.transforms import bitmaps, images, on_pixels, parts
-from tagmill.transforms.tag import Tag, TagConfig
+from tagmill.transforms.tag import TagConfig, TagStage
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def bench(tmp_path):
 def picky(bench, bad, unprepared=(), **changes):
     options = {"bad": bad, "unprepared": unprepared}
     config = TagConfig(model="odd_models:PickyTagger", options=options, **changes)
-    return bench.run(Tag(config, bench.shared))[0]
+    return bench.run(TagStage(config, bench.shared))[0]
 
 
 @pytest.mark.parametrize("where", ["predict", "prepare"])
@@ -92,7 +92,7 @@ def test_what_prepare_says_of_an_image_or_of_the_config_stands(bench, monkeypatc
 
     monkeypatch.setattr(SquareTagger, "prepare", prepare)
     config = TagConfig(model="square_models:SquareTagger", batch_size=batch_size)
-    (part,) = bench.run(Tag(config, bench.shared))
+    (part,) = bench.run(TagStage(config, bench.shared))
     assert bitmaps.numbers(part.header.lost) == list(range(6, 12))
     assert {(d["reason"], d["detail"]) for d in bench.dead("tag")} == {
         ("image_too_thin", f"width {width}") for width in range(26, 32)
@@ -105,11 +105,11 @@ def test_what_prepare_says_of_an_image_or_of_the_config_stands(bench, monkeypatc
     files.remove(bench.uri("tag"))
     bench.stages.pop()
     with pytest.raises(ConfigError, match="no"):
-        bench.run(Tag(config, bench.shared))
+        bench.run(TagStage(config, bench.shared))
 
 
 def test_images_are_prepared_in_the_threads_that_decode_and_predicted_in_the_models_own(bench):
-    (part,) = bench.run(Tag(TagConfig(model="odd_models:ThreadsTagger"), bench.shared))
+    (part,) = bench.run(TagStage(TagConfig(model="odd_models:ThreadsTagger"), bench.shared))
     assert all(name.startswith("decode") for name in ThreadsTagger.prepared)
     assert (len(ThreadsTagger.prepared), ThreadsTagger.predicted) == (12, [threading.current_thread().name])
     assert part.header.seconds["prepare"] >= 12 * 0.005
@@ -122,7 +122,7 @@ def test_a_stage_gives_what_preparing_and_predicting_by_hand_give(tmp_path):
     pictures = [square_image(["red", "blue"], seed, (60 + 9 * seed, 80)) for seed in range(7)]
     bench.ingest(write_tar(tmp_path / "a.tar", [(f"{i}.png", encode(p)) for i, p in enumerate(pictures)]))
     (part,) = bench.run(
-        Tag(TagConfig(model="ram", options=options, batch_size=4, score_floor=0), bench.shared)
+        TagStage(TagConfig(model="ram", options=options, batch_size=4, score_floor=0), bench.shared)
     )
     model.load()
     pixels = [np.asarray(picture) for picture in pictures]
@@ -170,7 +170,7 @@ def test_batches_of_huge_images_give_the_same_rows(bench, monkeypatch):
 
 def test_an_image_without_a_number_for_a_score_is_dead_and_not_one_without_tags(bench):
     config = TagConfig(model="odd_models:OverflowingTagger", options={"width": 25})
-    bench.run(Tag(config, bench.shared))
+    bench.run(TagStage(config, bench.shared))
     (dead,) = bench.dead("tag")
     assert (dead["row"], dead["reason"]) == (5, "model_failed")
     assert "scores from nan to nan, expected 0 to 1" in dead["detail"]

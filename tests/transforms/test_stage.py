@@ -43,7 +43,7 @@ from tagmill.transforms.stage import (
     part_fingerprint,
     removed_rows,
 )
-from tagmill.transforms.tag import Tag, TagConfig
+from tagmill.transforms.tag import TagConfig, TagStage
 from tagmill.transforms.worker import Deal, PartWorker
 
 TAGGER = TagConfig(model="square_models:SquareTagger")
@@ -52,7 +52,7 @@ STAGES = [
     Duplicates(DuplicatesConfig(), shared()),
     Caption(CaptionConfig(model="square_models:SquareCaptioner"), shared()),
     Parse(ParseConfig(), shared(), SQUARES),
-    Tag(TAGGER, shared()),
+    TagStage(TAGGER, shared()),
     Candidates(CandidatesConfig(), shared(), SQUARES, Asked(tagger=SquareTagger.classes, localizer=True)),
     Localize(LocalizeConfig(model="square_models:SquareLocalizer"), shared()),
     Embed(EmbedConfig(model="square_models:SquareEmbedder", region_tagger="all"), shared(), TAGGER),
@@ -213,9 +213,9 @@ class TestDefaults:
         assert spec(**{rule: own}) != spec()
 
     def test_what_differs_from_the_defaults_is_said_and_nothing_else(self):
-        changed = Tag(TagConfig(model=TAGGER.model, batch_size=3, score_floor=0.1, options={}), shared())
+        changed = TagStage(TagConfig(model=TAGGER.model, batch_size=3, score_floor=0.1, options={}), shared())
         assert changed.spec["config"] == {"model": TAGGER.model, "score_floor": 0.1}
-        assert Tag(TAGGER, shared()).spec["config"] == {"model": TAGGER.model}
+        assert TagStage(TAGGER, shared()).spec["config"] == {"model": TAGGER.model}
 
 
 def reverse(value):
@@ -232,7 +232,7 @@ def test_an_unknown_key_of_a_config_is_an_error(stage):
 
 
 def test_the_fingerprint_follows_version_spec_and_inputs():
-    stage, other = STAGES[4], Tag(TAGGER.model_copy(update={"score_floor": 0.2}), shared())
+    stage, other = STAGES[4], TagStage(TAGGER.model_copy(update={"score_floor": 0.2}), shared())
     prints = [
         part_fingerprint(stage, {"ingest": "1"}),
         part_fingerprint(stage, {"ingest": "2"}),
@@ -274,7 +274,7 @@ def digests(bench, folder):
 
 @pytest.mark.parametrize("runner", ["FnApiRunner", "BundleBasedDirectRunner"])
 def test_beam_makes_the_same_parts(bench, tmp_path, runner):
-    stage = Tag(TAGGER, bench.shared)
+    stage = TagStage(TAGGER, bench.shared)
     expected = [part.header.digest for part in bench.run(stage)]
     bench.stages.pop()
     folder = str(tmp_path / runner)
@@ -286,7 +286,7 @@ def test_beam_makes_the_same_parts(bench, tmp_path, runner):
 
 
 def test_a_part_that_is_there_is_not_made_again(bench, tmp_path):
-    stage = Tag(TAGGER, bench.shared)
+    stage = TagStage(TAGGER, bench.shared)
     tasks = [replace(task, inputs={"ingest": "/nowhere"}) for task in bench.tasks(stage)]
     for name in bench.names:
         files.create_bytes(parts.part_uri(str(tmp_path / "there"), name), b"made before")
@@ -295,7 +295,7 @@ def test_a_part_that_is_there_is_not_made_again(bench, tmp_path):
 
 
 def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench):
-    stage = Tag(TAGGER, bench.shared)
+    stage = TagStage(TAGGER, bench.shared)
     expected = [part.header.digest for part in bench.run(stage)]
     bench.stages.pop()
     tasks = []
@@ -316,9 +316,9 @@ def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench):
 
 def test_the_loser_of_two_workers_leaves_the_winners_part(bench, tmp_path):
     folder = str(tmp_path / "both")
-    task = bench.tasks(Tag(TAGGER, bench.shared))[0]
+    task = bench.tasks(TagStage(TAGGER, bench.shared))[0]
     for floor in (0.1, 0.9):
-        stage = Tag(TAGGER.model_copy(update={"score_floor": floor}), bench.shared)
+        stage = TagStage(TAGGER.model_copy(update={"score_floor": floor}), bench.shared)
         stage.setup()
         make_part(stage, folder, task)
     header = parts.read_header(parts.part_uri(folder, task.name))
@@ -360,14 +360,14 @@ class TestGoneRows:
 
     def test_without_a_table_all_rows_live(self, bench):
         assert removed_rows(self.task(bench)) == 0
-        assert Tag(TAGGER, bench.shared).read(self.task(bench)).rows == [0, 1]
+        assert TagStage(TAGGER, bench.shared).read(self.task(bench)).rows == [0, 1]
 
     def test_rows_of_its_own_part_are_left_out(self, bench, tmp_path):
         bits = [0b01, 0b10, 0, 0b11]
         removed = write_removed(str(tmp_path / "removed.parquet"), dict(zip(bench.names, bits, strict=True)))
         tasks = [self.task(bench, removed, place) for place in range(4)]
         assert [removed_rows(task) for task in tasks] == bits
-        stage = Tag(TAGGER, bench.shared)
+        stage = TagStage(TAGGER, bench.shared)
         assert [stage.read(task).rows for task in tasks] == [[1], [0], [0, 1], []]
 
     def test_a_table_keeps_what_lives_whatever_else_it_holds(self, bench, tmp_path):
@@ -379,7 +379,7 @@ class TestGoneRows:
         assert living(table.slice(0, 0), self.task(bench, removed)).num_rows == 0
 
     def test_a_part_says_for_which_rows_it_was_made(self, bench, tmp_path):
-        stage = Tag(TAGGER, bench.shared)
+        stage = TagStage(TAGGER, bench.shared)
         stage.setup()
         removed = write_removed(str(tmp_path / "removed.parquet"), {bench.names[0]: 0b01})
         make_part(stage, str(tmp_path / "tag"), self.task(bench, removed))
@@ -402,7 +402,7 @@ class TestGoneRows:
             bench = Bench(tmp_path / order, part_size=3)
             for name in ("a", "b"):
                 bench.ingest(write_squares(tmp_path / order / f"{name}.tar", 3 if name == "a" else 4))
-            first = [Tag(TAGGER, bench.shared), Duplicates(DuplicatesConfig(), bench.shared)]
+            first = [TagStage(TAGGER, bench.shared), Duplicates(DuplicatesConfig(), bench.shared)]
             for stage in first if order == "tag first" else first[::-1]:
                 bench.run(stage)
             bench.candidates(Asked(tagger=SquareTagger.classes, localizer=True))

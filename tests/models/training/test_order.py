@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagmill.models.training.order import Order, Source, permutation
+from tagmill.models.training.order import DatasetSizes, Order, permutation
 
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=5).map(tuple)
 weights = st.sampled_from([0.1, 0.3, 0.5, 1.0, 1.7, 2.0])
-sources = st.lists(st.builds(Source, sizes, weights), min_size=1, max_size=3)
+sources = st.lists(st.builds(DatasetSizes, sizes, weights), min_size=1, max_size=3)
 
 
 def shown(order, epochs):
@@ -28,7 +28,7 @@ def test_a_permutation_has_every_number_once(count, key):
 
 def test_an_order_stays_the_same_for_ever():
     assert permutation(10, 7, 1).tolist() == [7, 9, 6, 1, 4, 8, 3, 2, 5, 0]
-    order = Order([Source((3, 2)), Source((4,), 0.5)], seed=3)
+    order = Order([DatasetSizes((3, 2)), DatasetSizes((4,), 0.5)], seed=3)
     epoch = order.epoch(1)
     assert epoch.sources.tolist() == [0, 0, 0, 1, 0, 0, 1]
     assert epoch.numbers.tolist() == [4, 3, 2, 1, 0, 1, 2]
@@ -58,17 +58,18 @@ def test_a_showing_is_told_apart_by_its_turn(sources, epoch, window):
 
 
 def test_with_weight_one_the_turn_is_the_epoch():
-    order = Order([Source((5,)), Source((2, 2))], 0)
+    order = Order([DatasetSizes((5,)), DatasetSizes((2, 2))], 0)
     assert [set(order.epoch(number).turns.tolist()) for number in range(3)] == [{0}, {1}, {2}]
 
 
 def test_seed_and_epoch_change_the_order():
-    orders = {(seed, epoch): Order([Source((50,))], seed).epoch(epoch) for seed in (0, 1) for epoch in (0, 1)}
+    pairs = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    orders = {(seed, epoch): Order([DatasetSizes((50,))], seed).epoch(epoch) for seed, epoch in pairs}
     assert len({tuple(order.numbers.tolist()) for order in orders.values()}) == 4
 
 
 def test_a_window_reads_few_shards_at_a_time_and_all_of_them_mixed():
-    order = Order([Source((10,) * 6)], 0, window=2).epoch(0)
+    order = Order([DatasetSizes((10,) * 6)], 0, window=2).epoch(0)
     assert sorted(order.numbers.tolist()) == list(range(60))
     stretches = [set((order.numbers[at : at + 20] // 10).tolist()) for at in (0, 20, 40)]
     assert [len(stretch) for stretch in stretches] == [2, 2, 2]
@@ -76,13 +77,13 @@ def test_a_window_reads_few_shards_at_a_time_and_all_of_them_mixed():
 
 
 def test_a_mix_interleaves_its_sources():
-    order = Order([Source((300,)), Source((100,))], 0).epoch(0)
+    order = Order([DatasetSizes((300,)), DatasetSizes((100,))], 0).epoch(0)
     assert 5 < np.count_nonzero(order.sources[:40] == 1) < 18
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_without_shuffle_each_sample_comes_once_in_the_order_of_the_shards(epoch):
-    order = Order([Source((3, 2), 2.0), Source((2,))], 5, shuffle=False)
+    order = Order([DatasetSizes((3, 2), 2.0), DatasetSizes((2,))], 5, shuffle=False)
     assert order.epoch(epoch).numbers.tolist() == [0, 1, 2, 3, 4, 0, 1]
     assert order.epoch(epoch).sources.tolist() == [0] * 5 + [1] * 2
     assert set(order.epoch(epoch).turns.tolist()) == {0}

@@ -158,7 +158,7 @@ def test_slow_things_are_said_in_time_for_each(rate, said):
 def test_a_line_fits_the_terminal_if_that_is_not_tiny(width):
     sink = io.StringIO()
     view = console._LiveView(Console(file=sink, width=width, force_terminal=True), ["clean"])
-    stage = console._Stage("duplicates", Extent(0, 14_000, "parts"))
+    stage = console._StageLine("duplicates", Extent(0, 14_000, "parts"))
     stage.done = 7_000
     view.update([stage], event="start")
     needed = Measurement.get(wide := Console(width=1_000), wide.options, view._table())

@@ -14,7 +14,7 @@ from tagmill.models.ram import store
 from tagmill.models.ram.config import EncoderConfig, HeadConfig, RamConfig
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.pipeline.study.asking import TagList
-from tagmill.pipeline.study.prediction import Batch
+from tagmill.pipeline.study.prediction import ImageBatch
 from tagmill.runners.commands.predict import predict
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.files import sha256
@@ -232,7 +232,7 @@ class Measurer(SquareTagger):
 @pytest.mark.parametrize("where", ["prepare", "predict"])
 def test_an_image_that_a_model_fails_on_leaves_and_the_others_stay(photo, tmp_path, where):
     PIL.Image.new("RGB", (9000, 12)).save(tmp_path / "thin.png")
-    batch, model = Batch([tmp_path / "thin.png", photo]), Measurer(where)
+    batch, model = ImageBatch([tmp_path / "thin.png", photo]), Measurer(where)
     found = batch.ask(model.predict, batch.prepared(model))
     assert [(one.path, shape) for one, shape in found] == [(photo, (60, 90, 3))]
     assert [one.path for one in batch.images] == [photo]
@@ -244,7 +244,7 @@ def test_a_model_that_can_prepare_nothing_is_a_bug(tmp_path):
     for file in files:
         PIL.Image.new("RGB", (9, 9)).save(file)
     with pytest.raises(ValueError, match="too thin for me"):
-        Batch(files).prepared(Measurer("prepare"))
+        ImageBatch(files).prepared(Measurer("prepare"))
 
 
 def test_a_model_that_gives_no_numbers_is_said_to(model, photo, tmp_path):

@@ -2,8 +2,8 @@ import pytest
 
 from tagmill.tag_system.builder import build, rules, wordnet
 from tagmill.tag_system.builder.aliases import other_names
-from tagmill.tag_system.builder.counts import Counts
-from tagmill.tag_system.builder.evidence import Evidence
+from tagmill.tag_system.builder.counts import PhraseCounts
+from tagmill.tag_system.builder.evidence import NameEvidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.norms import Norms
 from tagmill.tag_system.builder.ram import import_ram
@@ -16,11 +16,11 @@ pytestmark = needs_wordnet
 THINGS = CategoryList("things", "things.txt")
 
 
-def evidence(norms: Norms | None = None, **nouns: int) -> Evidence:
-    counts = Counts()
+def evidence(norms: Norms | None = None, **nouns: int) -> NameEvidence:
+    counts = PhraseCounts()
     counts.noun.update({name.replace("_", " "): said for name, said in nouns.items()})
     lists = {THINGS: frozenset({"gramophone"})}
-    return Evidence(lists, frozenset({"gazebo"}), counts, lambda name: 3.0, norms or Norms())
+    return NameEvidence(lists, frozenset({"gazebo"}), counts, lambda name: 3.0, norms or Norms())
 
 
 def made(base: str, names: int, **nouns: int) -> Vocabulary:
@@ -87,7 +87,7 @@ def ranked() -> dict[str, str]:
 
 def test_other_names_are_those_that_people_write() -> None:
     norms = Norms(dict.fromkeys(COMMON, 4.9), bigrams={"skate board": 10**6, "ca rpet": 10**6})
-    known = Evidence({}, frozenset(), Counts(), lambda name: 4.0 if name in COMMON else 0.0, norms)
+    known = NameEvidence({}, frozenset(), PhraseCounts(), lambda name: 4.0 if name in COMMON else 0.0, norms)
     tags = {"skateboard": "skate board", "carpet": "rug", "train": "training", "couch": "sofa"}
     for name, other in tags.items():
         kind = "action" if name == "train" else "object"

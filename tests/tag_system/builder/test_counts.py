@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tagmill.tag_system.builder.counts import Counts, count, read_captions
+from tagmill.tag_system.builder.counts import PhraseCounts, count, read_captions
 from tagmill.tag_system.core.errors import ConfigError
 
 
@@ -20,16 +20,16 @@ def test_counts_say_each_caption_once_and_skip_names() -> None:
 
 
 def test_counts_round_trip(tmp_path: Path) -> None:
-    counts = Counts()
+    counts = PhraseCounts()
     counts.noun.update({"dog": 3, "rare": 1, "a\tb": 5})
     path = tmp_path / "counts.tsv"
     path.write_text(counts.dump())
-    assert Counts.load(str(path)).noun == {"dog": 3}
+    assert PhraseCounts.load(str(path)).noun == {"dog": 3}
     path.write_text("noun\tdog\tmany\n")
     with pytest.raises(ConfigError, match=r"counts.tsv:1: no count"):
-        Counts.load(str(path))
+        PhraseCounts.load(str(path))
     with pytest.raises(ConfigError, match="tagmill vocab count"):
-        Counts.load(str(tmp_path / "none.tsv"))
+        PhraseCounts.load(str(tmp_path / "none.tsv"))
 
 
 def test_captions_come_from_any_parquet(tmp_path: Path) -> None:
