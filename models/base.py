@@ -164,7 +164,7 @@ def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:
     missing = [method for method in ("prepare", "size_of") if not callable(getattr(model, method, None))]
     if missing:
         raise ConfigError(
-            f"model {name!r} has no method {' and no '.join(missing)}: a model prepares each image in the "
+            f"model {name!r} lacks the methods {', '.join(missing)}: a model prepares each image in the "
             'decode threads and predict takes what it gave; add "def prepare(self, image): return image" and '
             '"def size_of(self, width, height): return width, height" to keep predict as it is'
         )

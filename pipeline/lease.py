@@ -71,7 +71,7 @@ class Lease:
         holder = _read(self._uri)
         if not self._is_owner(holder):
             who = f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
-            raise ConfigError(f"the lease of the run is not this process's any more but held by {who}")
+            raise ConfigError(f"this process lost the lease of the run to {who}")
 
     def _take_over(self) -> None:
         """Take the lease of a driver that has ended; of several who try, one succeeds."""
@@ -83,7 +83,7 @@ class Lease:
             )
         claim = f"{self._uri}.claim"
         if not files.create_bytes(claim, self._content()):
-            raise ConfigError(f"another driver is taking over the run; if none is, remove {claim}")
+            raise ConfigError(f"another driver is taking over the run; if that is not so, remove {claim}")
         try:
             # Who claims later than another must not remove that other's fresh lease.
             if _read(self._uri) == holder:

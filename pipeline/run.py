@@ -164,8 +164,8 @@ class Driver:
             left, came = before[-1].count("example", "out"), record.count("example", "in")
             if left != came:
                 raise DamageError(
-                    f"{record.stage}: {came} examples came in, but {left} left {before[-1].stage}; remove "
-                    f"the folders records of both in {self.run_folder.root} and run again"
+                    f"{record.stage}: {came} examples came in, but {before[-1].stage} let {left} out; remove "
+                    f"the folders `records` of both in {self.run_folder.root} and run again"
                 )
 
     def _check_first_parts(self, plan: StagePlan[Any], job: Job) -> None:

@@ -152,7 +152,7 @@ class RunFolder:
         try:
             saved: dict[str, Any] = yaml.safe_load(files.read_bytes(uri))
             if not isinstance(saved["config"], dict) or "part_size" not in saved["config"]:
-                raise TypeError("its config is not one")
+                raise TypeError("its config is not valid")
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise DamageError(f"{uri} is damaged; remove it and run again") from error
         if saved.get("format") != FORMAT:

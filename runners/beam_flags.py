@@ -26,7 +26,7 @@ def parse_flags(flags: Sequence[str]) -> PipelineOptions:
             raise ConfigError(f"Beam does not know the flag {flag}{hint}")
     stray = parser.parse_known_args(flags)[1]
     if stray:
-        raise ConfigError(f"Beam has no place for {stray[0]}; flags are written as --name=value")
+        raise ConfigError(f"{stray[0]} is not a Beam flag; write flags as --name=value")
     return PipelineOptions(list(flags))
 
 

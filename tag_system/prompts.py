@@ -58,7 +58,7 @@ def build(pieces: Sequence[Sequence[int]], max_length: int, *, start: int, dot: 
     """
     for index, tokens in enumerate(pieces):
         if not tokens:
-            raise ValueError(f"tag {index} has no tokens: nothing in it can be looked for")
+            raise ValueError(f"tag {index} has no tokens: give it a name that the tokenizer knows")
     texts = []
     for group in pack([len(tokens) + 1 for tokens in pieces], max_length - 2):
         ids = [start]

@@ -26,7 +26,7 @@ def check_boxes(found: Boxes, names: int) -> None:
     count = len(found.scores)
     check_scores(found.scores, count)
     if np.shape(found.tags) != (count,) or np.size(found.boxes) != 4 * count:
-        raise ValueError(f"the model gave {count} scores for other numbers of boxes or names")
+        raise ValueError(f"the model gave {count} scores, but other numbers of boxes or names")
     if np.isnan(found.boxes).any():
         raise ValueError("the model gave a box with a side that is not a number")
     if not ((found.tags >= 0) & (found.tags < names)).all():
@@ -53,4 +53,4 @@ def check_texts(texts: list[str]) -> None:
     """Check that captions are texts."""
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"the model gave a caption that is {type(text).__name__} and no text")
+            raise ValueError(f"the model gave a caption of type {type(text).__name__}, not str")

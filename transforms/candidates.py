@@ -126,7 +126,7 @@ class Candidates(PartStage[CandidatesConfig]):
     def process(self, inputs: Inputs) -> Output:
         """Gather the candidates of one part."""
         if (self._tagger is None) != (self._asked.tagger is None):
-            raise RuntimeError("process() before setup()")
+            raise RuntimeError("call setup() before process()")
         records = [record for row in inputs.rows for record in self._of_row(inputs, row)]
         table = pa.Table.from_pylist(records, SCHEMA)
         asked = table.filter(pc.greater(pc.list_value_length(table["prompts"]), 0))

@@ -43,7 +43,7 @@ def _caption(caption: Any, max_characters: int) -> str:
         detail = f"{len(text)} characters; the limit is {max_characters} (ingest.max_caption_characters)"
         raise DataError(Reason.CAPTION_TOO_LONG, f"{detail}: {text[:80]!a}")
     if not _is_whole(text):
-        raise DataError(Reason.CAPTION_NOT_TEXT, f"half a character: {text[:80]!a}")
+        raise DataError(Reason.CAPTION_NOT_TEXT, f"half a character (a lone surrogate): {text[:80]!a}")
     return text
 
 
@@ -102,7 +102,7 @@ def _label(item: Any) -> dict[str, Any]:
         names = [value for value in values if isinstance(value, str) and _is_whole(value)]
         if names:
             return {"name": names[0], "box": _box(item)}
-    raise DataError(Reason.RECORD_INVALID, f"no label: {str(item)[:80]!a}")
+    raise DataError(Reason.RECORD_INVALID, f"not a label: {str(item)[:80]!a}")
 
 
 def _box(label: dict[str, Any]) -> list[float] | None:
@@ -111,7 +111,7 @@ def _box(label: dict[str, Any]) -> list[float] | None:
     if not box:
         return None
     if not (isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))):
-        raise DataError(Reason.RECORD_INVALID, f"no box: {str(box)[:80]!a}")
+        raise DataError(Reason.RECORD_INVALID, f"not a box: {str(box)[:80]!a}")
     x, y, a, b = map(float, box)
     return [x, y, a, b] if corners else [x, y, x + a, y + b]
 

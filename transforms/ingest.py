@@ -302,7 +302,7 @@ def _row(record: Record, info: images.ImageInfo, config: InputConfig, stage: Ing
     try:
         meta_text = json.dumps(meta, sort_keys=True, allow_nan=False)
     except ValueError as error:
-        raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is no JSON: {error}") from error
+        raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is not JSON: {error}") from error
     split = config.split or _split(meta.get("split")) or _hashed_split(info.sha256, stage.config)
     return {"image": record.image, **asdict(info), "meta": meta_text, "split": split}
 
@@ -318,7 +318,7 @@ def _split(value: Any) -> Split | None:
     for split, words in SPLITS.items():
         if text.startswith(words):
             return split
-    raise DataError(Reason.RECORD_INVALID, f"split {value[:80]!a} is none of train, val and test")
+    raise DataError(Reason.RECORD_INVALID, f"split {value[:80]!a} is not train, val or test")
 
 
 def _hashed_split(sha256: str, config: IngestConfig) -> Split:

@@ -72,7 +72,7 @@ def _seal(body: str, footer: bytes) -> str:
 def _footer_length(data: bytes) -> int:
     """Tell how many bytes the footer takes, its length and the closing mark included."""
     if data[-4:] != b"PAR1":
-        raise ValueError("it does not end as a Parquet file does")
+        raise ValueError("it does not end like a Parquet file")
     return int.from_bytes(data[-8:-4], "little") + 8
 
 

@@ -106,7 +106,7 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
             stream = _HashingWriter(raw)
             index, examples = _write_tar(stream, _samples(stage, task))
         if not files.create_from(tar, scratch) and files.sha256(tar) != stream.sha256:
-            raise DamageError(f"{tar} is there already and is another; remove it and run again")
+            raise DamageError(f"{tar} exists with other content; remove it and run again")
     header = {
         "stage": stage.name,
         "version": stage.version,

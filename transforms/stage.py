@@ -99,7 +99,7 @@ class Stage(ABC, Generic[ConfigT]):
                 for argument in get_args(generic):
                     if isinstance(argument, type) and issubclass(argument, Config):
                         return argument
-        raise TypeError(f"{cls.__qualname__} does not say its config: derive it from PartStage[YourConfig]")
+        raise TypeError(f"{cls.__qualname__} does not name its config: derive it from PartStage[YourConfig]")
 
     @classmethod
     def of_run(cls, run: RunContext) -> Self | None:

@@ -91,7 +91,7 @@ class Tag2TextCaptioner:
 
         self._pieces = WordPieces(self._folder / VOCAB)
         if self._pieces.count != getattr(self._config.text, "tokens", None):
-            raise ConfigError(f"{self._folder / VOCAB} has not the number of pieces that the config says")
+            raise ConfigError(f"{self._folder / VOCAB} has another number of word pieces than the config")
         self._how = Search(**self._search)
         self._place = resolve_device(self._device)
         self._model = store.load(self._folder).to(self._place, getattr(torch, self._dtype))

@@ -93,8 +93,8 @@ def read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise ConfigError(
-            f"cannot read the checkpoint {path}: it holds more than tensors and plain data, or is none; "
-            "what it pickles is never run, so save its weights alone, as .safetensors"
+            f"cannot read the checkpoint {path}: it is not a checkpoint of tensors and plain data alone; "
+            "pickled code is never run, so save the weights alone, as .safetensors"
         ) from error
     except Exception as error:  # what torch raises for bytes that are no checkpoint has no end
         first, *_ = str(error).split("\n")
@@ -171,8 +171,8 @@ def _rename(key: str) -> str:
                 name = re.sub(inner, replacement, name)
         return name
     raise ConfigError(
-        f"unknown key {key!r} in the checkpoint: it is not one of a RAM model; if it is of something else "
-        "that was trained with it, say by leave_out (--leave-out) how such keys begin"
+        f"unknown key {key!r} in the checkpoint: a RAM model does not have it; to skip keys of other parts, "
+        "give the start of their names by leave_out (--leave-out)"
     )
 
 

@@ -131,7 +131,7 @@ def _check_text(text: TextConfig, head: HeadConfig) -> None:
     """The text side's first layers are the head's, so the sizes must agree."""
     if text.positions < TAG_TOKENS:
         raise ValueError(
-            f"text must have {TAG_TOKENS} positions or more: so long is the text of an image's tags"
+            f"text must have {TAG_TOKENS} positions or more, to hold the text of an image's tags"
         )
     if head.hidden % text.heads or text.inner != head.inner or text.layers < head.layers:
         raise ValueError(

@@ -158,9 +158,9 @@ def infer(
         if kind != "tag2text":
             settings["dimension"] = len(weights["image_projection.bias"])
     except KeyError as error:
-        raise ConfigError(f"the checkpoint is not one of a RAM model: it has no {error}") from error
+        raise ConfigError(f"the checkpoint is not a RAM model: it lacks {error}") from error
     except (IndexError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"the checkpoint's tensors have not the shapes of a RAM model: {error}") from error
+        raise ConfigError(f"the checkpoint's tensors do not fit a RAM model: {error}") from error
     if not classes or rows % len(classes) or (kind != "ram_plus" and rows != len(classes)):
         raise ConfigError(f"{len(classes)} classes do not fit {rows} label embeddings of a {kind}")
     if thresholds is not None and len(thresholds) != len(classes):
@@ -219,13 +219,13 @@ def _check_labels(embeddings: Tensor, config: RamConfig) -> None:
         name = config.classes[zero[0] // config.descriptions]
         raise ConfigError(
             f"{len(zero)} of {len(embeddings)} label embeddings are zero, the first is of {name}: the "
-            "checkpoint was trained without those of its classes, so its scores mean nothing; train it again "
-            "with what `tagmill vocab embed` makes of them"
+            "checkpoint was trained without those of its classes, so its scores mean nothing; make them by "
+            "`tagmill vocab embed` and train it again"
         )
 
 
 def _check_finite(weights: Mapping[str, Tensor]) -> None:
-    """One number that is none makes every score none."""
+    """Refuse weights with NaN or infinite numbers: one of them makes every score NaN."""
     bad = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise ConfigError(
@@ -238,7 +238,7 @@ def _check_vocabulary(classes: Sequence[str], vocabulary: Vocabulary) -> None:
     if strange:
         raise ConfigError(
             f"{len(strange)} of {len(classes)} classes are not in the vocabulary, the first is {strange[0]}: "
-            "name the one that they come from, or none"
+            "give the vocabulary that they come from, or leave it out"
         )
 
 

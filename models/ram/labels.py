@@ -89,7 +89,7 @@ def load(path: Path) -> Labels:
             said, embeddings = stored.metadata() or {}, stored.get_tensor("label_embed")
         found = Labels(_names(said["classes"]), embeddings, said["digest"], said["vocabulary"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} holds no label embeddings of `tagmill vocab embed`: {error}") from error
+        raise ConfigError(f"{path} is not a file of `tagmill vocab embed`: {error}") from error
     if embeddings.ndim != 2 or len(embeddings) % len(found.classes) or not len(embeddings):
         shape = " x ".join(map(str, embeddings.shape))
         raise ConfigError(f"{path}: embeddings of {shape} are not those of {len(found.classes)} classes")
@@ -135,7 +135,7 @@ def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
         weights = load_file(folder / WEIGHTS)
         weights["label_embed"] = labels.embeddings.to(weights["label_embed"].dtype)
     except (OSError, SafetensorError, KeyError) as error:
-        raise ConfigError(f"{folder / WEIGHTS} holds no RAM model: {error}") from error
+        raise ConfigError(f"{folder / WEIGHTS} is not a RAM model: {error}") from error
     with files.replacing(str(out)) as partial:
         partial.mkdir()
         save_tensors(weights, partial / WEIGHTS)

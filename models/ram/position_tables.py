@@ -19,7 +19,7 @@ def resize(table: Tensor, window: int) -> Tensor:
     """
     old, new = round(len(table) ** 0.5), 2 * window - 1
     if old**2 != len(table) or old % 2 == 0:
-        raise ValueError(f"no table of relative positions in a square window has {len(table)} rows")
+        raise ValueError(f"a table of relative positions of a square window cannot have {len(table)} rows")
     if old == new:
         return table
     weights = _spline(_spread(old // 2, new // 2), np.arange(-(new // 2), new // 2 + 1.0))

@@ -44,8 +44,8 @@ def read(annotations: Path, tags: Path) -> Benchmark:
             images[image] = tuple(place for label in shown for place in places[label])
         except KeyError as error:
             raise ConfigError(
-                f"{annotations}:{number}: {error.args[0]!r} is none of the {len(names)} tags in {tags}: give "
-                "the list of tags that belongs to these annotations"
+                f"{annotations}:{number}: {error.args[0]!r} is not one of the {len(names)} tags in {tags}: "
+                "give the list of tags that belongs to these annotations"
             ) from None
     if not images:
         raise ConfigError(f"{annotations} lists no image: write a line for each, its path and tags")

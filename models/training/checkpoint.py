@@ -125,12 +125,12 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], sav
             what, _, name = rest.partition("/")
             if name not in states:
                 raise ConfigError(
-                    f"the checkpoint trained {name}, this recipe does not: give the recipe as then"
+                    f"the checkpoint trained {name}, this recipe does not: give the recipe of that training"
                 )
             states[name][what] = value
     if empty := [name for name, state in states.items() if not state]:
         raise ConfigError(
-            f"the checkpoint did not train {empty[0]}, this recipe does: give the recipe as then"
+            f"the checkpoint did not train {empty[0]}, this recipe does: give the recipe of that training"
         )
     whole = optimizer.state_dict()
     optimizer.load_state_dict({**whole, "state": dict(enumerate(states.values()))})

@@ -84,8 +84,8 @@ def _check_clip(known: Mapping[str, Tensor], clip: OpenClip) -> None:
     theirs = torch.stack([vectors.float().mean(0) for vectors in known.values()])
     if ours.shape[1] != theirs.shape[1] or F.cosine_similarity(ours, theirs).mean() < LEAST_LIKE:
         raise ConfigError(
-            "clip is not the CLIP by which the start model knows its classes, and new classes would lie in "
-            "another space: name that one (of the published models: ViT-B-16-quickgelu, pretrained openai)"
+            "clip is not the CLIP of the start model's classes, so embeddings of new classes would not fit: "
+            "name that CLIP (of the published models: ViT-B-16-quickgelu, pretrained openai)"
         )
 
 

@@ -251,7 +251,7 @@ def _embeddings(path: Path, config: RamConfig, tags: int) -> Tensor:
         raise ConfigError(f"cannot read the label embeddings {path}: {str(error).splitlines()[0]}") from error
     tensors = [value for value in stored.values() if isinstance(value, Tensor)]
     if len(tensors) != 1 or tensors[0].ndim != 2:
-        raise ConfigError(f"{path} should hold one tensor [tags x descriptions, {config.dimension}]")
+        raise ConfigError(f"{path} must hold one tensor [tags x descriptions, {config.dimension}]")
     (found,) = tensors
     if found.shape[1] != config.dimension or len(found) % tags or not len(found):
         raise ConfigError(
@@ -259,7 +259,7 @@ def _embeddings(path: Path, config: RamConfig, tags: int) -> Tensor:
             f"{config.dimension}]"
         )
     if not found.isfinite().all():
-        raise ConfigError(f"{path} has numbers that are not finite: make the label embeddings anew")
+        raise ConfigError(f"{path} has numbers that are not finite: make the label embeddings again")
     return found.unflatten(0, (tags, -1))
 
 

@@ -98,7 +98,7 @@ def read_truth(path: Path, names: Sequence[str], name: Name) -> KeyedLabels:
         if image.absent is not None:
             absent[image.key] = [place for tag in image.absent for place in places.get(name(tag), ())]
     if not any(images.values()):
-        raise ConfigError(f"{path} has no label that is a class of the model: give the truth of its tags")
+        raise ConfigError(f"{path} labels no class of the model: give labels of its tags")
     known_kinds = {tag: kinds[name(tag)] for tag in names if name(tag) in kinds}
     return KeyedLabels(images, len(names), known_kinds, unmapped, absent=absent)
 

@@ -117,8 +117,8 @@ class Loader:
         """Go on where a state was taken. Raises ConfigError if that was in another order."""
         if state["order"] != self._place.fingerprint:
             raise ConfigError(
-                "the state to resume from belongs to another sample order: give the same seed, window, "
-                "datasets, weights and split as then, or start a new training"
+                "the state to resume from belongs to another sample order: give the seed, window, datasets, "
+                "weights and split of that training, or start a new one"
             )
         self._place.epoch, self._place.position = int(state["epoch"]), int(state["position"])
         self.skipped, self.unmapped = Counter(state["skipped"]), Counter(state["unmapped"])

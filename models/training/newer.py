@@ -109,7 +109,7 @@ class StoredDecisions:
         try:
             self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{folder} holds no decisions of a run: {error}") from error
+            raise ConfigError(f"{folder} is not a folder of a run's decisions: {error}") from error
         self._open()
 
     def _open(self) -> None:

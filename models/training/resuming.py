@@ -33,6 +33,6 @@ def check_lasting(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [key for key in keys if (key in then, then.get(key)) != (key in now, now.get(key))]
     if changed:
         raise ConfigError(
-            f"a training cannot go on with another {', '.join(changed)}: give the recipe as then, or start a "
-            "new training in another out"
+            f"a training cannot be resumed with another {', '.join(changed)}: give the recipe of its start, "
+            "or start a new training in another out"
         )

@@ -89,7 +89,7 @@ def choose(tags: Preset | TagChoice, manifest: Manifest) -> TagChoice | None:
         policy = Policy.model_validate(manifest.made_by["stages"]["clean"]["config"]["policy"])
     except (KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
-            f"tags: {tags} needs the policy that made the dataset, which its manifest does not tell: write "
+            f"tags: {tags} needs the policy that made the dataset, which its manifest does not give: write "
             "tags as policy, sources and regions"
         ) from error
     if tags == "parsed":

@@ -195,7 +195,7 @@ class Trainer:
         if bad:
             names = ", ".join(f"{name} {value}" for name, value in bad.items())
             raise ConfigError(
-                f"step {self.step + 1} is not finite ({names}) and was not taken: go on from the last "
+                f"step {self.step + 1} is not finite ({names}) and was not taken: resume from the last "
                 "checkpoint by --resume with a lower schedule.learning_rate, with engine.clip_norm, or in "
                 "float32"
             )
@@ -244,8 +244,8 @@ class Trainer:
         found = self.process.gather(self.loader.outcomes)
         if found and not found[READ]:
             raise ConfigError(
-                f"no sample of epoch {self.loader.epoch} could be read ({', '.join(sorted(found))}), nothing "
-                "was learned: mend the dataset, or raise data.max_pixels, and start anew"
+                f"no sample of epoch {self.loader.epoch} could be read ({', '.join(sorted(found))}), so "
+                "nothing was learned: repair the dataset, or raise data.max_pixels, and start again"
             )
 
     def _evaluate(self, journal: Journal | None) -> None:

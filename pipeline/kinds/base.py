@@ -65,7 +65,7 @@ def require(plan: StagePlan[Any], missing: list[str]) -> None:
     """Raise RuntimeError if outputs are missing."""
     if missing:
         names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        raise RuntimeError(f"{plan.stage.name}: the job ended without {len(missing)} of its outputs: {names}")
+        raise RuntimeError(f"{plan.stage.name}: the job left out {len(missing)} outputs: {names}")
 
 
 def served(plan: StagePlan[Any]) -> dict[str, PartRecord]:

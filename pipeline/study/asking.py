@@ -49,7 +49,7 @@ class TagList:
         vocabulary nor the model knows, and for a list of which the model has no class.
         """
         if not names:
-            raise ConfigError(f"{source} names no tag: give one or more")
+            raise ConfigError(f"{source} lists no tags: give one or more")
         if all(name.isdecimal() for name in names):
             numbered: dict[str, list[int]] = {}
             for place in dict.fromkeys(benchmarks.columns(names, classes)):
@@ -72,7 +72,7 @@ class TagList:
                 found[asker].append(place)
         if not any(found.values()):
             raise ConfigError(
-                f"{source}: the model has a class for none of the {len(found)} tags ({_first(list(found))})"
+                f"{source}: the model has no class for any of the {len(found)} tags ({_first(list(found))})"
             )
         written: dict[str, str] = {}
         for name in sorted(found, key=lambda name: not found[name]):  # those with classes before the others

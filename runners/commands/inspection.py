@@ -149,7 +149,7 @@ def show_verify(console: Console, folder: str) -> None:
             console.print(f"  {problem}", highlight=False, markup=False)
         damaged += len(problems)
     if damaged:
-        raise DamageError(f"{damaged} damaged; remove the damaged files and run again to make them anew")
+        raise DamageError(f"{damaged} damaged; remove the damaged files and run again")
 
 
 def show_gc(console: Console, folder: str, *, dry_run: bool) -> None:

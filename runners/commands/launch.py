@@ -79,13 +79,13 @@ def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat
 def _engine(request: RunRequest, options: PipelineOptions, console: Console) -> Engine:
     name = request.runner.lower()
     if name == "daskrunner":
-        raise ConfigError("--runner DaskRunner: it loses data in silence in Beam 2.77; use local or portable")
+        raise ConfigError("--runner DaskRunner: it silently loses data in Beam 2.77; use local or portable")
     if name == "directrunner":
         console.print("DirectRunner first tries to download a binary; running on the local runner instead")
         name = "local"
     if name == "local":
         if request.hints:
-            raise ConfigError("--hint is for runners off this machine; the local one takes what is here")
+            raise ConfigError("--hint is for runners on other machines; leave it out for the local runner")
         return LocalEngine(request.workers, options)
     if name not in BEAM_RUNNERS:
         raise ConfigError(f"--runner {request.runner}: use local, {' or '.join(BEAM_RUNNERS)}")

@@ -80,7 +80,7 @@ def convert(
     _say(console, f"{out}: {done.config.kind}, {_classes(done.config)}, {dtype}")
     if done.guessed:
         size = f"{done.config.image_size} x {done.config.image_size}"
-        _say(console, f"images of {size} are a guess: the checkpoint does not say, --image-size does")
+        _say(console, f"images of {size} are a guess, for the checkpoint does not say: give --image-size")
     for reason, count in Counter(done.dropped.values()).items():
         if not reason.startswith("the same as"):
             _say(console, f"left out {count} tensors: {reason}")
@@ -148,7 +148,7 @@ def read_numbers(path: Path) -> list[float]:
         try:
             numbers.append(float(line))
         except ValueError as error:
-            raise ConfigError(f"{path}:{place}: {line!r} is no number") from error
+            raise ConfigError(f"{path}:{place}: {line!r} is not a number") from error
     return numbers
 
 

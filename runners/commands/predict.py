@@ -103,7 +103,7 @@ def _localizer(path: str | None, threshold: float, device: str) -> Any:
     from tagmill.models.base import create
 
     if path is None:
-        raise ConfigError("name who finds boxes by --localizer, such as IDEA-Research/grounding-dino-base")
+        raise ConfigError("name a localizer by --localizer, such as IDEA-Research/grounding-dino-base")
     found = create("grounding-dino", {"path": path, "box_floor": threshold, "device": device, "pad_to": 64})
     found.load()
     return found

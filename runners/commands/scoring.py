@@ -187,7 +187,7 @@ def thresholds(tagger: "Tagger", asked: "AskedTags", one: float | None, file: Pa
             raise ConfigError(f"{file} has {len(limits)} thresholds for {count} tags: write one for each")
         for line, limit in enumerate(limits, 1):
             if not 0 <= limit <= 1:
-                raise ConfigError(f"{file}:{line}: {limit:g} is no threshold, which is from 0 to 1")
+                raise ConfigError(f"{file}:{line}: {limit:g} is not a threshold from 0 to 1")
         return limits
     own = own_thresholds(tagger)
     if one is not None or own is None or asked.embeddings is not None:
@@ -207,7 +207,7 @@ def _report_losses(
         say(console, f"{labels.unused:,} labelled images are not there")
     if labels is not None and labels.unmapped:
         common = ", ".join(tag for tag, _ in labels.unmapped.most_common(3))
-        say(console, f"{labels.unmapped.total():,} labels are of no class that is asked: {common}, ...")
+        say(console, f"{labels.unmapped.total():,} labels are not of a scored class: {common}, ...")
 
 
 def say(console: Console, line: str) -> None:

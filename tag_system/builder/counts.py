@@ -55,7 +55,7 @@ class PhraseCounts:
         for number, line in enumerate(text.splitlines(), start=1):
             cells = line.split("\t")
             if len(cells) != 3 or cells[0] not in CLASSES or not cells[2].isdecimal():
-                raise ConfigError(f"{path}:{number}: no count; make the file by `tagmill vocab count`")
+                raise ConfigError(f"{path}:{number}: not a count; make the file by `tagmill vocab count`")
             getattr(counts, cells[0])[cells[1]] += int(cells[2])
         return counts
 
@@ -69,13 +69,13 @@ def read_captions(paths: Iterable[str], column: str) -> Iterator[str]:
         try:
             table = pq.ParquetFile(path)
             if column not in table.schema_arrow.names:
-                raise ConfigError(f"{path} has no column {column!r}: give --column, one of its own")
+                raise ConfigError(f"{path} has no column {column!r}: name one of its columns by --column")
             kind = table.schema_arrow.field(column).type
             lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
             kind = kind.value_type if lists else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise ConfigError(
-                    f"{path}: column {column!r} holds no texts but {kind}: give another --column"
+                    f"{path}: column {column!r} holds {kind}, not texts: give another --column"
                 )
             for batch in table.iter_batches(columns=[column]):
                 values = batch.column(0).flatten() if lists else batch.column(0)

@@ -142,7 +142,7 @@ def _strings(text: str, variable: str, path: Path) -> Iterable[str]:
                 for leaf in ast.walk(node)
                 if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and leaf.value != described
             ]
-    raise ConfigError(f"{path} has no {variable}: this version of the package is not known; try an older one")
+    raise ConfigError(f"{path} has no {variable}: unsupported version of the package, try an older one")
 
 
 def _targets(node: ast.Assign | ast.AnnAssign) -> set[str]:

@@ -59,7 +59,7 @@ def _table(path: str, folder: str | None, value: Callable[[dict[str, str]], str]
             rows = [(normalize_name(row["Word"]), value(row)) for row in csv.DictReader(lines)]
         return {name: float(number) for name, number in rows if number}
     except (KeyError, ValueError) as exc:
-        raise ConfigError(f"{file} has other columns: this version of the package is not known") from exc
+        raise ConfigError(f"{file} has other columns: unsupported version of the package") from exc
 
 
 def _bigrams(folder: str | None) -> dict[str, int]:

@@ -169,4 +169,4 @@ def _threshold(text: str, number: int) -> float:
     try:
         return float(text)
     except ValueError as exc:
-        raise ConfigError(f"the threshold of tag {number} is {text!r}, no number") from exc
+        raise ConfigError(f"the threshold of tag {number} is {text!r}, not a number") from exc

@@ -136,7 +136,7 @@ def test_a_driver_that_was_taken_over_does_not_go_on(tmp_path):
         write_lease(tmp_path / "lease.json")
         driver = Driver(load_config(str(config)))
         with pytest.raises(
-            ConfigError, match="not this process's any more but held by process 1 on elsewhere"
+            ConfigError, match="this process lost the lease of the run to process 1 on elsewhere"
         ):
             driver.run(CountingEngine(), Quiet(), held)
     assert not (tmp_path / "run" / "ingest").exists()

@@ -157,7 +157,7 @@ def test_a_model_that_prepares_no_images_is_refused_in_a_line_that_says_what_to_
     changes = ["--set", "tag.model=odd_models:OldTagger"]
     _, err = call(command, config, *changes, code=2)
     assert err.splitlines()[-1] == (
-        "tagmill: model 'odd_models:OldTagger' has no method prepare and no size_of: "
+        "tagmill: model 'odd_models:OldTagger' lacks the methods prepare, size_of: "
         "a model prepares each image in the decode threads and predict takes what it gave; "
         'add "def prepare(self, image): return image" and '
         '"def size_of(self, width, height): return width, height" to keep predict as it is'

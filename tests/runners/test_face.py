@@ -296,7 +296,7 @@ def test_predict_takes_a_list_of_tags(tmp_path: Path):
         tagmill.predict(picture, model=model, taglist=["red", "dog"])
     with pytest.raises(Exception, match="taglist: 1 of the 1 names are neither tags"):
         tagmill.predict(picture, model=model, taglist=["rdde"])
-    with pytest.raises(Exception, match="taglist names no tag"):
+    with pytest.raises(Exception, match="taglist lists no tags"):
         tagmill.predict(picture, model=model, taglist=[])
 
 

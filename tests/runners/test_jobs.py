@@ -67,7 +67,7 @@ def test_a_bad_hint_is_refused_before_anything_runs(hint, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hints": ["min_ram=1GB"]}, "--hint is for runners off this machine"),
+        ({"hints": ["min_ram=1GB"]}, "--hint is for runners on other machines"),
         ({"runner": "dataflow"}, "its workers cannot reach .*run on this machine; set `run` to a folder"),
     ],
 )

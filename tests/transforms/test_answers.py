@@ -53,5 +53,5 @@ def test_other_vectors_are_a_failure_of_the_model(vectors):
 
 
 def test_a_caption_that_is_no_text_is_a_failure_of_the_model():
-    with pytest.raises(ValueError, match="NoneType and no text"):
+    with pytest.raises(ValueError, match="of type NoneType, not str"):
         answers.check_texts(["a dog", None])

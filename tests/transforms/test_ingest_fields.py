@@ -179,7 +179,7 @@ class TestSplits:
     def test_a_split_that_is_none_is_bad_data_and_never_drawn(self, ingest):
         bench = ingest({"a": {"split": "holdout"}})
         assert not rows(bench)
-        assert "split 'holdout' is none of train, val and test" in str(bench.dead("ingest"))
+        assert "split 'holdout' is not train, val or test" in str(bench.dead("ingest"))
 
     def test_copies_of_an_image_stay_together_and_the_fraction_holds(self, tmp_path):
         data = [(f"{i:04d}.png", encode(Image.new("RGB", (1, 1), (i % 150, 7, 9)))) for i in range(300)]

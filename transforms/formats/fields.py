@@ -25,11 +25,11 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object. Raises ValueError for a name that stands twice, of which one value would be lost."""
+    """Make an object. Raises ValueError for a name that is there twice, of which one value would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} is there twice")
     return found
 
 

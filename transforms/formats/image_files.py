@@ -21,7 +21,7 @@ def check_path(path: Any, where: str) -> str:
         detail = f"{where}: {path!r} leaves the image folder; write it relative to `images`"
         raise DataError(Reason.RECORD_INVALID, detail)
     if not _is_file_name(path):
-        raise DataError(Reason.RECORD_INVALID, f"{where}: no file can be called {path[:80]!a}")
+        raise DataError(Reason.RECORD_INVALID, f"{where}: {path[:80]!a} is not a file name")
     return path
 
 

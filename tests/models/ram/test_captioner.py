@@ -92,7 +92,7 @@ def test_the_folder_is_checked(folder, tmp_path, tiny_config):
     shutil.copytree(folder, broken)
     with (broken / "vocab.txt").open("a") as stream:
         stream.write("one-more\n")
-    with pytest.raises(ConfigError, match="has not the number of pieces"):
+    with pytest.raises(ConfigError, match="another number of word pieces"):
         loaded(broken)
     (broken / "vocab.txt").unlink()
     with pytest.raises(ConfigError, match=r"has no vocab\.txt"):

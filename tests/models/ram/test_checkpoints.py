@@ -28,7 +28,7 @@ def test_the_old_name_of_the_head_is_known(published):
 
 def test_an_unknown_key_is_refused(published):
     more = published | {"momentum.queue": torch.zeros(1), "momentum.place": torch.zeros(1)}
-    with pytest.raises(ConfigError, match=r"unknown key 'momentum\.queue'.* say by leave_out"):
+    with pytest.raises(ConfigError, match=r"unknown key 'momentum\.queue'.* by leave_out"):
         checkpoints.translate(more)
     found = checkpoints.translate(more, ["momentum.", ""])
     assert found.weights.keys() == checkpoints.translate(published).weights.keys()

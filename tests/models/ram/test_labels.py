@@ -180,14 +180,14 @@ def test_embeddings_that_are_not_those_of_the_classes_are_refused(tmp_path, clas
 
 def test_a_broken_model_gets_no_other_classes(tmp_path, model):
     (model / "model.safetensors").write_bytes(b"x" * 99)
-    with pytest.raises(ConfigError, match="holds no RAM model"):
+    with pytest.raises(ConfigError, match="is not a RAM model"):
         labels.relabel(model, labels.Labels(("one",), unit(1), "", ""), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_other_files_are_refused(tmp_path, model):
     for path in (tmp_path / "none", model / "model.safetensors", model / "config.json"):
-        with pytest.raises(ConfigError, match="holds no label embeddings"):
+        with pytest.raises(ConfigError, match="is not a file of `tagmill vocab embed`"):
             labels.load(path)
 
 

@@ -35,8 +35,8 @@ def test_every_official_format_is_read(tmp_path, annotations, tags, found):
     ("annotations", "tags", "message"),
     [
         ("a,car\na,car", "car", r"annots.txt:2: a is listed twice"),
-        ("a,car\nb,boat", "car", r"annots.txt:2: 'boat' is none of the 1 tags in .*tags.txt"),
-        ("a,0\nb,7", "car\nboat", "annots.txt:2: '7' is none of the 2 tags"),
+        ("a,car\nb,boat", "car", r"annots.txt:2: 'boat' is not one of the 1 tags in .*tags.txt"),
+        ("a,0\nb,7", "car\nboat", "annots.txt:2: '7' is not one of the 2 tags"),
         ("", "car", "lists no image"),
         ("a,car", "car\n\nboat", "tags.txt:2 is empty"),
     ],

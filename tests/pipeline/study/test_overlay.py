@@ -87,5 +87,5 @@ def test_a_run_that_cannot_decide_the_dataset_is_refused(other, laid, finished, 
         stored.check("mine", "0" * 64, ["squares/000000"])
     with pytest.raises(ConfigError, match="in which the stage clean is done"):
         lay_decisions(RunFolder(str(tmp_path)), tmp_path / "none")
-    with pytest.raises(ConfigError, match="holds no decisions"):
+    with pytest.raises(ConfigError, match="is not a folder of a run's decisions"):
         StoredDecisions(tmp_path)

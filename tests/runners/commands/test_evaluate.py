@@ -219,7 +219,7 @@ def test_a_dataset_that_is_named_twice_is_refused(model, shards, tmp_path):
 def test_thresholds_that_are_no_scores_are_refused(model, shards, bad, tmp_path):
     (tmp_path / "thresholds.txt").write_text(f"0.5\n{bad}\n1\n0\n")
     limits = "--thresholds", tmp_path / "thresholds.txt"
-    with pytest.raises(ConfigError, match=rf"thresholds\.txt:2: {bad} is no threshold, which is from 0 to 1"):
+    with pytest.raises(ConfigError, match=rf"thresholds\.txt:2: {bad} is not a threshold from 0 to 1"):
         tagmill("models", "eval", model, "--shards", shards, *limits, "--out", tmp_path)
 
 

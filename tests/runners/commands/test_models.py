@@ -95,7 +95,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path, convert, content, message):
         ({"classes": Path("none.txt")}, {}, r"none\.txt .*the official one is ram_tag_list"),
         ({}, {"tags.txt": "a\n\nb\n"}, r"tags\.txt:2 is empty"),
         ({}, {"tags.txt": "a\nb\nc\n"}, "3 classes do not fit 200 label embeddings of a ram_plus"),
-        ({}, {"limits.txt": "0.5\nhalf\n"}, r"limits\.txt:2: 'half' is no number"),
+        ({}, {"limits.txt": "0.5\nhalf\n"}, r"limits\.txt:2: 'half' is not a number"),
         ({}, {"limits.txt": "0.5\n"}, "1 thresholds for 40 classes"),
         ({}, {"limits.txt": "2\n" * 40}, r"thresholds\.0: Input should be less than or equal to 1"),
         ({"dtype": "int8"}, {}, "dtype must be one of"),

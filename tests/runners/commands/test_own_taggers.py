@@ -110,7 +110,7 @@ def test_images_that_a_plug_in_fails_on_are_left_out_and_many_of_them_are_a_bug(
         (("square_models:SquareTagger", "--dtype", "float16"), "'dtype': 'float16'}: SquareTagger"),
         (("square_models:SquareLocalizer",), "SquareLocalizer is not a tagger: it has no list of classes"),
         (("odd_models:HalfCalibratedTagger",), "is not a tagger: it has 1 thresholds for"),
-        (("odd_models:OldTagger",), "has no method prepare and no size_of"),
+        (("odd_models:OldTagger",), "lacks the methods prepare, size_of"),
         (("odd_models:Nobody",), "module odd_models has no Nobody"),
         ((RENAMED, "--option", "names"), "--option names: write it as key=value"),
         (("square_models:SquareTagger", "--apply"), "--apply writes into the folder of a RAM"),

@@ -189,7 +189,7 @@ def test_a_list_of_numbers_is_of_classes(model, photo, listed):
             ["dog", "dgo", "ca t"],
             "2 of the 3 names are neither tags of the vocabulary nor classes of the model",
         ),
-        (["car", "glass"], r"list\.txt: the model has a class for none of the 2 tags \('car', 'glass'\)"),
+        (["car", "glass"], r"list\.txt: the model has no class for any of the 2 tags \('car', 'glass'\)"),
         (["dog", "", "red"], r"list\.txt:2 is empty: it should be a list of tags, one a line"),
         (["dog", "# red"], r"neither .* \('# red'\): correct or remove them"),
     ],

@@ -79,7 +79,7 @@ def test_nothing_is_embedded_twice_and_other_texts_are(folder, capsys, monkeypat
 
 def test_another_file_is_not_overwritten(folder):
     output = folder / "tags.txt"
-    with pytest.raises(ConfigError, match="holds no label embeddings"):
+    with pytest.raises(ConfigError, match="is not a file of `tagmill vocab embed`"):
         embed(str(output), clip=f"local-dir:{folder / 'clip'}", output=output, device="cpu")
     assert output.read_text().startswith("red dog")
 

@@ -38,7 +38,7 @@ def test_captions_come_from_any_parquet(tmp_path: Path) -> None:
     assert list(read_captions([str(path)], "text")) == ["one", "two"]
     pq.write_table(pa.table({"several": [["one", "two"], None, ["three"]], "count": [1, 2, 3]}), path)
     assert list(read_captions([str(path)], "several")) == ["one", "two", "three"]
-    with pytest.raises(ConfigError, match="column 'count' holds no texts but int64"):
+    with pytest.raises(ConfigError, match="column 'count' holds int64, not texts"):
         list(read_captions([str(path)], "count"))
     with pytest.raises(ConfigError, match=r"no column 'caption'"):
         list(read_captions([str(path)], "caption"))
