@@ -88,7 +88,8 @@ class Features(ModelStage[FeaturesConfig]):
         records = [_range(tar, member) for member in members if member["member"].endswith(".json")]
         if not len(images) == len(records) == header["examples"]:
             raise DamageError(
-                f"{task.inputs['shards']} does not list {header['examples']} samples; run the stage shards again"
+                f"{task.inputs['shards']} does not list {header['examples']} samples; "
+                "run the stage shards again"
             )
         examples = [
             {name: getattr(sample, name) for name in ("key", "width", "height", "sha256")}

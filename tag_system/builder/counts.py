@@ -74,9 +74,7 @@ def read_captions(paths: Iterable[str], column: str) -> Iterator[str]:
             lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
             kind = kind.value_type if lists else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise ConfigError(
-                    f"{path}: column {column!r} holds {kind}, not texts: give another --column"
-                )
+                raise ConfigError(f"{path}: column {column!r} holds {kind}, not texts: give another --column")
             for batch in table.iter_batches(columns=[column]):
                 values = batch.column(0).flatten() if lists else batch.column(0)
                 yield from (text for text in values.to_pylist() if text is not None)
