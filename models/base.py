@@ -25,15 +25,17 @@ Image: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 Prepared: TypeAlias = Any
-"""What a model's `prepare` made of one image, for its own `predict`; nobody else looks inside."""
+"""What a model's `prepare` made of one image; only its own `predict` reads it."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """What a localizer found in one image, in no particular order.
+    """What a localizer found in one image, in any order.
 
-    `tags` (n,) int: index into the image's prompt; `boxes` (n, 4): x1, y1, x2, y2 in pixels of the
-    image; `scores` (n,) in 0..1.
+    Attributes:
+        tags: int64 (n,), index into the image's prompt.
+        boxes: float32 (n, 4), x1, y1, x2, y2 in pixels of the image.
+        scores: float32 (n,) in 0..1.
     """
 
     tags: NDArray[np.int64]
@@ -77,7 +79,7 @@ class Tagger(PixelModel, Protocol):
 
 @runtime_checkable
 class PartialTagger(Tagger, Protocol):
-    """A tagger that scores some of its classes for less than all; no tagger needs to be one."""
+    """A tagger that scores some of its classes at a lower cost than all of them; optional."""
 
     def predict_some(self, batch: Sequence[Prepared], places: Sequence[int]) -> list[Floats]:
         """Score the classes at some places of `classes` as among all: float32 (len(places),) in 0..1."""
@@ -123,7 +125,12 @@ class Captioner(PixelModel, Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """Is `tag` there? In `box`: x1, y1, x2, y2 in upright pixels of the image; None is the whole image."""
+    """Asks a verifier whether an image shows a tag.
+
+    Attributes:
+        tag: The tag.
+        box: Where to look: x1, y1, x2, y2 in upright pixels of the image; None is the whole image.
+    """
 
     tag: str
     box: tuple[float, float, float, float] | None = None

@@ -27,7 +27,7 @@ MEMORY_PHRASES = (
 
 
 class Failures:
-    """Counts the images that a model failed on: more than `most` are a bug and not bad images."""
+    """Counts the images that a model failed on. More than `most` failures are a bug, not bad images."""
 
     def __init__(self, most: int = MAX_FAILURES) -> None:
         self._most, self._count = most, 0
@@ -38,7 +38,7 @@ class Failures:
         return self._most - self._count
 
     def add(self, results: Iterable[object]) -> None:
-        """Count what failed of some images. Raises what the model raised on the one too many."""
+        """Count the failures among results. Raises the model's own exception for the first one too many."""
         for result in results:
             if isinstance(result, DataError) and result.reason is Reason.MODEL_FAILED:
                 self._count += 1
@@ -47,10 +47,17 @@ class Failures:
 
 
 def prepare(call: Callable[[], Result]) -> Result | DataError:
-    """Prepare one image; whatever the model raises is that image's `DataError`, for `Failures` to count.
+    """Prepare one image, and turn an exception into that image's `DataError`.
 
-    A DataError is handed back as it is: the model has refused the image. Any other exception becomes the
-    cause of a `DataError(MODEL_FAILED)`. ConfigError passes through.
+    Args:
+        call: Prepares the image.
+
+    Returns:
+        The result, or a DataError: the model's own, if it refused the image, else a `MODEL_FAILED` with the
+        exception as its cause, for `Failures` to count.
+
+    Raises:
+        ConfigError: If the model raises it.
     """
     try:
         return call()
@@ -71,17 +78,26 @@ def predict(
     *,
     max_failures: int = MAX_FAILURES,
 ) -> list[Result | DataError]:
-    """Run `call` over the items in batches; return one result for each item, in order.
+    """Run `call` over the items in batches.
 
-    Out of memory halves the batch, for this and all later batches of this call. Any other exception
-    makes the items of its batch run one by one, and the item that still fails gets a
-    `DataError(MODEL_FAILED)` in place of its result; so does one that alone exceeds the memory. A
-    DataError that `call` raises for a single item is that item's result as it is: the model has
-    refused the item, and it is not counted as a failure.
+    Out of memory halves the batch, for this and all later batches of this call. After any other exception the
+    items of the batch run one by one.
 
-    Raises the last failure if more than `max_failures` items fail: that is a bug and not a bad
-    image. Raises ValueError if `call` returns another number of results than it got items, or if
-    `batch_size` is below 1. ConfigError passes through.
+    Args:
+        call: Gives one result for each item of a batch.
+        items: What to run it on.
+        batch_size: Most items in a batch.
+        max_failures: Most items that may fail.
+
+    Returns:
+        One result for each item, in order. An item that fails alone, or alone exceeds the memory, gets a
+        `DataError(MODEL_FAILED)`. A DataError that `call` raises for a single item is its result, and is not
+        counted as a failure: the model has refused the item.
+
+    Raises:
+        ValueError: `batch_size` is below 1, or `call` gave another number of results than it got items.
+        ConfigError: If `call` raises it.
+        Exception: The last failure, if more than `max_failures` items fail: that is a bug, not bad images.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -115,7 +131,7 @@ def predict(
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether the error means that the device or the machine has too little memory.
 
-    Goes by class names and messages, so that no model library has to be installed or imported.
+    It compares class names and messages, so that no model library must be installed.
     """
     if isinstance(error, MemoryError):
         return True

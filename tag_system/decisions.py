@@ -56,24 +56,32 @@ _ON_REGIONS = frozenset({"weak_box", "other_tag", "outlier", "contradiction", "r
 """The rules that look at a box."""
 
 _BEFORE_RULES = ("given", "not_proposed", "not_localized")
-"""Why a verdict is given before a `CleaningRule` is asked."""
+"""Reasons of verdicts that are given without asking a `CleaningRule`."""
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 REASONS: tuple[Rule, ...] = tuple(rule for rule in get_args(Rule) if rule not in _BEFORE_RULES)
-"""Why a `CleaningRule` gives a verdict."""
+"""The reasons that a `CleaningRule` can give."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one tag on one image. None means: nobody looked, which never speaks against a tag.
+    """What is known of one tag on one image. None means that it was not measured, which counts as neutral.
 
-    `given`, `parsed`, `generated` count the labels and captions that name the tag; `tagger` is the score on
-    the whole image. `asked` says that the localizer looked; `boxes` how many it found. The rest belongs
-    to the best box: its score, the similarity of the region's embedding to its own tag and to the best
-    `other` candidate of the image, the tagger's score on the region, and the region's distance to the
-    tag's nearest cluster centre with its rank: the share of the tag's regions that lie nearer, from 0
-    (none) to 1 (all; the farthest of n regions itself has 1 - 1/n).
+    Attributes:
+        given: Labels of the source that name the tag.
+        parsed: Captions of the source that name it.
+        generated: Generated captions that name it.
+        tagger: The tagger's score on the whole image, 0..1.
+        asked: Whether the localizer looked for it.
+        boxes: How many boxes it found.
+        box_score: Score of the best box, 0..1; what follows is of that box too.
+        own_score: Cosine similarity of the region's embedding to the tag.
+        other_score: The same to the best other candidate of the image.
+        region_score: The tagger's score on the region, 0..1.
+        distance: Distance of the region to the tag's nearest cluster centre.
+        distance_rank: Share of the tag's regions that are nearer, 0 (none) to 1 - 1/n for the farthest of n
+            regions, or 1 for a region that is not one of them.
     """
 
     given: int = 0
@@ -96,10 +104,10 @@ class Evidence:
 
 
 class CleaningRule(Protocol):
-    """What decides on a tag that is proposed and that a region was looked for."""
+    """Decides on tags that were proposed and that the localizer looked for."""
 
     def decide(self, evidence: Evidence) -> tuple[Verdict, Rule]:
-        """Give a verdict, and why: one of `REASONS`."""
+        """Give a verdict, and its reason, which is one of `REASONS`."""
 
 
 class OwnRule(CleaningRule, Protocol):
@@ -111,7 +119,7 @@ class OwnRule(CleaningRule, Protocol):
     """
 
     version: int
-    """Raised whenever the same evidence and options give another verdict: `clean` is then made again."""
+    """A number to raise whenever the same evidence and options give another verdict: `clean` runs again."""
 
 
 class PaperRule(Config):

@@ -89,7 +89,7 @@ class IngestConfig(Config):
 @beam.coders.registry.register_row
 @dataclass(frozen=True)
 class SourceTask:
-    """A source file to be ingested. `config` is its input's config as JSON."""
+    """A source file to be ingested; `config` is the config of its input, as JSON."""
 
     name: str
     fingerprint: str
@@ -118,7 +118,7 @@ class Ingest(Stage[IngestConfig]):
 
 
 def input_spec(config: InputConfig) -> dict[str, Any]:
-    """Give what of an input's config decides what is read of a source, and differs from the defaults."""
+    """Give the non-default settings of an input that decide what is read from its sources."""
     changed = {name: value for name, value in config.changed().items() if name not in ("path", "images")}
     version = format_of(config).version
     return changed if version == 1 else {**changed, "format_version": version}
@@ -140,7 +140,7 @@ def part_fingerprint(task: SourceTask, name: str) -> str:
 
 
 def source_record_uri(folder: str, source_name: str) -> str:
-    """Name the file that says that a source is ingested whole, and as what."""
+    """Name the record of a source that was ingested to its end."""
     return files.join(folder, "sources", source_name + ".json")
 
 
@@ -193,7 +193,7 @@ def _opened(format_: Format, source: Source, config: InputConfig) -> Iterator[Ha
 
 
 def _examples(found: Iterator[SourceExample], source: Source) -> Iterator[SourceExample]:
-    """Walk a source; a source that cannot be read at all, and a key's second use, are failing examples."""
+    """Give the examples of a source; an unreadable source and a repeated key become failing examples."""
     seen: set[str] = set()
     try:
         for example in found:
@@ -241,7 +241,10 @@ def _make_part(
 
 
 def slices_of(table: pa.Table) -> dict[str, pa.Table]:
-    """Cut out what later stages depend on who need no more: another caption costs no model a call."""
+    """Cut the table into slices, so that a stage depends only on what it reads.
+
+    A changed caption then does not make a stage run again that looks at pixels alone.
+    """
     return {name: table.select(["row", *columns]) for name, columns in SLICES.items()}
 
 
@@ -251,7 +254,7 @@ Loaded = tuple[Record, images.ImageInfo] | DataError
 def _loaded(
     examples: Iterable[SourceExample], stage: Ingest
 ) -> Iterator[tuple[int, SourceExample, "Future[Loaded]"]]:
-    """Read examples one after the other, and look at their images in threads behind the reading."""
+    """Read examples in order, while threads inspect the images of those already read."""
     with ThreadPoolExecutor(stage.shared.threads, thread_name_prefix="inspect") as pool:
         waiting: deque[tuple[int, SourceExample, Future[Loaded]]] = deque()
         sizes: deque[int] = deque()
@@ -310,7 +313,7 @@ def _row(record: Record, info: images.ImageInfo, config: InputConfig, stage: Ing
 def _split(value: Any) -> Split | None:
     """Read a source's own split: train2017, restval -> train; validation, dev -> val; test2015 -> test.
 
-    None if it says nothing. Raises DataError for what is no split: drawing one could train on a test image.
+    None if it is empty. Raises DataError for another text: a drawn split could train on a test image.
     """
     text = value.strip().lower() if isinstance(value, str) else ""
     if not text:

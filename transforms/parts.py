@@ -4,8 +4,8 @@ A part is one Parquet file that covers at most `part_size` examples of one sourc
 the same-named parts of earlier stages into one part of its own. Ingest numbers the examples of a part by
 `row`; later tables carry that `row`, ascending, and are joined by it alone.
 
-The footer of the file holds a `Header`: what made the part, for which rows, and what became of them. Which
-rows of it still live is not its own affair: a later filter, or one that went again, changes that.
+The footer of the file holds a `Header`: what made the part, for which rows, and what happened to them. It
+does not say which rows still live: a filter that is added or removed later changes that, and the part stays.
 """
 
 import hashlib
@@ -64,11 +64,17 @@ class Dead:
 class Output:
     """What a stage made of one part.
 
-    `table` has the stage's schema; `captions` counts the captions that came in, where the stage works on
-    captions; `dropped` holds rows that the stage took out on purpose (row -> reason); `seconds` are times by
-    what they were spent on; `notes` is what later planning needs to know without reading the table; `array`
-    the bytes of a file that lies beside the part. `slices` are the tables, with a column `row`, on which
-    alone a later stage may depend, by name; `tags` are the tags that the table holds, where that matters.
+    Attributes:
+        table: The rows, in the stage's schema.
+        examples: How many examples came in.
+        captions: How many captions came in, if the stage works on captions.
+        dead: Dead letters.
+        dropped: Rows that the stage removed on purpose, with the reason.
+        seconds: Times, by what they were spent on.
+        notes: What later planning needs without reading the table.
+        array: Bytes of a file that is stored beside the part.
+        slices: Tables with a column `row`, by name, that a later stage may depend on instead of the whole.
+        tags: The tags that the table holds, if later stages depend on them.
     """
 
     table: pa.Table
@@ -83,7 +89,7 @@ class Output:
     tags: list[str] = field(default_factory=list)
 
     def dead_rows(self, unit: Unit) -> dict[str, list[int]]:
-        """List by reason the rows of the dead examples, or of the dead captions: a row for each."""
+        """List the rows of the dead examples or captions, by reason; one entry for each dead letter."""
         return _by_reason((d.row, d.reason) for d in self.dead if d.unit == unit)
 
 
@@ -96,9 +102,14 @@ def _by_reason(rows: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class Counts:
-    """What came into a stage and what became of it, of one part or of many: none of it is lost.
+    """How many examples and captions came into a stage and what happened to them, for one part or many.
 
-    `examples` and `captions` came in; the dead and the dropped are counted by reason.
+    Attributes:
+        examples: Examples that came in.
+        captions: Captions that came in.
+        dropped: Dropped examples, by reason.
+        dead: Dead examples, by reason.
+        dead_captions: Dead captions, by reason.
     """
 
     examples: int
@@ -108,7 +119,7 @@ class Counts:
     dead_captions: dict[str, int]
 
     def of(self, unit: Unit) -> dict[str, int]:
-        """Give in, out, dropped and dead of one unit: in = out + dropped + dead."""
+        """Give the counts in, out, dropped and dead of one unit; in = out + dropped + dead."""
         came = self.examples if unit == "example" else self.captions
         dropped = sum(self.dropped.values()) if unit == "example" else 0
         dead = sum((self.dead if unit == "example" else self.dead_captions).values())
@@ -117,15 +128,30 @@ class Counts:
 
 @dataclass(frozen=True)
 class Header:
-    """What a part's footer says of it.
+    """The header in a part's footer.
 
-    `fingerprint` says what made it, `digest` what it says: its table, and what was lost. `rows` are the rows
-    of the ingest part for which it was made, as a bitmap (see `bitmaps`); of these, `dropped`, `dead` and
-    `dead_captions` list what the stage took out or could not take, by reason. `files` are the sha256 of what
-    lies beside the part: `dead` and `array`. `slices` are digests of what a later stage may depend on alone,
-    `by_row` the same a row (see `digests.row_digests`); `base` is the fingerprint without the slices that the
-    part depends on, `read` what these were a row, by input. So it can be said of a part whether it serves for
-    some of its rows.
+    Attributes:
+        stage: The stage that made the part.
+        version: The stage's version.
+        name: The part's name.
+        fingerprint: Hash of what made the part.
+        spec: The stage's spec, see `Stage.spec`.
+        digest: Hash of the content: the table, and the rows that were dropped or died.
+        rows: Bitmap (see `bitmaps`) of the rows of the ingest part for which it was made.
+        captions: How many captions came in.
+        dropped: Rows that the stage dropped, by reason.
+        dead: Rows of dead examples, by reason.
+        dead_captions: Rows of dead captions, by reason.
+        files: sha256 of the files beside the part, `dead` and `array`.
+        slices: Digest of each slice that a later stage may depend on.
+        by_row: Digests of the same slices for each row, see `digests.row_digests`.
+        base: The fingerprint without the slices that the part depends on.
+        read: Digests for each row of the slices that it was made from, by input. With `base` they tell
+            whether the part can be used for some of its rows.
+        tags: Tags that the table holds, if later stages depend on them.
+        seconds: Times, by what they were spent on.
+        notes: What later planning needs without reading the table.
+        libraries: Versions of the libraries.
     """
 
     stage: str
@@ -151,12 +177,12 @@ class Header:
 
     @property
     def lost(self) -> int:
-        """The rows that do not live after this stage, as a bitmap."""
+        """Bitmap of the rows that this stage dropped or that died in it."""
         lost = [*self.dropped.values(), *self.dead.values()]
         return bitmaps.of(row for rows in lost for row in rows)
 
     def adds_up(self) -> bool:
-        """Tell whether only rows were lost that came in, and each once."""
+        """Tell whether every lost row is one that came in, and was lost once."""
         lost = [row for rows in (*self.dropped.values(), *self.dead.values()) for row in rows]
         captions = bitmaps.of(row for rows in self.dead_captions.values() for row in rows)
         return len(set(lost)) == len(lost) and not (self.lost | captions) & ~self.rows
@@ -219,11 +245,15 @@ class Part:
 
 
 class Inputs:
-    """The same-named parts of a stage's inputs, joined by `row`.
+    """The parts of one name of all of a stage's inputs, joined by `row`.
 
-    `rows` are the rows of the ingest part that live, ascending: those that it has but for `removed`, the
-    bitmap of what earlier stages took out. `tables` are the inputs that are one table for all parts. `root`
-    is where the image references of the part resolve.
+    Attributes:
+        name: The name of the parts.
+        rows: Living rows of the ingest part, ascending: all that earlier stages did not remove.
+        examples: The ingest records of those rows.
+        parts: The parts, by stage.
+        tables: The inputs that are one table for all parts, by stage.
+        root: Folder that the image references of the part are relative to.
     """
 
     def __init__(
@@ -258,7 +288,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class MadeBy:
-    """What makes a part: the stage and what decides its output, the part's name, fingerprint and inputs."""
+    """What made a part; the fields are those of `Header`."""
 
     stage: str
     version: int
@@ -298,11 +328,18 @@ def commit(
     output: Output,
     rows: Iterable[int],
 ) -> bool:
-    """Write a part, its dead letters and its array; the part comes last and makes them count.
+    """Write the dead letters and the array of a part, and then the part, which makes them valid.
 
-    `rows` are those of the ingest part that it was made for. The driver moves away what an interruption
-    between the two left, before it starts another job. Returns False if another worker had committed the part
-    already: the first one stays.
+    The driver removes what an interruption in between leaves before it starts another job.
+
+    Args:
+        folder: Folder of the stage's generation.
+        made_by: What made the part.
+        output: What the stage gave.
+        rows: Rows of the ingest part that it was made for.
+
+    Returns:
+        False if another worker had committed the part already; that one stays.
     """
     beside: dict[str, str] = {}
     if output.dead:
@@ -347,7 +384,7 @@ def make_header(
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a part's file says of it: the header, the seal of all its bytes, their number."""
+    """The end of a part's file: its header, the seal (hash) of all its bytes, and their number."""
 
     header: Header
     seal: str

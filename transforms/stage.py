@@ -1,7 +1,7 @@
-"""What a stage is: what it reads, what decides its output, and how it makes one part of another.
+"""The base classes of stages: what a stage reads, what decides its output, and how it makes a part.
 
-Beam elements are references to parts; tables and pixels live inside the workers. A stage object travels to
-the workers with its config and vocabulary, and loads its models there, in `setup`.
+Beam elements are references to parts; tables and pixels stay inside the workers. A stage object is pickled
+to the workers with its config and vocabulary, and loads its models there, in `setup`.
 """
 
 import importlib.metadata
@@ -47,20 +47,29 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Shared:
-    """What all stages of a run share."""
+    """Settings that all stages of a run share.
+
+    Attributes:
+        part_size: Most examples in a part.
+        threads: Threads of one worker.
+        max_pixels: Most pixels of an image that is decoded.
+        strict_versions: Whether versions of the libraries decide the output too.
+    """
 
     part_size: int
     threads: int
     max_pixels: int
     strict_versions: bool = False
-    """Whether versions of the libraries decide the output too."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run tells a stage that is made for it: what all share, the vocabulary, and the run's config.
+    """What a stage is constructed from in a run.
 
-    `config` has the values of its keys; a section is a config, None if its stage is switched off.
+    Attributes:
+        shared: Settings that all stages share.
+        vocabulary: The run's vocabulary.
+        config: The run's config by key; the section of a stage is its config, or None if it is switched off.
     """
 
     shared: Shared
@@ -69,23 +78,28 @@ class RunContext:
 
 
 class Stage(ABC, Generic[ConfigT]):
-    """One step of the engine. Subclasses say what it reads, what decides its output, and do it."""
+    """One step of the engine.
+
+    Subclasses name the inputs, say what decides the output (`spec`), and make the output.
+    """
 
     kind: ClassVar[str]
     """How the driver plans, makes and checks what the stage makes: one of `pipeline.kinds`."""
     name: ClassVar[str]
     version: ClassVar[int]
-    """Raised when the same input and config give another output."""
+    """A number to raise when the same input and config give another output."""
     schema: ClassVar[pa.Schema]
     tables: ClassVar[tuple[str, ...]] = ()
-    """Inputs that are one table for all parts."""
+    """The inputs that are one table for all parts."""
     slices: ClassVar[Mapping[str, str]] = {}
-    """Of which inputs the output depends on a slice alone (see `parts.Output.slices`), and its name."""
+    """The inputs of which the output depends on a slice only, with the slice's name; see `parts.Output`."""
     uses_model: ClassVar[bool] = False
     """Model stages get accelerator hints on distributed runners, and try two parts first."""
     follows_rows: ClassVar[bool] = False
-    """Whether a part is made again when other rows live. Else one that was made for more rows serves too:
-    a filter that only removes rows costs nothing."""
+    """Whether a part is made again whenever the set of living rows changes.
+
+    If not, a part that was made for more rows is used too, so a filter that only removes rows costs nothing.
+    """
 
     def __init__(self, config: ConfigT, shared: Shared) -> None:
         self.config = config
@@ -113,21 +127,21 @@ class Stage(ABC, Generic[ConfigT]):
 
     @classmethod
     def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
-        """Say what works in a run's config, but most likely not as it was meant."""
+        """Give warnings about settings that work, but probably not as intended."""
         yield from ()
 
     @abstractmethod
     def inputs(self) -> tuple[str, ...]:
         """Name the stages whose tables this one reads, in their order; one that is switched off is left out.
 
-        Which rows still live is not for a stage to find out: it gets none that an earlier one took out.
+        Filters need not be named: no stage is given rows that an earlier stage removed.
         """
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """What decides the output, as JSON values: what differs from the default config, models, vocabulary.
+        """What decides the output, as JSON values: non-default settings, models and vocabulary.
 
-        Worked out once, by the driver (a model's digest reads its weights), and shipped to the workers.
+        The driver computes it once, for a model's digest reads its weights, and pickles it to the workers.
         """
         spec = self._spec()
         return spec | {"libraries": libraries()} if self.shared.strict_versions else spec
@@ -157,7 +171,7 @@ class PartStage(Stage[ConfigT]):
     kind = "parts"
 
     def read(self, task: "PartTask") -> parts.Inputs:
-        """Read what a part is made of."""
+        """Read the inputs of a part."""
         read = {name: parts.read_part(uri) for name, uri in task.inputs.items() if name not in self.tables}
         tables = {
             name: _table(uri, files.size_and_stamp(uri))
@@ -174,8 +188,8 @@ class PartStage(Stage[ConfigT]):
 class GlobalStage(Stage[ConfigT]):
     """A stage whose output for one part may depend on every part of its inputs.
 
-    Its workers write into a work folder of the attempt; the driver publishes from there what differs from
-    what is there already, so that an unchanged part keeps its file and nothing after it is made again.
+    Workers write into a work folder. The driver then publishes the parts that changed; an unchanged part
+    keeps its file, so later stages need not run again.
     """
 
     kind = "global_parts"
@@ -183,16 +197,16 @@ class GlobalStage(Stage[ConfigT]):
 
     @abstractmethod
     def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
-        """Give the transform PartTask -> str that leaves its results in the folder `work`.
+        """Give the transform PartTask -> str that writes its results into the folder `work`.
 
-        `order` is the place of every part in ingest's order.
+        `order` gives the position of every part in ingest's order.
         """
 
 
 class TableStage(GlobalStage[ConfigT]):
     """A stage that makes one table for all parts, a row for each name in its first column.
 
-    A part of a later stage depends on the rows of its own `tags`. The table's workers write it in buckets.
+    A part of a later stage depends only on the rows of its own `tags`. Workers write the table in buckets.
     """
 
     kind = "table"
@@ -204,7 +218,7 @@ class TableStage(GlobalStage[ConfigT]):
         return files.join(folder, self.table)
 
     def merge(self, buckets: Iterable[pa.Table]) -> pa.Table:
-        """Put the buckets together, ordered by name."""
+        """Concatenate the buckets, ordered by name."""
         found = list(buckets)
         name = self.schema.names[0]
         table = pa.concat_tables(found).sort_by(name) if found else self.schema.empty_table()
@@ -224,10 +238,15 @@ def named_rows(table: pa.Table) -> dict[str, str]:
 @beam.coders.registry.register_row
 @dataclass(frozen=True)
 class PartTask:
-    """A part to be made: its name, what makes it, where its inputs are and its images resolve.
+    """A part to be made.
 
-    `removed` is the table that says which rows earlier stages took out (see `ROWS_SCHEMA`); empty: none.
-    `base` is the fingerprint without the slices that the part depends on.
+    Attributes:
+        name: The part's name.
+        fingerprint: Hash of what decides its content.
+        inputs: URI of each input, by stage.
+        root: Folder that the part's image references are relative to.
+        removed: URI of the table of rows that earlier stages removed (`ROWS_SCHEMA`); empty if there are
+        none. base: The fingerprint without the slices that the part depends on.
     """
 
     name: str
@@ -247,9 +266,11 @@ ROWS_SCHEMA = pa.schema(
         pa.field("tags", pa.binary(), nullable=False),
     ]
 )
-"""A row for each part of a stage, with bitmaps of rows of the ingest part: those for which it was made, those
-that came in, those that this stage or an earlier one removed. `tags` are those that the part
-holds, where that matters: bit i is the i-th tag of the record's list."""
+"""One row for each part of a stage, with bitmaps over the rows of the ingest part.
+
+`made_for`: rows for which the part was made. `came`: rows that came in. `removed`: rows that this stage or an
+earlier one removed. `tags`: tags that the part holds; bit i is the i-th tag of the record's list.
+"""
 
 
 def removed_rows(task: PartTask) -> int:
@@ -260,7 +281,7 @@ def removed_rows(task: PartTask) -> int:
 
 
 def living(table: pa.Table, task: PartTask) -> pa.Table:
-    """Take of a part's table, by its column `row`, what belongs to rows that live."""
+    """Filter a part's table, by its column `row`, to the rows that live."""
     removed = removed_rows(task)
     if not removed:
         return table
@@ -276,7 +297,7 @@ def _removed(uri: str, _version: tuple[int, str]) -> dict[str, int]:
 
 @cache
 def libraries() -> dict[str, str]:
-    """Tell the versions of the libraries that matter, as far as they are installed."""
+    """Give the versions of the `LIBRARIES` that are installed."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -292,12 +313,13 @@ def part_fingerprint(stage: Stage[Any], inputs: Mapping[str, Any]) -> str:
 
 
 def made_by(stage: Stage[Any], name: str, fingerprint: str) -> parts.MadeBy:
-    """Say of a part what makes it."""
+    """Describe what makes a part."""
     return parts.MadeBy(stage.name, stage.version, name, fingerprint, stage.spec, libraries())
 
 
 def limit_threads(threads: int) -> None:
-    """Hold the numeric libraries of this process to `threads` threads: sums depend on their number."""
+    """Limit the numeric libraries of this process to `threads` threads, on which the last bits of sums
+    depend."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -322,13 +344,13 @@ def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
 
 
 def slices_of(stage: Stage[Any], inputs: Iterable[str]) -> list[tuple[str, str]]:
-    """List of which inputs a stage depends on a slice alone, with the slice's name."""
+    """List the inputs of which a stage depends on a slice only, with the slice's name."""
     return [(other, stage.slices[other]) for other in inputs if other in stage.slices]
 
 
 @lru_cache(maxsize=2)
 def _table(uri: str, _version: tuple[int, str]) -> pa.Table:
-    """Read a table that all parts share, once a worker, and anew when it was replaced.
+    """Read a table that all parts share; cached until the file changes.
 
     A worker may outlive a run, and new input replaces the table of a generation.
     """

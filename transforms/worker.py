@@ -1,8 +1,7 @@
-"""Workers: what makes one thing of a stage after another, and how Beam deals the tasks out to them.
+"""Workers run the tasks of a stage one after the other; Beam, or another engine, hands the tasks to them.
 
-Where the tasks of a job are independent of each other, an engine that is not Beam's may take the worker and
-deal them out itself. A worker only ever creates files, and what is there already costs one look: any task may
-be done twice, by whomever.
+Tasks are idempotent: a worker only creates files and skips a task whose file exists, so any task may run
+twice, in any process.
 """
 
 from abc import ABC, abstractmethod
@@ -19,35 +18,38 @@ TaskT = TypeVar("TaskT")
 
 
 class Worker(ABC, Generic[StageT, TaskT]):
-    """Makes things of a stage in a generation's folder; one a process, which travels there pickled."""
+    """Runs the tasks of one stage in a process, and writes into the folder of the stage's generation.
+
+    It is pickled to get there, and `setup` is called once in each process.
+    """
 
     def __init__(self, stage: StageT, folder: str) -> None:
         self.stage = stage
         self.folder = folder
 
     def setup(self) -> None:
-        """Get ready, once a process: load models, hold libraries to their threads."""
+        """Load models and limit the threads of libraries; called once in each process."""
         with failures.noted(self.folder):
             limit_threads(self.stage.shared.threads)
             self.stage.setup()
 
     def do(self, task: TaskT) -> None:
-        """Do one task, unless what it asks for is there. Raises whatever went wrong."""
+        """Run one task, unless its output exists. Raises whatever the task raises."""
         with failures.noted(self.folder):
             if not self.is_done(task):
                 self.make(task)
 
     @abstractmethod
     def is_done(self, task: TaskT) -> bool:
-        """Tell whether what a task asks for is there."""
+        """Tell whether the output of a task exists."""
 
     @abstractmethod
     def make(self, task: TaskT) -> None:
-        """Make what a task asks for."""
+        """Make the output of a task."""
 
 
 class PartWorker(Worker[PartStage[Any], PartTask]):
-    """Makes parts."""
+    """Makes the parts of a `PartStage`."""
 
     def is_done(self, task: PartTask) -> bool:
         """Look for the part: it is the last of its files."""
