@@ -1,4 +1,4 @@
-"""The way through the stages: config, planning, running, fingerprints, reports."""
+"""Plans and runs the stages: config, planning, running, fingerprints, reports."""
 
 if not __name__.startswith("tagmill."):
     raise ImportError("import tagmill.pipeline, not pipeline; run `pip install -e .` first")

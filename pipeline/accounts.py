@@ -1,6 +1,6 @@
-"""Accounts: what came into a part and what became of it, by the rows that live now.
+"""Counts what came into each part and what happened to it, over the rows that live now.
 
-A part that was made for more rows than live now serves all the same. What it counted then no longer holds.
+A part that was made for more rows than live now is still used, but its own counts are then too high.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,9 +36,9 @@ def _read_footer(uri: str) -> Footer:
 def known_parts(
     run: RunFolder, stage: str, generation: str, names: Iterable[str] | None = None
 ) -> dict[str, PartRecord]:
-    """Gather the records of parts, or of all, that lie whole in a generation's folder.
+    """Give the records of the parts that are complete in a generation's folder: of `names`, or of all.
 
-    What the stage's record does not know is read from the footers, such as after an interruption.
+    Parts that the stage's record does not list, such as after an interruption, are read from their footers.
     """
     folder = run.generation(stage, generation)
     there = committed_parts(folder)
@@ -60,9 +60,17 @@ def account(
     came: Mapping[str, int],
     removed: Mapping[str, int],
 ) -> dict[str, PartRecord]:
-    """Count parts anew by the rows that come in now; `removed` are those that earlier stages took out.
+    """Count parts again over the rows that come in now.
 
-    `folder` and `ingest` are the generations' folders of the parts and of ingest.
+    Args:
+        folder: Folder of the parts' generation.
+        ingest: Folder of ingest's generation.
+        found: The parts.
+        came: Bitmap of the rows that come in now, by part.
+        removed: Bitmap of the rows that earlier stages removed, by part.
+
+    Returns:
+        The parts with their new counts.
     """
     changed = [name for name, part in found.items() if part.came != came[name]]
     footers = read_footers(folder, changed)
@@ -78,7 +86,7 @@ def account(
 
 
 def _counts(header: parts.Header, came: int, ingest: str) -> Counts:
-    """Count what came into a part of the rows `came`, and what became of it."""
+    """Count what came into a part, and what happened to it, over the rows `came`."""
 
     def living(reasons: Mapping[str, list[int]]) -> dict[str, int]:
         counted = {reason: sum(came >> row & 1 for row in rows) for reason, rows in reasons.items()}

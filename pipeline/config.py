@@ -50,15 +50,20 @@ else:
 
 
 class RunConfig(_Sections):
-    """Everything a run is told. A stage whose section is null is switched off.
+    """The whole config of a run. A stage whose section is null is switched off.
 
-    `run` is the run's folder and `vocabulary` a vocabulary file (null: the built-in one); both, and the paths
-    of inputs, are relative to the working directory. `part_size` is fixed for a run. `threads` is the number
-    of threads of one worker, which is part of what decides results to the last bit. A tag that only the
-    tagger names is a candidate from the score `candidate_floor` on: it is localized and decided on.
-    `max_dead_fraction` of a stage's input may become dead letters before the run stops. With
-    `strict_versions`, other versions of the libraries make everything anew. `stages` are own stages, between
-    the engine's.
+    Paths are relative to the working directory.
+
+    Attributes:
+        run: The run's folder.
+        inputs: The inputs, each with its format and sources.
+        vocabulary: A vocabulary file; null is the built-in one.
+        part_size: Most examples in a part; fixed for a run.
+        threads: Threads of one worker; results depend on it in the last bits.
+        candidate_floor: Least score, 0..1, from which a tag that only the tagger names is a candidate.
+        max_dead_fraction: Share of a stage's input, 0..1, that may become dead letters before the run stops.
+        strict_versions: Whether other versions of the libraries make everything again.
+        stages: Your own stages, and where they stand.
     """
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""How shards are cut along the parts: new input only adds some."""
+"""Assigns whole parts to shards, so that new input only adds shards."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,17 @@ Cut = list[dict[str, Any]]
 
 
 def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> Cut:
-    """Cut the parts that no shard takes yet, in their order; what was cut before stays.
+    """Assign the parts that are in no shard yet, in their order; earlier assignments stay.
 
-    `counts` says how many examples of each split a part has; a shard takes whole parts, up to `size`
-    examples. Parts without examples leave their shards, and so does what no longer fits.
+    Parts without examples leave their shards, and so do parts that no longer fit.
+
+    Args:
+        cut: The shards so far.
+        counts: Examples of each split, by part.
+        size: Most examples in a shard.
+
+    Returns:
+        All shards with parts.
     """
     kept = [{**shard, "parts": _fitting(shard, counts, size)} for shard in cut]
     kept = [shard for shard in kept if shard["parts"]]

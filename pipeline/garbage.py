@@ -1,4 +1,4 @@
-"""Garbage: what lies in a run's folder and no current stage needs."""
+"""Finds files in a run's folder that no current stage needs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,9 +9,12 @@ from tagmill.transforms import failures
 
 
 def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
-    """List what can go, with its bytes: old generations, superseded files, work folders, half-written files.
+    """List what can be removed: old generations, superseded files, work folders, half-written files.
 
-    A generation that an interrupted run has begun is no garbage, nor is the last of a stage that is off.
+    A generation that an interrupted run has begun is kept, and so is the last one of a stage that is off.
+
+    Returns:
+        URI and size in bytes of each file or folder.
     """
     yield from _sized(ledger.old_tokens(run.root))
     for stage in files.list_folders(run.root):
@@ -28,7 +31,7 @@ def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
 
 
 def _leftovers(folder: str) -> Iterator[tuple[str, int]]:
-    """List what nobody needs in a generation's folder."""
+    """List what can be removed from the folder of a generation that is kept."""
     for name in ("superseded", "work", failures.FOLDER):
         leftover = files.join(folder, name)
         if files.exists(leftover):

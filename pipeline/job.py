@@ -1,4 +1,4 @@
-"""A job of a stage, and where jobs run."""
+"""Jobs of stages, and the engines that run them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,19 +12,22 @@ from tagmill.transforms.worker import Deal, Worker
 
 
 class Engine(Protocol):
-    """Where jobs run."""
+    """Runs jobs: on this machine, or by a Beam runner."""
 
     def execute(self, job: "Job") -> None:
-        """Run one job to its end. Raises whatever made it fail."""
+        """Run one job to its end. Raises the error that made it fail."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The tasks of a stage and what does them.
+    """Tasks of a stage, and the Beam graph that does them.
 
-    Every job is a Beam graph. Where its tasks are independent, the graph is one ParDo around `worker`, which
-    an engine that is not Beam's may take instead; else `worker` is None. Workers note their failures in
-    `folder`.
+    Attributes:
+        stage: The stage.
+        tasks: What to do.
+        folder: Folder in which workers note their failures.
+        graph: Gives the Beam transform from tasks to results.
+        worker: Does one task after the other, for engines without Beam; None if tasks depend on each other.
     """
 
     stage: Stage[Any]
@@ -45,11 +48,11 @@ class Job:
 
     @property
     def uses_model(self) -> bool:
-        """Tell whether the job wants an accelerator."""
+        """Whether the job needs an accelerator."""
         return self.stage.uses_model
 
     def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str] | None = None) -> None:
-        """Wire the job; `hints` are Beam's resource hints for the stage's own step."""
+        """Add the job to a pipeline; `hints` are Beam's resource hints for the stage's own step."""
         transform = self.graph()
         if hints:
             transform = transform.with_resource_hints(**hints)

@@ -1,4 +1,4 @@
-"""A run has one driver at a time: a lease with a heartbeat holds others off."""
+"""The lease of a run: it lets one driver work at a time, and is renewed by a heartbeat."""
 
 import json
 import logging
@@ -23,9 +23,11 @@ _log = logging.getLogger(__name__)
 class Lease:
     """Holds the lease of a run while it is open (a context manager).
 
-    A lease is free if its driver has ended: its process has ended, where that is this machine, or its last
-    heartbeat is older than a minute. `token` is its holder's, higher than that of any holder before. Raises
-    ConfigError on entry if another driver holds it.
+    A lease is free if its process on this machine has ended, or if its last heartbeat is older than a minute.
+    Entering raises ConfigError if another driver holds it.
+
+    Attributes:
+        token: The holder's token, higher than that of any holder before.
     """
 
     def __init__(self, uri: str) -> None:

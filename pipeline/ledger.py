@@ -1,9 +1,8 @@
-"""Notes that are created and never replaced: of several in a folder the highest counts.
+"""Numbered notes in a folder, which are created and never replaced: the highest one is valid.
 
-A store's replace cannot be fenced: a driver that was stopped, overtaken and woken would replace a newer note
-by its own. So each driver has a token, higher than that of any driver before it, and a note's
-name holds the token of its writer and a number: `_STAGE-<token>-<number>.json`. What an old driver still
-writes counts for nothing.
+An object store cannot refuse a write by a stopped and replaced driver that wakes up again. So each driver has
+a fencing token, higher than that of any driver before it, and a note is named by the token of its writer and
+a number: `_STAGE-<token>-<number>.json`. Notes of an older driver never become the highest.
 """
 
 import re
@@ -20,11 +19,11 @@ TOKENS = "tokens"
 """Folder of a run in which each driver's token is a file."""
 
 NoteId = tuple[int, int]
-"""Token and number of a note: of two notes the greater one counts."""
+"""Token and number of a note; the note with the greatest id of a folder is valid."""
 
 
 def note_ids(folder: str) -> list[NoteId]:
-    """List the notes of a folder, the one that counts last."""
+    """List the notes of a folder, the valid one last."""
     found = (_NAME.fullmatch(name) for name in files.list_names(folder, ".json"))
     return sorted((int(match[1]), int(match[2])) for match in found if match)
 
@@ -35,13 +34,13 @@ def note_uri(folder: str, note_id: NoteId) -> str:
 
 
 def latest(folder: str) -> str | None:
-    """Name the note of a folder that counts; None if there is none."""
+    """Give the URI of a folder's valid note; None if there is none."""
     found = note_ids(folder)
     return note_uri(folder, found[-1]) if found else None
 
 
 def superseded(folder: str) -> Iterator[str]:
-    """Name the notes of a folder that count no more."""
+    """List the URIs of a folder's notes that are no longer valid."""
     for note_id in note_ids(folder)[:-1]:
         yield note_uri(folder, note_id)
 
@@ -63,7 +62,7 @@ def add(folder: str, token: int, make: Callable[[NoteId], bytes | None]) -> str:
 
 
 def claim_token(run: str, owner: bytes = b"") -> int:
-    """Take a token that is higher than any that stands in the run's notes, or that another driver holds."""
+    """Take a token that is higher than any in the run's notes, or that another driver holds."""
     stages = files.list_folders(run)
     noted = [writer for stage in stages for writer, _ in note_ids(files.join(run, stage))[-1:]]
     for token in count(max([0, *noted, *tokens(run)]) + 1):

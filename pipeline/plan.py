@@ -1,9 +1,9 @@
-"""What is planned of a stage, and what is known of the stages before it.
+"""The plan of a stage, and what is known of the stages before it.
 
-One rule serves first runs, resumes, new input and changed configs: a part serves if it has the fingerprint
-that its inputs and config now give, and was made for all rows that live now. One that serves in another
-generation of the stage is adopted; what does not serve is made. How that is found out is for each kind of
-stage to say, see `kinds`.
+First runs, resumed runs, new input and changed configs follow one rule: a part is used again if it has the
+fingerprint that its inputs and config now give, and was made for all rows that live now. A part of another
+generation of the stage is adopted (copied or linked); all other parts are made. Each kind of stage plans in
+its own way, see `kinds`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from tagmill.transforms.stage import PartTask, Stage, StageT, slices_of
 
 @dataclass(frozen=True)
 class Adoption:
-    """Files of another generation that serve in this one: names in the folder `source`."""
+    """Files of another generation that are used in this one: `names` in the folder `source`."""
 
     source: str
     names: tuple[str, ...]
@@ -35,10 +35,19 @@ class Adoption:
 class StagePlan(Generic[StageT]):
     """What a stage has and what it still needs.
 
-    `names` are the parts that it will have, in order, as far as they are known; `tasks` what must be made;
-    `done` the records of the parts that stay or are adopted, `adopted` where the latter come from. `unknown`
-    says that inputs are still to be made, so more may follow; `unfinished` that what is written around the
-    parts is missing or stale.
+    Attributes:
+        stage: The stage.
+        generation: Name of its generation.
+        folder: Folder of the generation.
+        names: The parts that it will have, in order, as far as they are known.
+        done: Records of the parts that stay or are adopted.
+        tasks: What must be made.
+        reasons: Why, one line for each part.
+        adopted: Where adopted parts come from.
+        unknown: Whether inputs are still to be made, so that more tasks may follow.
+        unfinished: Whether a file beside the parts, such as a manifest, is missing or stale.
+        more: What else the stage's kind records.
+        state: What the stage's kind keeps from one of its steps to the next.
     """
 
     stage: StageT
@@ -53,7 +62,6 @@ class StagePlan(Generic[StageT]):
     unfinished: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     state: Any = None
-    """What the stage's kind keeps from one of its steps to the next."""
 
     @property
     def is_whole(self) -> bool:
@@ -62,15 +70,24 @@ class StagePlan(Generic[StageT]):
 
     @property
     def is_known(self) -> bool:
-        """Tell whether it is known what the stage will have, without making anything."""
+        """Tell whether the stage's output is known without making anything."""
         return not (self.tasks or self.unknown or self.unfinished)
 
 
 @dataclass
 class Upstream:
-    """What is known of a run and of the stages before one: their plans, and their records once finished.
+    """What is known of a run and of the stages before the one that is planned.
 
-    `removed` are the rows of each part of the first stage that do not live after the last finished one.
+    Attributes:
+        run: The run's folder.
+        inputs: The run's inputs.
+        vocabulary: The run's vocabulary.
+        accept_changes: Whether sources that changed are ingested again.
+        plans: Plans of the stages so far.
+        records: Records of the finished ones.
+        sources: The source of every part of the first stage.
+        removed: Bitmap of the rows of each part that do not live after the last finished stage.
+        rows: URI of the table that holds `removed`, written with the last record.
     """
 
     run: RunFolder
@@ -80,10 +97,8 @@ class Upstream:
     plans: dict[str, StagePlan[Any]] = field(default_factory=dict)
     records: dict[str, StageRecord] = field(default_factory=dict)
     sources: dict[str, FoundSource] = field(default_factory=dict)
-    """The source of every part of the first stage."""
     removed: dict[str, int] = field(default_factory=dict)
     rows: str = ""
-    """The table that says so, of the last stage whose record is written."""
 
     def begin_plan(self, stage: StageT, generation: str) -> StagePlan[StageT]:
         """Begin an empty plan of a stage's generation."""
@@ -106,12 +121,12 @@ class Upstream:
         return list(self.records[self.first.stage.name].parts)
 
     def came(self) -> dict[str, int]:
-        """Give the rows that come in now, by part."""
+        """Give the bitmap of the rows that come in now, by part."""
         ingested = self.records[self.first.stage.name].parts
         return {name: part.made_for & ~self.removed[name] for name, part in ingested.items()}
 
     def digests(self, stage: Stage[Any], inputs: Iterable[str], name: str) -> dict[str, str]:
-        """Give what a part depends on by way of the same-named parts of its inputs."""
+        """Give the digests of what a part depends on in the same-named parts of its inputs."""
         return {
             other: self.records[other].parts[name].digest_of(stage.slices.get(other))
             for other in inputs
@@ -119,7 +134,7 @@ class Upstream:
         }
 
     def by_row(self, stage: Stage[Any], inputs: Iterable[str], name: str) -> dict[str, str]:
-        """Read what a part's inputs say a row of the slices that it depends on; see `digests.row_digests`."""
+        """Read the digests for each row of the slices that a part depends on; see `digests.row_digests`."""
         found = {}
         for other, part_slice in slices_of(stage, inputs):
             plan = self.plans[other]
@@ -153,7 +168,7 @@ def generation_of(stage: Stage[Any], inputs: Mapping[str, str]) -> str:
 
 
 def adopt(plan: StagePlan[Any]) -> None:
-    """Give what serves in other generations a place in this one; see `files.adopt`."""
+    """Copy or link the adopted parts of other generations into this one; see `files.adopt`."""
 
     def one(adoption: Adoption) -> None:
         for name in adoption.names:  # the part comes last and makes them count

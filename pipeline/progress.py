@@ -1,4 +1,4 @@
-"""Progress of a run, for whoever watches; the engine only tells, `runners` decide how it is shown."""
+"""The interface through which a run reports its progress; `runners` show it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 
 class Extent(NamedTuple):
-    """How far a stage is: `done` of `total` units are in place, such as parts or sources."""
+    """How far a stage is: `done` of `total` units, such as parts or sources, are finished."""
 
     done: int
     total: int
@@ -14,13 +14,13 @@ class Extent(NamedTuple):
 
 
 class Progress(Protocol):
-    """Is told what happens."""
+    """Receives the progress of a run."""
 
     def start(self, stage: str, extent: Extent) -> None:
-        """A stage begins."""
+        """Note that a stage begins."""
 
     def watch(self, stage: str, count: Callable[[], int]) -> AbstractContextManager[None]:
-        """While the context is open a job runs, and `count` tells how many are in place."""
+        """Give a context that is open while a job runs; `count` gives the number of finished units."""
 
     def finish(self, stage: str, examples: int, dead: int) -> None:
-        """A stage is whole: so many examples came out, so many dead letters are among its units."""
+        """Note that a stage is complete, how many examples it let out, and how many dead letters it has."""

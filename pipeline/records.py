@@ -1,4 +1,4 @@
-"""What the driver records of a finished stage, so that nobody need open its parts to know what they are.
+"""The record that the driver writes of a finished stage, so that its parts need not be opened again.
 
 RUN/<stage>/<gen>/records/_STAGE-<token>-<n>.json   the parts in order: digests, counts, notes, times
 RUN/<stage>/<gen>/records/rows-<token>-<n>.parquet  what is large: bitmaps of rows and of tags, see
@@ -26,12 +26,24 @@ FOLDER = "records"
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What the driver remembers of a part.
+    """The record of a part.
 
-    `digest` is that of its rows, `seal` that of its bytes, `size` their number; `beside` are the digests of
-    what lies beside it. Bitmaps of rows: `made_for` are those for which it was made, `came` those of them
-    that came in, which `counts` counts, `removed` those that do not live after the stage, by it or an earlier
-    one.
+    Attributes:
+        name: The part's name.
+        fingerprint: Hash of what made it, see `Header`.
+        digest: Hash of its content.
+        seal: Hash of the file's bytes.
+        size: The file's size in bytes.
+        beside: sha256 of the files beside it.
+        base: The fingerprint without the slices that it depends on.
+        slices: Digest of each slice that a later stage may depend on.
+        counts: What came in and what happened to it, over the rows `came`.
+        notes: What later planning needs without reading the table.
+        seconds: Times, by what they were spent on.
+        made_for: Bitmap of the rows for which it was made.
+        came: Bitmap of those of them that came in.
+        removed: Bitmap of the rows that this stage or an earlier one removed.
+        tags: Tags that the table holds, if later stages depend on them.
     """
 
     name: str
@@ -52,7 +64,7 @@ class PartRecord:
 
     @classmethod
     def of(cls, footer: Footer) -> "PartRecord":
-        """Take the record from a part's footer, as long as all rows live for which it was made."""
+        """Make the record from a part's footer, for a part all of whose rows came in."""
         header = footer.header
         return cls(
             header.name,
@@ -93,15 +105,26 @@ class PartRecord:
 
 
 BITMAPS = ("made_for", "came", "removed", "tags")
-"""What a record has in its table and not in its JSON."""
+"""The fields that a record stores in its table, not in its JSON."""
 
 
 @dataclass
 class StageRecord:
-    """A finished stage: what decided its output, its parts in order, and what else its kind needs.
+    """The record of a finished stage.
 
-    `spec` is what its fingerprints hold, `settings` the whole config, `inputs` the generations that it was
-    made from; `rows` is the table beside the record and `rows_seal` its seal, empty before it is written.
+    Attributes:
+        stage: The stage's name.
+        kind: Its kind.
+        version: Its version.
+        generation: Name of the generation.
+        spec: What decided the output, see `Stage.spec`.
+        settings: The whole config of the stage.
+        inputs: The generation of each input.
+        parts: Records of its parts, in order.
+        more: What else its kind records.
+        libraries: Versions of the libraries.
+        rows: URI of the table beside the record; empty before it is written.
+        rows_seal: Hash of the table's bytes.
     """
 
     stage: str
@@ -122,7 +145,7 @@ class StageRecord:
         return sum(part.counts.of(unit)[what] for part in self.parts.values())
 
     def content(self) -> dict[str, Any]:
-        """Give what is equal for equal runs: all but bytes and times, and the stamps of source files."""
+        """Give the content that is equal in equal runs: without bytes, times and the stamps of sources."""
         summaries = [[part.name, part.digest, asdict(part.counts)] for part in self.parts.values()]
         more = {name: value for name, value in self.more.items() if name != "wall"}
         return {

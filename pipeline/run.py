@@ -1,4 +1,5 @@
-"""The driver: plans each stage, has an engine make what is missing, checks it and records it."""
+"""The driver of a run: it plans each stage, lets an engine make what is missing, and checks and records
+it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,16 +26,24 @@ from tagmill.transforms.stage import libraries
 
 
 class Holder(Protocol):
-    """Who drives a run: see `lease.Lease`."""
+    """Holds the right to drive a run: see `lease.Lease`."""
 
     token: int
 
     def check(self) -> None:
-        """Raise ConfigError if this driver must not go on."""
+        """Raise ConfigError if this driver has lost the run."""
 
 
 class Driver:
-    """Drives one run of the engine."""
+    """Runs the stages of a config in order.
+
+    Args:
+        config: The run's config.
+        accept_changes: Ingest sources again that changed since they were ingested.
+
+    Raises:
+        ConfigError: The vocabulary, a model or a stage cannot be had, or `part_size` was changed.
+    """
 
     def __init__(self, config: RunConfig, *, accept_changes: bool = False) -> None:
         self.config = config
@@ -44,7 +53,7 @@ class Driver:
         self.upstream = Upstream(self.run_folder, config.inputs, self.vocabulary, accept_changes)
         self._check_part_size()
         for stage in self.stages:
-            # A model that cannot be had shows before any stage starts, not when it is its turn.
+            # A model that cannot be found is an error now, not when its stage begins.
             _ = stage.spec
 
     def _check_part_size(self) -> None:
@@ -73,7 +82,18 @@ class Driver:
             yield plan
 
     def run(self, engine: Engine, progress: Progress, holder: Holder | None = None) -> None:
-        """Make everything that is missing, stage by stage; `holder` holds the run's lease."""
+        """Make everything that is missing, stage by stage.
+
+        Args:
+            engine: Runs the jobs.
+            progress: Receives the progress.
+            holder: Holds the run's lease; without one, the driver takes a token but no lease.
+
+        Raises:
+            TooManyDeadError: More of a stage's input died than `max_dead_fraction`.
+            DamageError: A file of the run is damaged.
+            ConfigError: The run's lease was lost.
+        """
         if holder:
             self.run_folder.token = holder.token
             self._run(engine, progress, holder.check)
@@ -102,13 +122,13 @@ class Driver:
             self.run_folder.switch_off(name)
 
     def extent(self, plan: StagePlan[Any]) -> Extent:
-        """Count what is in place and what there will be, in the stage's own units."""
+        """Count the finished units and all units of a stage."""
         kind = kind_of(plan.stage)
         total = kind.total(plan)
         return Extent(total - len(plan.tasks), total, kind.unit)
 
     def jobs(self, plan: StagePlan[Any]) -> Iterator[Job]:
-        """Give the jobs that make what a plan misses."""
+        """Give the jobs that make what is missing in a plan."""
         return kind_of(plan.stage).jobs(plan)
 
     def _save_config(self) -> None:
@@ -157,7 +177,7 @@ class Driver:
         self.upstream.close(record)
 
     def _check_chain(self, record: StageRecord) -> None:
-        """Check that what came into a stage is what the one before it let out. Raises DamageError."""
+        """Check that a stage got as many examples as the one before let out. Raises DamageError."""
         known = self.upstream.records.values()
         before = [other for other in known if other.parts and other.stage != record.stage]
         if record.parts and before:
@@ -188,7 +208,7 @@ class Driver:
 
 
 def _execute(engine: Engine, job: Job) -> None:
-    """Run a job; what a worker noted of its failure goes before what the engine says of it."""
+    """Run a job; raises the error that a worker noted, if there is one, rather than the engine's."""
     failures.forget(job.folder)
     try:
         engine.execute(job)

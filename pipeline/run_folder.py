@@ -1,7 +1,7 @@
-"""A run's folder: where everything lies, and which generation of a stage is current.
+"""The layout of a run's folder, and which generation of each stage is current.
 
 RUN/run.yaml                          the resolved config and the versions of the libraries
-RUN/lease.json                        who drives the run; RUN/tokens/ the numbers of all who did
+RUN/lease.json                        who drives the run; RUN/tokens/ the tokens of all drivers
 RUN/<stage>/_STAGE-<token>-<n>.json   which generation is current, and which other one is worth keeping
 RUN/<stage>/<gen>/                    parts, dead/, superseded/, records/: what is known of the parts
 RUN/report/*.parquet                  tables derived from the parts
@@ -26,7 +26,12 @@ FORMAT = 3
 
 
 class RunFolder:
-    """Paths and records of one run. `token` is that of the driver who writes; see `ledger`."""
+    """Paths and records of one run.
+
+    Attributes:
+        root: The folder.
+        token: Token of the driver that writes, see `ledger`.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")

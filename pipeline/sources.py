@@ -1,4 +1,4 @@
-"""Which source files a run has, in which order, and whether they are still what was ingested."""
+"""Finds a run's source files, orders them, and checks whether they changed since they were ingested."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 RECORD = ("input", "path", "size", "stamp", "sha256", "fingerprint", "config", "parts")
-"""What is noted of a source that was ingested whole."""
+"""The keys of the record of a source that was ingested to its end."""
 
 
 @dataclass(frozen=True)
 class FoundSource:
-    """A source as it is now."""
+    """A source file as it is now, before it is compared with what was ingested."""
 
     name: str
     config: InputConfig
@@ -101,10 +101,11 @@ def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
 
 
 class Sources:
-    """The sources of a run against what its ingest folder holds.
+    """The sources of a run, compared with what its ingest folder holds.
 
-    `order` is the order of ingest: what was there first stays first, new sources follow. `whole` are the
-    parts that are there with all that belongs to them.
+    Attributes:
+        order: Names of the sources in ingest's order: known ones keep their order, new ones follow.
+        whole: The parts that exist with all their files.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The engine's way: the stages, in the order an example passes them.
+"""The stages, in the order in which an example passes them.
 
     ingest      source files -> examples: key, image reference, captions, labels, meta
     duplicates  of images with equal bytes, and of equal keys, the first lives

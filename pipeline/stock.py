@@ -1,4 +1,4 @@
-"""Stock: the parts of a stage that are there, in its generation and in others, and whether they serve."""
+"""The parts that a stage has, in its generation and in others, and whether they can be used again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,14 @@ from tagmill.transforms import bitmaps, parquet, parts
 
 @dataclass(frozen=True)
 class Wanted:
-    """A part that a plan asks for: its fingerprint, the rows that come in, and its `base` (see `Header`)."""
+    """A part that a plan needs.
+
+    Attributes:
+        name: The part's name.
+        fingerprint: The fingerprint that it must have.
+        came: Bitmap of the rows that come in.
+        base: The fingerprint without slices, see `Header`.
+    """
 
     name: str
     fingerprint: str
@@ -24,7 +31,7 @@ class Wanted:
 
 
 class Stock:
-    """The parts of a stage that are there, in its generation and in others."""
+    """The parts that a stage has, in its generation and in others."""
 
     def __init__(self, run: RunFolder, stage: str, generation: str, names: list[str]) -> None:
         self._run, self._stage, self._names = run, stage, names
@@ -35,9 +42,15 @@ class Stock:
         self._others: list[tuple[str, dict[str, PartRecord]]] | None = None
 
     def serve(self, plan: StagePlan[Any], wanted: Wanted, by_row: Callable[[], dict[str, str]]) -> bool:
-        """Put a part that serves into the plan, from here or elsewhere; else say why there is none.
+        """Look for a part that can be used, and add it to the plan, or else the reason why it must be made.
 
-        `by_row` reads what the inputs say a row, of which it depends on slices.
+        Args:
+            plan: The plan to add to.
+            wanted: The part.
+            by_row: Reads the digests for each row of the slices that the part depends on.
+
+        Returns:
+            Whether a part was found.
         """
         name, why = wanted.name, "not made yet"
         for folder, found in self._folders():
@@ -62,9 +75,9 @@ class Stock:
     def _is_equal_where_it_counts(
         self, folder: str, part: PartRecord, wanted: Wanted, by_row: Callable[[], dict[str, str]]
     ) -> bool:
-        """Tell whether a part's inputs changed in no row that lives.
+        """Tell whether a part's inputs are unchanged in all living rows.
 
-        Digests of slices are of all rows that the inputs were made for: these are others after a filter came.
+        Digests of slices cover all rows that the inputs were made for, which a filter changes.
         """
         if not part.base or part.base != wanted.base or wanted.came & ~part.made_for:
             return False
@@ -73,13 +86,13 @@ class Stock:
         return all(equal_rows(read.get(other, ""), digests, rows) for other, digests in now.items())
 
     def _is_sound(self, folder: str, part: PartRecord) -> bool:
-        """Check a part that was here and is not: who removed it for damage must not get its twin back."""
+        """Check a part that was removed from this generation: a damaged copy must not replace it."""
         if part.name not in self._lost:
             return True
         return parquet.seal(files.read_bytes(parts.part_uri(folder, part.name))) == part.seal
 
     def _folders(self) -> Iterator[tuple[str, dict[str, PartRecord]]]:
-        """Give what this generation has, and then what others have, which is read if it is needed."""
+        """Give the parts of this generation, and then those of others, which are read on demand."""
         yield self._run.generation(self._stage, self._generation), self._here
         if self._others is None:
             self._others = [
@@ -97,7 +110,7 @@ CHANGED = "its inputs changed"
 
 
 def _why_not(part: PartRecord, wanted: Wanted) -> str:
-    """Say why a part does not serve; empty if it does."""
+    """Say why a part cannot be used; empty if it can."""
     if part.fingerprint != wanted.fingerprint:
         return CHANGED
     if hidden := wanted.came & ~part.made_for:

@@ -80,8 +80,9 @@ class Evidence:
         other_score: The same to the best other candidate of the image.
         region_score: The tagger's score on the region, 0..1.
         distance: Distance of the region to the tag's nearest cluster centre.
-        distance_rank: Share of the tag's regions that are nearer, 0 (none) to 1 - 1/n for the farthest of n
-            regions, or 1 for a region that is not one of them.
+        distance_rank: Share of the tag's sampled regions that are nearer, 0 (none) to 1 (all); the farthest
+        of
+            n sampled regions has 1 - 1/n.
     """
 
     given: int = 0

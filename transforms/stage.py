@@ -245,8 +245,8 @@ class PartTask:
         fingerprint: Hash of what decides its content.
         inputs: URI of each input, by stage.
         root: Folder that the part's image references are relative to.
-        removed: URI of the table of rows that earlier stages removed (`ROWS_SCHEMA`); empty if there are
-        none. base: The fingerprint without the slices that the part depends on.
+        removed: URI of the table of rows that earlier stages removed (`ROWS_SCHEMA`), or empty.
+        base: The fingerprint without the slices that the part depends on.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a kind of stage is: how the driver plans, makes, checks and verifies what stages of the kind make."""
+"""The base class of kinds: how the driver plans, makes, checks and verifies the output of a stage."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from tagmill.transforms.stage import StageT
 
 
 class Kind(ABC, Generic[StageT]):
-    """The steps that the driver takes with a stage, in their order; a kind keeps nothing between them."""
+    """The steps that the driver takes with a stage, in this order. A kind has no state of its own."""
 
     unit: ClassVar[str] = "parts"
     """What is counted while a stage is made."""
@@ -24,34 +24,33 @@ class Kind(ABC, Generic[StageT]):
     def plan(
         self, stage: StageT, generation: str, inputs: list[str], upstream: Upstream
     ) -> StagePlan[StageT]:
-        """Say what is there, what serves, and what must be made; nothing is written."""
+        """Find out which parts exist, which can be used, and which must be made; writes nothing."""
 
     def begin(self, plan: StagePlan[StageT]) -> None:  # most kinds have nothing to write
-        """Write down what planning found out of the inputs, before anything is made."""
+        """Write what planning found out about the inputs, before anything is made."""
 
     @abstractmethod
     def make_way(self, plan: StagePlan[StageT], run: RunFolder) -> None:
-        """Move what must be made again out of the way, before any worker starts: workers only create.
+        """Move files that must be made again away, before any worker starts: workers only create files.
 
-        What is known of it is forgotten first, and moved then: an interruption in between leaves nothing that
-        is believed wrongly.
+        Their records are removed first, so that an interruption cannot leave a record of a missing file.
         """
 
     @abstractmethod
     def jobs(self, plan: StagePlan[StageT]) -> Iterator[Job]:
-        """Give the jobs that make what is missing, one after the other; they may be fewer tasks first."""
+        """Give the jobs that make what is missing, in order; the first one may be a small trial."""
 
     def total(self, plan: StagePlan[StageT]) -> int:
         """Count the units that there will be."""
         return len(plan.names)
 
     def count_done(self, plan: StagePlan[StageT]) -> int:
-        """Count the units that lie in the folder, which is the truth whatever the engine reports."""
+        """Count the finished units in the folder, whatever the engine reports."""
         return len(committed_parts(plan.folder) & set(plan.names))
 
     @abstractmethod
     def finish(self, plan: StagePlan[StageT], upstream: Upstream) -> dict[str, PartRecord]:
-        """Check that a stage is whole, put into place what belongs together, and give its records.
+        """Check that a stage is complete, publish its output, and give its records.
 
         Raises RuntimeError if a job ended without an output, and DamageError for one that was not asked for.
         """

@@ -21,9 +21,9 @@ GlobalStageT = TypeVar("GlobalStageT", bound=GlobalStage[Any])
 
 
 class Global(Kind[GlobalStageT]):
-    """What is common to stages that write parts and to those that write a table.
+    """The common base of `GlobalParts` and `Table`.
 
-    The fingerprint of the whole output stands in the record. Workers write into a work folder of the attempt.
+    One fingerprint in the record covers the whole output. Workers write into a work folder.
     """
 
     def plan(
@@ -87,7 +87,7 @@ class Global(Kind[GlobalStageT]):
 
 
 class GlobalParts(Global[GlobalStage[Any]]):
-    """Stages that write a part for each part; one that stays as it was keeps its file."""
+    """Stages that write one part for each input part; an unchanged part keeps its file."""
 
     def is_there(self, record: StageRecord, folder: str) -> bool:
         """Look for all parts."""

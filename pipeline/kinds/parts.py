@@ -21,7 +21,7 @@ CANARIES = 2
 
 
 class Parts(Kind[PartStage[Any]]):
-    """A part serves again on its own."""
+    """Stages whose parts are planned and used again one by one."""
 
     def plan(
         self, stage: PartStage[Any], generation: str, inputs: list[str], upstream: Upstream

@@ -1,4 +1,4 @@
-"""The stage that writes the dataset: shards over many parts, and the manifest that makes them a whole."""
+"""The stage that writes the dataset: shards of many parts, and the manifest that lists them."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ from tagmill.transforms.stage import Stage, libraries
 
 
 class ShardFiles(Kind[Shards]):
-    """Where shards are cut is noted: new input only adds some."""
+    """Writes shards and their manifest. The parts of each shard are noted, so new input only adds shards."""
 
     unit = "shards"
 

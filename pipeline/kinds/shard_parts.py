@@ -11,7 +11,7 @@ from tagmill.transforms.stage import PartStage, PartTask, part_fingerprint
 
 
 class ShardParts(Parts):
-    """The parts have the names of the shards, and their rows count the examples of one."""
+    """Stages with one part for each shard, of the same name; a part's rows are the shard's examples."""
 
     unit = "shards"
 

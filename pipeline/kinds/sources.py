@@ -15,7 +15,7 @@ from tagmill.transforms.ingest import Ingest, SourceWorker, source_of, source_re
 
 
 class SourceFiles(Kind[Ingest]):
-    """What the parts will be is known when all sources are read."""
+    """Ingests sources. The names of the parts are known only when all sources are read."""
 
     unit = "sources"
 

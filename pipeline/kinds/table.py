@@ -14,7 +14,8 @@ from tagmill.transforms.stage import BUCKET, TableStage, named_rows
 
 
 class Table(Global[TableStage[Any]]):
-    """The record names the table's file and holds the digest of each of its rows, by tag."""
+    """Stages that write one table. The record holds the table's file name and a digest of each row, by
+    tag."""
 
     def plan(
         self, stage: TableStage[Any], generation: str, inputs: list[str], upstream: Upstream
