@@ -163,7 +163,7 @@ class RunFolder:
         if saved.get("format") != FORMAT:
             raise ConfigError(
                 f"{self.root} was made by another version of tagmill, which this one cannot read; name "
-                "another run folder, in which everything is made anew"
+                "another run folder, in which everything is made again"
             )
         if not isinstance(saved.get("stages"), list):
             raise DamageError(f"{uri} is damaged; remove it and run again")

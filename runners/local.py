@@ -81,7 +81,7 @@ class LocalEngine:
 def _plain_labels() -> Iterator[None]:
     """Let transforms keep their names in a notebook.
 
-    Beam would put the number of the cell before them, which is of no use here, and needs pandas for that.
+    Beam would put the number of the cell before them, which is useless here, and needs pandas for that.
     """
     altering = beam.pipeline.alter_label_if_ipython
     beam.pipeline.alter_label_if_ipython = lambda transform, pvalueish: None

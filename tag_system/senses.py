@@ -25,7 +25,7 @@ hot dog|teddy bear|stuffed bear|gummy bear|home plate|license plate|number plate
 |fox +terrier|bull +terrier|rat +terrier|bull +dog|sheep +dog|wolf +hound
 """
 
-# Idioms: a bed of rice is no bed, a train that makes its way makes nothing.
+# Idioms: a bed of rice is not a bed, a train that makes its way makes nothing.
 IDIOMS = """
 make its way|make their way|make his way|make her way|take place|take part|bed of|glasses of|foot of the
 |couple of|head of lettuce|head of broccoli|head of cauliflower|head of cabbage|ear of corn|body of +water

@@ -29,7 +29,7 @@ _UNUSED = ("parser", "ner", "senter", "entity_linker")
 _Pieces = tuple[tuple[Form, Form | None, int, int], ...]
 _BEFORE_NOUNS = {"DET", "NUM", "PRON"}
 _JOINING = {"and", "or"}
-# A word that captions say so often as another class is no verb where verbs are rare.
+# A word that captions say so often as another class is not a verb where verbs are rare.
 _MOSTLY = 0.75
 
 
@@ -94,7 +94,7 @@ class SpacyReader:
         return self._nlp
 
     def _forget(self) -> None:
-        """Start the tables of words anew when they are full; odd spellings never end."""
+        """Start the tables of words again when they are full; odd spellings never end."""
         if len(self._forms) > _MOST_FORMS:
             self._forms.clear()
             for annotate in self._annotate:

@@ -28,7 +28,7 @@ def normalize_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tag comes from; no part of what it means, so of no digest.
+    """Where a tag comes from. It does not change what the tag means, so digests leave it out.
 
     `synset` is its WordNet name (dog.n.01), `hypernyms` the names of what it is a sort of, the nearest
     first; `sources` name a list that has it, or a count (captions:128); `rule` is what kept it. `chinese`

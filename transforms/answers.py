@@ -1,4 +1,4 @@
-"""Checks what a model answered against its Protocol, so that a number that is none never becomes evidence.
+"""Checks a model's answers against its Protocol, so that NaN never becomes evidence.
 
 All raise ValueError, inside the call: the image counts as one that the model failed on.
 """

@@ -1,5 +1,4 @@
-"""Candidates: what every source says of an image -> the tags that are decided on, and who is asked about
-them.
+"""Candidates: what every source says of an image -> the tags to decide on, and what models are asked.
 
 This is the one place where names that models and sources use are mapped to tags of the vocabulary. What a
 model is asked later stands here by its own names, so that no stage with a model depends on the vocabulary.

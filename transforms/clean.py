@@ -48,13 +48,13 @@ often it was proposed as a hard negative, `presence` is a verifier's score, `rev
 
 
 class CleanConfig(Config):
-    """The policy that decides."""
+    """The policy that gives verdicts."""
 
     policy: Policy = Policy()
 
 
 class Clean(PartStage[CleanConfig]):
-    """Decides; the only stage that knows a verdict's threshold."""
+    """Gives a verdict on each candidate; the only stage with thresholds for verdicts."""
 
     name = "clean"
     version = 2
@@ -147,7 +147,7 @@ class Clusters:
             return None, None
         centroids, distances = found
         distance = nearest_distance(np.array([embedding], dtype=np.float32), centroids)[0]
-        # What lies as far does not lie nearer: regions that all look the same are no outliers.
+        # What lies as far does not lie nearer: regions that all look the same are not outliers.
         nearer = np.searchsorted(distances, distance, side="left")
         return float(distance), float(np.float32(nearer / len(distances)))
 

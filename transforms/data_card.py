@@ -1,4 +1,4 @@
-"""The data card of a dataset: what it is, how to read it, what made it, for whoever finds it."""
+"""The data card of a dataset: what it is, how to read it, and what made it."""
 
 import json
 

@@ -1,6 +1,6 @@
 """Duplicates: an example is dropped if one that lives, earlier in its input, has its image or else its key.
 
-Examples are gone through in ingest's order, so whoever loses names a winner that lives, and no image goes but
+Examples are compared in ingest's order, so whoever loses names a winner that lives, and no image goes but
 under keys that other images of the dataset have. To settle all keys first and then images, or the reverse,
 would not do: an example could lose to one that is dropped itself, and the last copy of an image with it.
 What becomes of an example depends on earlier ones alone: later input changes no winner, and no loser.
@@ -54,11 +54,11 @@ Loss = tuple[int, int, str, int, int]
 
 
 class DuplicatesConfig(Config):
-    """Duplicates are found within an input; there is nothing to choose yet."""
+    """Duplicates are found within an input; the stage has no settings."""
 
 
 class Duplicates(GlobalStage[DuplicatesConfig]):
-    """Drops the copies; what is written are the losers."""
+    """Drops copies; a row for each dropped example."""
 
     name = "duplicates"
     version = 3

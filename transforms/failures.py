@@ -1,7 +1,7 @@
-"""Failures: how the project's own errors come from a worker to the driver, whatever runs between them.
+"""Passes the project's own errors from a worker to the driver, whatever runner is between them.
 
-Runners hand errors on as text, cut short or wrapped. So a worker also notes its error in a file of the
-folder that it works in, where the driver looks when a job has failed.
+Runners pass errors on as text, cut short or wrapped. So a worker also writes its error into a file of the
+folder that it works in, and the driver looks there when a job has failed.
 """
 
 import json

@@ -75,7 +75,7 @@ class Features(ModelStage[FeaturesConfig]):
                 f"features.model: {self.config.model} has no method image_features: name an open-clip, or "
                 "add it to your class"
             )
-        # Features depend on no word, so the vocabulary is no part of it.
+        # Features depend on no word, so the vocabulary is not part of it.
         return {"model": model.fingerprint()}
 
     def read(self, task: PartTask) -> Inputs:

@@ -1,4 +1,4 @@
-"""What a source gives beside an image, checked: captions, and labels with boxes that stand upright."""
+"""Checks what a source gives beside an image: captions, and labels with boxes in upright pixels."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""What the stages share that run a model on pixels: its config, its life, its batches, its failures."""
+"""The common base of stages that run a model on pixels: config, model, batches and failures."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The Parquet files of a run: tables with a header of ours, sealed by what their footers say of the bytes."""
+"""The Parquet files of a run: tables with a JSON header, and a seal (hash) of all bytes in the footer."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ def table_bytes(table: pa.Table, header: Mapping[str, Any] | None = None) -> byt
 
 @dataclass(frozen=True)
 class Tail:
-    """What the end of a Parquet file of ours says: its metadata, the seal of all its bytes, their number."""
+    """The end of a run's Parquet file: its metadata, the seal of all its bytes, and their number."""
 
     metadata: dict[bytes, bytes]
     seal: str

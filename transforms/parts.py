@@ -56,7 +56,7 @@ class Dead:
     def of(cls, row: int, key: str, error: DataError, caption_index: int | None = None) -> "Dead":
         """Make the dead letter of an example, or of its caption if an index is given."""
         unit: Unit = "example" if caption_index is None else "caption"
-        detail = error.detail[:500].encode(errors="backslashreplace").decode()  # names may be no UTF-8
+        detail = error.detail[:500].encode(errors="backslashreplace").decode()  # names may not be UTF-8
         return cls(row, key, error.reason, detail, unit, caption_index)
 
 

@@ -88,7 +88,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Files of torch before 1.6 are no archives, and cannot be mapped into memory.
+        # Files of torch before 1.6 are not archives, and cannot be mapped into memory.
         archive = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
@@ -96,7 +96,7 @@ def read(path: Path) -> dict[str, Tensor]:
             f"cannot read the checkpoint {path}: it is not a checkpoint of tensors and plain data alone; "
             "pickled code is never run, so save the weights alone, as .safetensors"
         ) from error
-    except Exception as error:  # what torch raises for bytes that are no checkpoint has no end
+    except Exception as error:  # torch raises anything for bytes that are not a checkpoint
         first, *_ = str(error).split("\n")
         raise ConfigError(f"cannot read the checkpoint {path}: {first or type(error).__name__}") from error
     weights = content.get("model") if isinstance(content, Mapping) else None

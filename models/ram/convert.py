@@ -81,8 +81,8 @@ def convert(
     are the published ones. `leave_out` are beginnings of keys that are not read, such as those of heads that
     were trained with the model and that it does not have here.
 
-    Raises ConfigError if the checkpoint is none of these, does not fit the classes or the sizes, has a class
-    without a label embedding or numbers that are none, and if a class is not in the vocabulary.
+    Raises ConfigError if the checkpoint is not one of these, does not fit the classes or the sizes, has a
+    class without a label embedding or numbers that are not finite, and if a class is not in the vocabulary.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already: name a new folder")

@@ -1,4 +1,4 @@
-"""What RAM models are trained with. The asymmetric loss is a sum: its size grows with batch and classes."""
+"""The losses of RAM models. The asymmetric loss is a sum: it grows with batch size and classes."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""A model's weights under the published names, as the official code has them: the way back of `checkpoints`.
+"""Translates a model's weights to the published names of the official code; the inverse of `checkpoints`.
 
 Every key of a freshly built official model is there, so that it loads strictly: tensors that the official
 models tie stand under each of their names, and so do the buffers that follow from the sizes.

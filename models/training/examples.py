@@ -71,7 +71,7 @@ class Examples:
     """Reads, decodes and augments samples by their addresses: a map-style dataset for torch's DataLoader.
 
     An address of None asks for nothing, which pads a batch. All chance is keyed by seed, dataset, key
-    and turn: not by worker, rank or what was read before. The caption is drawn in each turn anew from
+    and turn: not by worker, rank or what was read before. The caption is drawn in each turn from
     all that a sample has; empty if it has none.
     """
 

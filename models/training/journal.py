@@ -12,7 +12,7 @@ LOG, WANDB_ID = "log.jsonl", "wandb.id"
 
 
 class Journal:
-    """Appends to OUT/log.jsonl; lines of steps after `step`, which are to be taken anew, are cut off first.
+    """Appends to OUT/log.jsonl; lines of steps after `step`, which are to be taken again, are cut off first.
 
     `wandb` are options of `wandb.init`; a training that goes on continues its run there. Raises ConfigError
     if TensorBoard or W&B is asked for and not installed, or does not start.

@@ -46,7 +46,7 @@ class Loader:
         self.skipped: Counter[str] = Counter()
         self.unmapped: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
-        # The batch sampler is no part of this object: in a cycle of references, the garbage collector would
+        # The batch sampler is not part of this object: in a cycle of references, the garbage collector would
         # finalise the queues before the workers, which then take five seconds each to notice.
         self._place = steps
         self._batches: DataLoader[Any] = DataLoader(

@@ -85,7 +85,7 @@ class Objective(nn.Module):
         return terms | {"total": _total(terms)}
 
     def _encode(self, batch: Batch) -> Tensor:
-        """Encode the images; rows that are none get tokens of zeros, and no part in a batch's statistics."""
+        """Encode the images; rows without an image get zeros, and do not count in batch statistics."""
         if batch.valid.all() or not batch.valid.any():
             return self.model.encode(batch.images)
         tokens = self.model.encode(batch.images[batch.valid])

@@ -1,4 +1,4 @@
-"""Whatever a model prepared, from the processes that prepare it, as fast as a tensor.
+"""Packs prepared images into tensors, so that they pass between processes without a copy.
 
 A loader's process sends tensors through shared memory and all else through a pipe, at a third of the images a
 second for arrays of 384 x 384 pixels. So a batch is pickled without its arrays, and they lie in one tensor.

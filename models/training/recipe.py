@@ -85,8 +85,8 @@ class EngineConfig(Config):
 
 
 class Recipe(Config):
-    """All that a training is told; paths are relative to the working directory, and but for those of `data`
-    on this machine.
+    """The whole config of a training; paths are relative to the working directory, and but for those of
+    `data` on this machine.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
     them without `init`, else those that change, in its sections too. `trunk` are start weights for the image

@@ -1,4 +1,4 @@
-"""What a training that is resumed must have as it was at its start."""
+"""The settings that a resumed training must have as at its start."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -55,7 +55,7 @@ class ScoreWriter:
     def add(self, keys: Sequence[str], scores: Floats, labels: Labels) -> None:
         """Add images: their keys, scores [images, tags] in 0..1 and labels of the same shape.
 
-        Raises ValueError for shapes that do not fit, and FloatingPointError for scores that are no numbers.
+        Raises ValueError for shapes that do not fit, and FloatingPointError for scores that are not numbers.
         """
         if not scores.shape == labels.shape == (len(keys), self._tags):
             raise ValueError(f"{len(keys)} x {self._tags} scores, got {scores.shape} and {labels.shape}")

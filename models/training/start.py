@@ -1,4 +1,4 @@
-"""What a training starts from: a model of its config, with the weights that there are and all its classes."""
+"""The model that a training starts from: built by its config, with given weights and all its classes."""
 
 from collections.abc import Mapping
 from pathlib import Path

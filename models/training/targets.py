@@ -38,7 +38,7 @@ class NewerTag:
 class TagChoice(Config):
     """Which decisions become targets.
 
-    `policy` decides the evidence anew; `sources` are what may name a tag at all. Without `regions` nothing
+    `policy` decides the evidence again; `sources` are what may name a tag at all. Without `regions` nothing
     that was found in regions speaks for or against a tag: what is named is kept.
     """
 
@@ -47,7 +47,7 @@ class TagChoice(Config):
     regions: bool = True
 
     def verdict(self, tag: SampleTag | NewerTag) -> str:
-        """Decide on a tag anew."""
+        """Decide on a tag again."""
         evidence = tag.evidence if isinstance(tag, NewerTag) else evidence_of(tag)
         return decide(replace(evidence, **self._hidden), self.effective).verdict
 

@@ -1,8 +1,8 @@
 """The training loop, in plain torch: one process, or many by DistributedDataParallel.
 
 What a step computes is a function of recipe, step and number of processes alone: the learning rate is one of
-the step, and chance (dropout, depth) is drawn anew for every batch from seed, place in the order and rank. So
-a resumed training repeats no sample and leaves none out, and on a CPU with as many threads goes on to the
+the step, and chance (dropout, depth) is drawn again for every batch from seed, place in the order and rank.
+So a resumed training repeats no sample and leaves none out, and on a CPU with as many threads goes on to the
 same bits.
 """
 

@@ -129,7 +129,7 @@ def _publish(plan: StagePlan[Any]) -> None:
     old = read_footers(plan.folder, [name for name in plan.names if name in there])
     for name in plan.names:
         if name in old:
-            # Rows are no part of a digest: with nothing dropped, more examples are the same table.
+            # Rows are not part of a digest: with nothing dropped, more examples are the same table.
             header = old[name].header
             if (header.digest, header.rows) == (new[name].digest, new[name].rows):
                 continue

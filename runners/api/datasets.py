@@ -57,7 +57,7 @@ class DatasetSample:
 
     @property
     def image(self) -> pillow.Image:
-        """The image, upright and in RGB; decoded anew each time. Raises DataError."""
+        """The image, upright and in RGB; decoded again each time. Raises DataError."""
         return pillow.fromarray(images.decode(self.encoded, IngestConfig().max_pixels))
 
     def __repr__(self) -> str:

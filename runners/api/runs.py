@@ -103,7 +103,7 @@ class RunExample:
 
 
 class Run:
-    """A run that was begun or finished; it reads the folder anew each time that it is asked."""
+    """A run that was begun or finished; it reads the folder again each time that it is asked."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

@@ -60,7 +60,7 @@ def embedded() -> Path:
 def show_demo(console: Console, demo: Demo, data: Path, models: Callable[[Path], str] = demo_models) -> None:
     """Run the engine with the models in `data`, and print what came out and what to look at.
 
-    Raises ConfigError for a folder of photographs that is none, data that is not whole, and a run's folder
+    Raises ConfigError for a missing folder of photographs, incomplete data, and a run's folder
     that belongs to another run.
     """
     _check(demo, data)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 HEAD = """\
-# Written anew by every `tagmill demo`; copy it to change it. `tagmill run THIS_FILE` takes it as it is.
+# Written again by every `tagmill demo`; copy it to change it. `tagmill run THIS_FILE` takes it as it is.
 
 # Where everything goes: intermediate results, reports and the dataset itself.
 run: {run}

@@ -58,7 +58,7 @@ def _to_do(plan: StagePlan[Any], unit: str) -> Iterator[str]:
         size = sum(adoption.bytes for adoption in plan.adopted.values())
         yield f"take {len(plan.adopted)} {unit} over from other settings, {size:,} bytes"
     if plan.unfinished and not plan.tasks:
-        yield "write the manifest anew"
+        yield "write the manifest again"
 
 
 def config_changes(driver: Driver, plan: StagePlan[Any]) -> list[str]:
@@ -132,7 +132,7 @@ def _dead(record: StageRecord) -> str:
 
 
 def open_run(folder: str) -> RunFolder:
-    """Open a run's folder. Raises ConfigError if it is none."""
+    """Open a run's folder. Raises ConfigError if it is not one."""
     run = RunFolder(folder)
     if not files.exists(run.path("run.yaml")):
         raise ConfigError(f"{folder} is not a run folder: it has no run.yaml")

@@ -48,7 +48,7 @@ def convert(
     head_heads: Annotated[int, typer.Option(min=1, help="attention heads of the tagging head")] = 4,
     text_heads: Annotated[int, typer.Option(min=1, help="attention heads of the text side")] = 12,
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="how keys begin that are no part of the model; may be repeated")
+        list[str] | None, typer.Option(help="how keys that are not of the model begin; may be repeated")
     ] = None,
 ) -> None:
     """Turn a published checkpoint of RAM, RAM++ or Tag2Text into a model's folder."""

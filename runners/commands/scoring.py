@@ -178,7 +178,7 @@ def own_thresholds(tagger: "Tagger") -> Sequence[float] | None:
 def thresholds(tagger: "Tagger", asked: "AskedTags", one: float | None, file: Path | None) -> list[float]:
     """Give each asked tag its threshold.
 
-    Raises ConfigError if the file has another number of them, or one that is no score.
+    Raises ConfigError if the file has another number of them, or one that is not a score.
     """
     count = len(asked.names)
     if file is not None:

@@ -36,7 +36,7 @@ def other_names(
 
 
 def _synonyms(sense: Any) -> Iterator[str]:
-    """WordNet's synonyms; those of verbs are no aliases: `found` of launch, `go forth` of leave."""
+    """WordNet's synonyms; those of verbs are not aliases: `found` of launch, `go forth` of leave."""
     return (name for name in wordnet.synonyms(sense) if wordnet.mostly(name, sense.pos()))
 
 

@@ -223,5 +223,5 @@ def _texts(response: Any) -> Iterator[str]:
     """Find the answers in a response, which need not be what the protocol says."""
     for choice in getattr(response, "choices", None) or ():
         content = getattr(getattr(choice, "message", None), "content", None)
-        if isinstance(content, str):  # half of a character of two is none
+        if isinstance(content, str):  # half of a surrogate pair is not a character
             yield " ".join(content.encode("utf-8", "replace").decode().split())

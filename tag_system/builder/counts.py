@@ -117,7 +117,7 @@ def _add(counts: PhraseCounts, doc: "Doc") -> None:
         elif token.pos_ == "ADJ":
             counts.adjective[token.lower_] += 1
         elif token.pos_ == "NOUN" or (token.pos_ == "PROPN" and (token.is_lower or place == 0)):
-            # A capital inside a sentence makes a name: `Ben` is no mountain, `Ford` no ford.
+            # A capital inside a sentence makes a name: `Ben` is not a mountain, `Ford` not a ford.
             phrase = token.lemma_.lower()
             counts.noun[phrase] += 1
             for before in reversed(tokens[max(0, place - _LONGEST + 1) : place]):

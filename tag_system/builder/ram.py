@@ -38,7 +38,7 @@ _KIND_OF_CLASS: dict[str, Kind] = {"act": "action", "event": "scene", "location"
 
 @dataclass(frozen=True)
 class RamDecision:
-    """What is decided by hand on a name of the official list, and why: `barred` are no aliases of it."""
+    """What is decided by hand on a name of the official list, and why: `barred` are not aliases of it."""
 
     kind: Kind
     aliases: tuple[str, ...]
@@ -115,7 +115,7 @@ def import_ram(
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a list without the blanks around them; ConfigError for what is no UTF-8 text."""
+    """The lines of a list without the blanks around them; ConfigError for what is not UTF-8 text."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
@@ -138,7 +138,7 @@ def _aliases(name: str, sense: Any | None, kind: Kind, lends: Tag | None) -> Ite
 
 
 def _describes(alias: str, name: Sequence[str]) -> bool:
-    """Whether the alias says something else: a young woman is no girl, a flight of stairs no flight."""
+    """Whether the alias says something else: a young woman is not a girl."""
     first, *rest = alias.split()
     if not rest:
         return False

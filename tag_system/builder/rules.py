@@ -97,7 +97,7 @@ def category_candidates(evidence: NameEvidence) -> list[Candidate]:
 def candidates(evidence: NameEvidence, attributes: frozenset[str]) -> list[Candidate]:
     """All that one sees in pictures and says of them: nouns, phrases, verbs, adjectives, the likeliest first.
 
-    `attributes` are the attributes that are tags: `black cat` is no tag, for it is `black` and `cat`.
+    `attributes` are the attributes that are tags: `black cat` is not a tag, for it is `black` and `cat`.
     """
     found = [*_nouns(evidence, attributes), *_phrases(evidence, attributes), *_verbs(evidence)]
     return _ranked([*found, *_adjectives(evidence)])

@@ -171,7 +171,7 @@ def hypernyms(sense: Any) -> tuple[str, ...]:
 def synonyms(sense: Any) -> list[str]:
     """The other names of a sense that mean it first of all, in WordNet's order.
 
-    A lemma whose own first sense is another (`can` for toilet) is no alias.
+    A lemma whose own first sense is another (`can` for toilet) is not an alias.
     """
     found = []
     for lemma in _spellings(sense):

@@ -25,7 +25,7 @@ THREADS = 16
 """Files that are looked at together: on an object store, each look takes its time."""
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
-"""What a file system says that has no hard links, or none from there or no more of this file."""
+"""Errors of a file system that cannot make a hard link: not at all, not from there, or not one more."""
 
 TEMPORARY = ".tmp-"
 """Prefix of names that are not committed yet; readers and listings pass over them."""

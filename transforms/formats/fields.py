@@ -13,7 +13,7 @@ MAX_DEPTH = 50
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     """Parse one JSON object. Raises DataError."""
     try:
-        # NaN is no JSON, but pandas writes it for what is missing.
+        # NaN is not JSON, but pandas writes it for what is missing.
         value = json.loads(data, parse_constant=lambda _: None, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise DataError(Reason.RECORD_INVALID, f"{where}: {error}") from error

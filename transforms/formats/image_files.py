@@ -1,4 +1,4 @@
-"""Images that lie as files of their own, which a line or a record names by their path."""
+"""Images in files of their own, which a line or a record names by path."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from tagmill.transforms.formats.base import Limits, Record, Source, why_missing
 def check_path(path: Any, where: str) -> str:
     """Give the path of an image, relative to the image folder; `where` is the line that names it.
 
-    Raises DataError for what is no path of a file in that folder.
+    Raises DataError for what is not a path of a file in that folder.
     """
     if not isinstance(path, str) or not path:
         raise DataError(Reason.RECORD_INVALID, f"{where}: no image path in the field `image`")

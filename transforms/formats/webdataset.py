@@ -185,7 +185,7 @@ def _data(archive: tarfile.TarFile, member: tarfile.TarInfo, limits: Limits) -> 
 
 
 def _text(data: bytes) -> str | bytes:
-    """Decode a caption; bytes that are no UTF-8 stay bytes, for ingest to refuse."""
+    """Decode a caption; bytes that are not UTF-8 stay bytes, for ingest to refuse."""
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
