@@ -21,9 +21,9 @@ def test_flags_of_beam_are_read_with_or_without_equals():
         ),
         (["--job_end=localhost:1"], "does not know the flag --job_end"),
         (["--qqqqqqqqqq"], "does not know the flag --qqqqqqqqqq"),
-        (["stray"], "no place for stray"),
-        (["--job_endpoint=localhost:1", "stray"], "no place for stray"),
-        (["-x"], "no place for -x"),
+        (["stray"], "stray is not a Beam flag"),
+        (["--job_endpoint=localhost:1", "stray"], "stray is not a Beam flag"),
+        (["-x"], "-x is not a Beam flag"),
         (["--job_endpoint"], "expected one argument"),
     ],
 )

@@ -140,7 +140,7 @@ def test_nothing_is_overwritten(tmp_path, golden, checkpoint):
 
 
 def test_weights_of_something_else_are_refused():
-    with pytest.raises(ConfigError, match="not one of a RAM model: it has no"):
+    with pytest.raises(ConfigError, match="not a RAM model: it lacks"):
         infer({"encoder.trunk.norm.bias": torch.zeros(4)}, ["one"])
 
 

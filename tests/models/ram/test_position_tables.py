@@ -20,7 +20,7 @@ def test_the_same_window_is_the_same_table():
 
 @pytest.mark.parametrize("rows", [16, 24])
 def test_a_table_of_no_square_window_is_refused(rows):
-    with pytest.raises(ValueError, match=f"has {rows} rows"):
+    with pytest.raises(ValueError, match=f"cannot have {rows} rows"):
         resize(torch.zeros(rows, 1), 3)
 
 

@@ -87,7 +87,7 @@ def test_what_lines_of_a_truth_do_not_say_is_unknown(tmp_path):
     ("columns", "message"),
     [
         ({"key": ["1"], "labels": [["cat"]]}, "is not a truth in Parquet with the columns key and tags"),
-        ({"key": ["1"], "tags": [["cow"]]}, "no label that is a class of the model"),
+        ({"key": ["1"], "tags": [["cow"]]}, "labels no class of the model"),
         ({"key": ["1", "1"], "tags": [["cat"], []]}, "lists 1 twice: leave one row"),
         ({"key": ["1", None], "tags": [["cat"], []]}, "row 2 has the key None, which is not text"),
         ({"key": [1], "tags": [["cat"]]}, "row 1 has the key 1, which is not text"),

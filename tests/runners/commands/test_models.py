@@ -68,8 +68,8 @@ class Anything:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": Anything()}, "more than tensors and plain data"),
-        (b"no checkpoint", "more than tensors and plain data"),
+        ({"model": Anything()}, "not a checkpoint of tensors and plain data"),
+        (b"no checkpoint", "not a checkpoint of tensors and plain data"),
         (None, "No such file"),
         ({"model": {"backbone.conv1.weight": torch.zeros(1)}}, "unknown key 'backbone.conv1.weight'"),
         ({"state_dict": {}}, "no weights under 'model'"),

@@ -26,7 +26,7 @@ def test_counts_round_trip(tmp_path: Path) -> None:
     path.write_text(counts.dump())
     assert PhraseCounts.load(str(path)).noun == {"dog": 3}
     path.write_text("noun\tdog\tmany\n")
-    with pytest.raises(ConfigError, match=r"counts.tsv:1: no count"):
+    with pytest.raises(ConfigError, match=r"counts.tsv:1: not a count"):
         PhraseCounts.load(str(path))
     with pytest.raises(ConfigError, match="tagmill vocab count"):
         PhraseCounts.load(str(tmp_path / "none.tsv"))
