@@ -71,7 +71,7 @@ def convert(
 
     `classes` and `thresholds` are in the order of the scores (the published `ram_tag_list.txt` and
     `ram_tag_list_threshold.txt`). `vocab` is BERT's `vocab.txt`; without it a RAM loses its text side,
-    and a Tag2Text is refused. `silent` are indices of classes that captions are not told of.
+    and a Tag2Text is refused. `silent` are indices of classes that do not guide captions.
     `vocabulary` is what the classes come from; the config has its digest, by default that of a vocabulary
     of their names alone.
 

@@ -1,8 +1,8 @@
 """Scoring only the classes that an image may show: exact for them, and silent about all others.
 
 Nothing in the tagging head lets one class see another, so a class scores the same in any company, and what
-a head of thousands of classes costs falls with their number. Which classes an image may show is told by its
-CLIP similarity to their names. That similarity is of the whole image: small things beside large ones are
+a head of thousands of classes costs falls with their number. Which classes an image may show is decided by
+its CLIP similarity to their names. That similarity is of the whole image: small things beside large ones are
 what it loses (tests/benchmarks/class_subsets.py).
 """
 

@@ -1,4 +1,4 @@
-"""Batches: samples put together, with what was skipped and which rows are real."""
+"""Collates samples into batches, with the skipped samples and a mask of real rows."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,14 +15,20 @@ from tagmill.models.training.targets import Target
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples for C classes. Every rank's every batch has B rows, whatever had to be skipped.
+    """B samples for C classes. Every batch of every rank has B rows, however many samples were skipped.
 
-    `images` float32 [B, 3, height, width]; `targets` float32 [B, C], 0 or 1; `known` float32 [B, C], 0
-    where a tag is uncertain or the dataset does not know the class: multiply the loss by it. `mentioned`
-    bool [B, C]: what the row's caption names. `features` float32 [B, D]: stored ones to distil from, NaN
-    where an image has none; D is 0 without. `captions`, and `ids` of dataset and key, have B entries.
-    `valid` bool [B] is False for a row that pads the batch or stands for a skipped sample: it is all zeros
-    and empty. `unmapped` counts the kept tags without a class.
+    Attributes:
+        images: float32 [B, 3, height, width].
+        targets: float32 [B, C], 0 or 1.
+        known: float32 [B, C], 0 where a tag is uncertain or the dataset does not know the class, else 1;
+            multiply the loss by it.
+        mentioned: bool [B, C], whether the row's caption names the class.
+        features: float32 [B, D], stored features to distil from; NaN where an image has none, D is 0 without.
+        valid: bool [B], False for padding and skipped samples, whose rows are zero and empty.
+        captions: B captions, empty where there is none.
+        ids: B pairs of dataset and key.
+        skipped: The samples that could not be used.
+        unmapped: Counts of kept tags without a class.
     """
 
     images: Tensor
@@ -60,7 +66,7 @@ class Batch:
 
 
 class Collate:
-    """Puts the samples of `Examples` together; needs to know what an empty row looks like."""
+    """Collates the samples of `Examples`; it is given the shapes of an empty row."""
 
     def __init__(self, classes: int, image: tuple[int, int, int], dimension: int = 0) -> None:
         nothing = np.zeros(classes, np.float32)

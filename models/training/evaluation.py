@@ -40,9 +40,12 @@ Score = Callable[[list[Prepared]], Sequence[Floats]]
 
 @dataclass(frozen=True)
 class AskedTags:
-    """Which tags are asked, `names`, and how: all classes of the model, some (`columns`), or others.
+    """The tags that a model is scored on.
 
-    `embeddings` [names, descriptions, dimension] are label embeddings of tags that the model does not have.
+    Attributes:
+        names: Names of the tags.
+        columns: Index of each tag among the model's classes; None for all classes, or with `embeddings`.
+        embeddings: float32 [names, descriptions, dimension], label embeddings of tags that the model lacks.
     """
 
     names: tuple[str, ...]
@@ -52,7 +55,13 @@ class AskedTags:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How images are read: batches, and processes that decode."""
+    """How images are loaded.
+
+    Attributes:
+        batch_size: Images in a batch.
+        workers: Processes that read and decode.
+        max_pixels: Most pixels of an image that is decoded.
+    """
 
     batch_size: int = 32
     workers: int = 0

@@ -23,7 +23,18 @@ MAX_BYTES = 256 << 20
 
 
 class Address(NamedTuple):
-    """Where a sample lies: dataset and shard, its bytes and its place there; and which turn shows it."""
+    """Where a sample is stored, and which of its turns in the training this is.
+
+    Attributes:
+        dataset: Index of the dataset.
+        shard: Index of the shard in the dataset.
+        image: Offset of the image in the shard, in bytes.
+        image_size: Its size in bytes.
+        record: Offset of the JSON record in the shard, in bytes.
+        record_size: Its size in bytes.
+        turn: Number of the pass over the dataset that shows it, from 0.
+        row: Index of the sample in the shard.
+    """
 
     dataset: int
     shard: int
@@ -49,7 +60,7 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sample that could not be used, and why; `place` names the shard and the byte where it begins."""
+    """A sample that could not be used, and the reason; `place` is the shard and the byte where it begins."""
 
     place: str
     reason: Reason
@@ -58,7 +69,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What the workers know of a dataset: its name, its tars and features, how its tags become targets."""
+    """What the workers need of a dataset: name, tars, features, and how tags become targets."""
 
     name: str
     shards: tuple[str, ...]

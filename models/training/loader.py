@@ -1,4 +1,4 @@
-"""The loader: batches of a mix of datasets, in an order that resumes exactly wherever it was left."""
+"""Loads batches of a mix of datasets, in an order that can be resumed exactly at any batch."""
 
 import signal
 from collections import Counter
@@ -24,13 +24,14 @@ COUNTS = ("skipped", "unmapped", "outcomes")
 class Loader:
     """Gives the batches of one epoch after the other: each `for batch in loader` is the rest of an epoch.
 
-    An iteration that was broken off goes on behind the last batch that it gave; what workers had read
-    ahead is forgotten. `skipped` counts this rank's samples by reason, `unmapped` its kept tags without a
-    class by name, both since the training began. `outcomes` counts the samples of its latest epoch, those
-    that were READ and those that were skipped by reason.
+    An interrupted iteration continues after the last batch that it gave; what workers had read ahead is lost.
+    Raises ConfigError if an epoch does not fill one step and, before the first step of every epoch, if ranks
+    disagree about order, shares or position (where torch.distributed is initialised).
 
-    Raises ConfigError if an epoch does not fill one step; and, before the first step of every epoch, if
-    ranks do not agree about order, shares or place (where torch.distributed is initialised).
+    Attributes:
+        skipped: This rank's skipped samples by reason, since the training began.
+        unmapped: This rank's kept tags without a class, by name, since the training began.
+        outcomes: Samples of the latest epoch: `READ`, or the reason why they were skipped.
     """
 
     def __init__(

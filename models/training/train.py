@@ -56,10 +56,18 @@ class Report:
 
 
 class Trainer:
-    """One process's part of a training. Raises ConfigError for all that does not fit, before the first step.
+    """One process of a training.
 
-    `stop` is asked after every step: True on any process ends the training after a checkpoint. `say` is told
-    in a line what whoever looks on should know of an epoch.
+    Args:
+        recipe: The training's config.
+        process: This process's rank and device.
+        resume: Continue from the last checkpoint.
+        stop: Called after every step; True on any process ends the training after a checkpoint.
+        watch: Called with a report after every step.
+        say: Called with a line of text about an epoch, for the user.
+
+    Raises:
+        ConfigError: The recipe, model, data or checkpoint do not fit together.
     """
 
     def __init__(

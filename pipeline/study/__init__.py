@@ -1,1 +1,1 @@
-"""What asks a finished run: its examples, its tables, how right it is."""
+"""Reads finished runs: examples, report tables, and scores against a truth."""

@@ -1,4 +1,4 @@
-"""Which tags a tagger is asked, and its answers, checked."""
+"""Asks a tagger about a list of tags, and checks its answers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +21,13 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class TagList:
-    """Tags that are asked, by the names that somebody wrote.
+    """The tags of a user's list, mapped to the classes of a model.
 
-    `classes` are the places of each one's classes in the model's list, none for a tag that it does not have;
-    `names` gives the written name of what the vocabulary calls a tag, `merged` that for which another written
-    name is a synonym. `source` is what messages call it all.
+    Attributes:
+        classes: Indices of the model's classes of each tag; empty for a tag that the model lacks.
+        names: The written name, by the vocabulary's name of the tag.
+        merged: The written name that is used, by another written name of the same tag.
+        source: How messages name the list.
     """
 
     classes: Mapping[str, Sequence[int]]

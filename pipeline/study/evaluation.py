@@ -1,4 +1,4 @@
-"""Tags of a run against a truth, after each step that changes them: parsed, with the tagger's, cleaned."""
+"""Scores a run's tags against a truth after each step: parsed, with the tagger's, cleaned."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet

@@ -30,12 +30,20 @@ Record = dict[str, Any]
 
 @dataclass
 class Example:
-    """One example in the current generations of a run.
+    """One example in the current generations of a run. What a stage has not made is empty or None.
 
-    `ingested` is ingest's row, None if the example died there; `dead` its dead letters and those of its
-    captions; `dropped` the stage that took it out and why, `duplicate_of` the key of the example that lives
-    in its place. `parsed` are parse's rows of given captions, `regions` localize's, best first, `decisions`
-    clean's; `generated` is the captioner's caption. What a stage has not made, or does not make, is empty.
+    Attributes:
+        key: The example's key, `<input>/<source key>`.
+        part: Name of its part.
+        row: Its row in the part.
+        ingested: Its row of ingest; None if it died there.
+        dead: Its dead letters, and those of its captions.
+        dropped: The stage that dropped it, and why.
+        duplicate_of: Key of the example that is kept instead.
+        parsed: Rows of parse, for given captions.
+        generated: The captioner's caption.
+        regions: Rows of localize, best first.
+        decisions: Rows of clean.
     """
 
     key: str

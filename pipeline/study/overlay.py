@@ -1,4 +1,4 @@
-"""The decisions of a finished run, laid out for a training on shards that are older than they are."""
+"""Writes the decisions of a finished run into a folder, for a training on older shards."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

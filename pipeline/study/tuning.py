@@ -1,4 +1,4 @@
-"""Choosing the constants of a policy by a labelled dataset: the evidence of a run, decided again and again.
+"""Chooses the constants of a policy by a labelled dataset: it decides on the evidence of a run many times.
 
 Nothing is run: clean's parts hold all evidence, and `decide` is pure. Constants that were tuned on a dataset
 must be measured on another.

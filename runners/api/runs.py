@@ -103,7 +103,7 @@ class RunExample:
 
 
 class Run:
-    """A run that was begun or finished; it reads the folder again each time that it is asked."""
+    """A run that was begun or finished; every call reads the folder again."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

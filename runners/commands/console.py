@@ -131,7 +131,7 @@ class ConsoleProgress:
 
 
 class _LiveView:
-    """A line a stage, drawn again by a thread of its own: what takes long is seen to be alive."""
+    """A line for each stage, redrawn by a thread, so that a slow stage is seen to be alive."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self._console = console

@@ -102,9 +102,9 @@ def ask(
 ) -> None:
     """Ask all that the journal does not hold yet, a bounded number of requests at a time.
 
-    `progress` is told, after every prompt, how many are left. Raises ConfigError if the server cannot be
-    reached, refuses, or goes on failing, and at the end if it had no good answers to some prompts; what came
-    is kept.
+    `progress` is called after every prompt with the number of prompts left. Raises ConfigError if the server
+    cannot be reached, refuses, or goes on failing, and at the end if it had no good answers to some prompts;
+    what came is kept.
     """
     asker = _Asker(server, journal)
     left = [

@@ -1,1 +1,1 @@
-"""The ground floor that all layers may use, and that imports nothing of theirs: errors, files, digests."""
+"""The base that all layers use and that imports none of them: errors, files, digests."""

@@ -1,4 +1,4 @@
-"""From the bytes of an image to a picture that stands upright: the one decoder of the engine and the trainer.
+"""Decodes the bytes of an image to upright pixels; the one decoder of the engine and the trainer.
 
 The EXIF of JPEG, of PNG's chunk `eXIf` and of WebP says how a camera was held. Nothing but its orientation
 is read: whole EXIF blocks come from anywhere and may be damaged, huge, or made to cost memory.

@@ -1,4 +1,4 @@
-"""Things that a config names: built in, under a short name, or a user's own as `package.module:Class`."""
+"""Finds the classes that a config names: a short name of a built-in one, or `package.module:Class`."""
 
 import difflib
 import importlib
