@@ -14,9 +14,9 @@ from tagmill.tag_system.truth import read_images
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.parse import Parse
-from tagmill.transforms.tag import Tag
+from tagmill.transforms.tag import TagStage
 
-STEPS = (Parse.name, Tag.name, Clean.name)
+STEPS = (Parse.name, TagStage.name, Clean.name)
 """After parse: tags that captions mention. After tag: also those that the tagger proposes. After clean: those
 that were kept."""
 
@@ -160,7 +160,7 @@ def tags_by_step(run: RunFolder) -> Iterator[tuple[dict[str, Any], dict[str, set
 def _steps(decisions: list[dict[str, Any]]) -> dict[str, set[str]]:
     return {
         Parse.name: {d["tag"] for d in decisions if d["parsed"]},
-        Tag.name: {d["tag"] for d in decisions if d["rule"] != "not_proposed"},
+        TagStage.name: {d["tag"] for d in decisions if d["rule"] != "not_proposed"},
         Clean.name: {d["tag"] for d in decisions if d["verdict"] == "kept"},
     }
 
