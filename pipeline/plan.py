@@ -44,6 +44,7 @@ class StagePlan(Generic[StageT]):
         tasks: What must be made.
         reasons: Why, one line for each part.
         adopted: Where adopted parts come from.
+        strays: Parts that lie there of sources that were removed.
         unknown: Whether inputs are still to be made, so that more tasks may follow.
         unfinished: Whether a file beside the parts, such as a manifest, is missing or stale.
         more: What else the stage's kind records.
@@ -58,6 +59,7 @@ class StagePlan(Generic[StageT]):
     tasks: list[Any]
     reasons: list[str] = field(default_factory=list)
     adopted: dict[str, Adoption] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
     unknown: bool = False
     unfinished: bool = False
     more: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class StagePlan(Generic[StageT]):
     @property
     def is_whole(self) -> bool:
         """Tell whether there is nothing to do."""
-        return not (self.tasks or self.adopted or self.unknown or self.unfinished)
+        return not (self.tasks or self.adopted or self.strays or self.unknown or self.unfinished)
 
     @property
     def is_known(self) -> bool:
@@ -94,6 +96,7 @@ class Upstream:
     inputs: Sequence[InputConfig]
     vocabulary: Vocabulary
     accept_changes: bool = False
+    check_sources: bool = False
     plans: dict[str, StagePlan[Any]] = field(default_factory=dict)
     records: dict[str, StageRecord] = field(default_factory=dict)
     sources: dict[str, FoundSource] = field(default_factory=dict)

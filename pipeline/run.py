@@ -45,12 +45,16 @@ class Driver:
         ConfigError: The vocabulary, a model or a stage cannot be had, or `part_size` was changed.
     """
 
-    def __init__(self, config: RunConfig, *, accept_changes: bool = False) -> None:
+    def __init__(
+        self, config: RunConfig, *, accept_changes: bool = False, check_sources: bool = False
+    ) -> None:
         self.config = config
         self.vocabulary = Vocabulary.load(config.vocabulary)
         self.stages = build_stages(config, self.vocabulary)
         self.run_folder = RunFolder(config.run)
-        self.upstream = Upstream(self.run_folder, config.inputs, self.vocabulary, accept_changes)
+        self.upstream = Upstream(
+            self.run_folder, config.inputs, self.vocabulary, accept_changes, check_sources
+        )
         self._check_part_size()
         for stage in self.stages:
             # A model that cannot be found is an error now, not when its stage begins.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,9 @@ from tagmill.pipeline.run_folder import committed_parts, supersede
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
+from tagmill.transforms import parquet, parts
 from tagmill.transforms.formats.base import Format, InputConfig, format_of
+from tagmill.transforms.images import check_unchanged, read_references
 from tagmill.transforms.ingest import (
     Ingest,
     SourceTask,
@@ -110,21 +112,30 @@ class Sources:
 
     def __init__(
         self,
-        inputs: Iterable[InputConfig],
+        inputs: Sequence[InputConfig],
         stage: Ingest,
         folder: str,
-        before: list[str],
         whole: set[str],
     ) -> None:
         self._whole = whole
+        self._inputs = {source.name for source in inputs}
         self.found = find_sources(inputs)
         self.folder = folder
         self._stage = stage
-        self.order = [name for name in before if name in self.found]
-        self.order += [name for name in self.found if name not in self.order]
+        self.order = list(self.found)
         self.records = self._read_records()
         self._touched: dict[str, dict[str, Any]] = {}
-        self._warn_of_removed([name for name in before if name not in self.found])
+        self._rewritten: set[str] = set()
+        self.removed: list[str] = []
+        self._folder_before = folder
+
+    def follow(self, before: list[str], folder: str) -> None:
+        """Take over the order of the sources `before`, which were ingested into a generation's folder."""
+        known = set(before)
+        self.order = [name for name in before if name in self.found]
+        self.order += [name for name in self.found if name not in known]
+        self.removed = [name for name in before if name not in self.found]
+        self._folder_before = folder
 
     def _read_records(self) -> dict[str, dict[str, Any]]:
         there = set(files.list_names(files.join(self.folder, "sources")))
@@ -133,28 +144,37 @@ class Sources:
             uris = [source_record_uri(self.folder, name) for name in names]
             return dict(zip(names, pool.map(_read_record, uris), strict=True))
 
-    def _warn_of_removed(self, names: list[str]) -> None:
-        """Name sources that were ingested and are not there any more: nobody may have meant that."""
-        if names:
-            shown = ", ".join(self._shown(name) for name in names[:3])
-            more = " ..." if len(names) > 3 else ""
-            _log.warning(
-                "%d sources were removed; their examples leave the dataset: %s%s", len(names), shown, more
+    def _check_removed(self, *, accept_changes: bool) -> None:
+        """Name sources that were ingested and are not there any more.
+
+        Raises InputChangedError if their input is: a disk that is not mounted is not a wish.
+        """
+        if not self.removed:
+            return
+        records = [self._record_of_removed(name) for name in self.removed]
+        shown = ", ".join(f"{record['input']}: {record['path']}" for record in records[:3])
+        shown += " ..." if len(records) > 3 else ""
+        if not accept_changes and any(record["input"] in self._inputs for record in records):
+            raise InputChangedError(
+                f"{len(records)} sources were ingested and are missing now: {shown}; put them back, or "
+                "run with --accept-changes to take their examples out of the dataset"
             )
+        _log.warning("%d sources were removed; their examples leave the dataset: %s", len(records), shown)
 
-    def _shown(self, name: str) -> str:
-        """Name a source that was removed; one that was just being made again has no record either."""
-        uri = source_record_uri(self.folder, name)
-        if not files.exists(uri):
-            return name
-        record = _read_record(uri)
-        return f"{record['input']}: {record['path']}"
+    def _record_of_removed(self, name: str) -> dict[str, Any]:
+        """Read the record of a source that was removed; one that was being made again has none."""
+        uri = source_record_uri(self._folder_before, name)
+        if files.exists(uri):
+            return _read_record(uri)
+        return {"input": next(iter(self._inputs)), "path": name}
 
-    def todo(self, *, accept_changes: bool) -> tuple[list[SourceTask], list[str]]:
+    def todo(self, *, accept_changes: bool, check: bool = False) -> tuple[list[SourceTask], list[str]]:
         """List the sources that are not ingested, or no longer as they must be, and why.
 
-        Raises InputChangedError for a source whose bytes changed, unless changes are accepted.
+        With `check`, sources are read that look unchanged, and the images that they name. Raises
+        InputChangedError for a source that is missing or whose bytes changed, unless changes are accepted.
         """
+        self._check_removed(accept_changes=accept_changes)
         tasks, reasons = [], []
         for name in self.order:
             source, record = self.found[name], self.records.get(name)
@@ -163,10 +183,10 @@ class Sources:
                 reason = "new source"
             elif record["fingerprint"] != task.fingerprint:
                 reason = _changes(record["config"], input_spec(source.config))
-            elif self._is_changed(source, record):
+            elif what := self._changed(source, record, check=check):
                 if not accept_changes:
                     raise InputChangedError(
-                        f"{source.uri} changed since it was ingested; put the old file back, "
+                        f"{what} changed since it was ingested; put the old file back, "
                         "or run with --accept-changes to make its parts again"
                     )
                 reason = "the file changed"
@@ -178,16 +198,40 @@ class Sources:
             reasons.append(f"{source.path}: {reason}")
         return tasks, reasons
 
-    def _is_changed(self, source: FoundSource, record: dict[str, Any]) -> bool:
-        """Compare size and stamp, and only where they differ the bytes."""
-        if (source.size, source.stamp) == (record["size"], record["stamp"]):
-            return False
-        with format_of(source.config).open_read(source.uri) as stream:
+    def _changed(self, source: FoundSource, record: dict[str, Any], *, check: bool) -> str:
+        """Compare size and stamp, and only where they differ, or on demand, the bytes; says what changed."""
+        is_touched = (source.size, source.stamp) != (record["size"], record["stamp"])
+        if not (is_touched or check):
+            return ""
+        format_ = format_of(source.config)
+        with format_.open_read(source.uri) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
-        if digest != record["sha256"]:
-            return True
-        self._touched[source.name] = record | {"size": source.size, "stamp": source.stamp}
-        return False
+        what = source.uri if digest != record["sha256"] else ""
+        if not what and check and format_.images_apart:
+            what = self._changed_image(source, record)
+        if what:
+            self._rewritten.add(source.name)
+        elif is_touched:
+            self._touched[source.name] = record | {"size": source.size, "stamp": source.stamp}
+        return what
+
+    def _changed_image(self, source: FoundSource, record: dict[str, Any]) -> str:
+        """Read the images that a source names; names one that is another than was ingested, or missing."""
+
+        def compare(row: dict[str, Any]) -> str:
+            try:
+                (data,) = read_references([row["image"]], source.images)
+                check_unchanged(data, row)
+            except InputChangedError:
+                return f"the image of {row['key']}"
+            return ""
+
+        with ThreadPoolExecutor(files.THREADS) as pool:
+            for name in sorted(_parts_of(source.name, record) & self._whole):
+                table = parquet.read_table(parts.part_uri(self.folder, name), ["key", "image", "sha256"])
+                if what := next(filter(None, pool.map(compare, table.to_pylist())), ""):
+                    return what
+        return ""
 
     def note_touched(self) -> None:
         """Write down the new stamps of sources whose bytes are the old ones: they need no second look."""
@@ -204,12 +248,24 @@ class Sources:
         there = sorted(name for name in committed_parts(self.folder) if source_of(name) in by_name)
         found = {name: footer.header for name, footer in read_footers(self.folder, there).items()}
         wanted = {name: part_fingerprint(by_name[source_of(name)], name) for name in there}
-        return [n for n in there if n not in self._whole or found[n].fingerprint != wanted[n]]
+        return [
+            name
+            for name in there
+            if name not in self._whole
+            or found[name].fingerprint != wanted[name]
+            # With equal size and stamp the fingerprint says nothing of the bytes.
+            or source_of(name) in self._rewritten
+        ]
 
     def drop_records(self, tasks: list[SourceTask]) -> None:
-        """Move the records of these sources out of the way: they are no longer ingested whole."""
-        for task in tasks:
-            supersede(self.folder, source_record_uri(self.folder, task.name))
+        """Move the records of these sources out of the way, and of those that were removed."""
+        for name in [*(task.name for task in tasks), *self.removed]:
+            supersede(self.folder, source_record_uri(self.folder, name))
+
+    def strays(self) -> list[str]:
+        """Name the parts that lie in the folder and are of no source of the run."""
+        known = set(self.order)
+        return sorted(name for name in committed_parts(self.folder) if source_of(name) not in known)
 
     def part_names(self) -> Iterator[tuple[str, FoundSource]]:
         """Name the parts of all ingested sources, in order, with their sources."""

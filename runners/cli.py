@@ -50,7 +50,12 @@ Truth = Annotated[str, typer.Option(help="labelled images, Parquet or JSON lines
 Override = Annotated[
     list[str] | None, typer.Option("--set", help="override a key of the config: clean.policy.rule=paper")
 ]
-AcceptChanges = Annotated[bool, typer.Option(help="make the parts of changed source files again")]
+AcceptChanges = Annotated[
+    bool, typer.Option(help="make the parts of changed source files again, and drop those of missing ones")
+]
+CheckSources = Annotated[
+    bool, typer.Option(help="read sources and images again that look unchanged by size and time")
+]
 
 WITH_FLAGS = {"allow_extra_args": True}
 
@@ -89,7 +94,9 @@ def run(
     context: typer.Context,
     config: Config,
     runner: Annotated[str, typer.Option(help="local, portable or dataflow")] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="worker processes of the local runner")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=0, help="worker processes of the local runner; 0: work in this one")
+    ] = 1,
     overrides: Override = None,
     hint: Annotated[
         list[str] | None,
@@ -97,6 +104,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the stages' jobs and run nothing")] = False,
     accept_changes: AcceptChanges = False,
+    check_sources: CheckSources = False,
     log_format: Annotated[str, typer.Option(help="auto, plain or json")] = "auto",
 ) -> None:
     """Make everything of a run that is not made yet. Flags after `--` go to Beam."""
@@ -110,6 +118,7 @@ def run(
             workers=workers,
             hints=hint or [],
             accept_changes=accept_changes,
+            check_sources=check_sources,
             log_format=launch.log_format(log_format),
             beam_flags=context.args,
         ),
@@ -119,11 +128,21 @@ def run(
 
 
 @app.command()
-def plan(config: Config, overrides: Override = None, accept_changes: AcceptChanges = False) -> None:
+def plan(
+    config: Config,
+    overrides: Override = None,
+    accept_changes: AcceptChanges = False,
+    check_sources: CheckSources = False,
+) -> None:
     """Say what a run would make, and why; nothing is written."""
+    from tagmill.pipeline.config import load_config
+    from tagmill.pipeline.run import Driver
     from tagmill.runners.commands import inspection
 
-    inspection.show_plan(_console(), config, overrides or [], accept_changes=accept_changes)
+    driver = Driver(
+        load_config(config, overrides or []), accept_changes=accept_changes, check_sources=check_sources
+    )
+    inspection.show_plan(_console(), driver)
 
 
 @app.command()

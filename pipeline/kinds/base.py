@@ -72,6 +72,11 @@ def served(plan: StagePlan[Any]) -> dict[str, PartRecord]:
     return {name: plan.done[name] for name in plan.names if name in plan.done}
 
 
+def find_strays(plan: StagePlan[Any]) -> None:
+    """Name the parts that lie in the folder and are not among those that it will have."""
+    plan.strays = sorted(committed_parts(plan.folder) - set(plan.names))
+
+
 def made_footers(plan: StagePlan[Any]) -> dict[str, Footer]:
     """Read the footers of the parts that were to be made. Raises RuntimeError if one is missing."""
     names = [task.name for task in plan.tasks]
@@ -97,7 +102,7 @@ def check_made(plan: StagePlan[Any], footers: Mapping[str, Footer], came: Mappin
 def move_parts_away(plan: StagePlan[Any], run: RunFolder, again: Iterable[str], stale: Iterable[str]) -> None:
     """Forget the parts `again` and adopted ones; move `stale` ones, and what lost its part, away."""
     # A part that somebody removed is forgotten too: what comes in its place may say something else.
-    run.forget_parts(plan.stage.name, plan.generation, {*again, *plan.adopted})
+    run.forget_parts(plan.stage.name, plan.generation, {*again, *plan.adopted, *plan.strays})
     # Files without their part were made by what may have changed since; workers would leave them.
-    for name in [*stale, *lone_leftovers(plan.folder)]:
+    for name in [*stale, *plan.strays, *lone_leftovers(plan.folder)]:
         supersede_part(plan.folder, name)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tagmill.pipeline.accounts import account, read_footers
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds import checks
-from tagmill.pipeline.kinds.base import Kind, made_footers, move_parts_away, require, served
+from tagmill.pipeline.kinds.base import Kind, find_strays, made_footers, move_parts_away, require, served
 from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts, supersede_part
@@ -88,6 +88,15 @@ class Global(Kind[GlobalStageT]):
 
 class GlobalParts(Global[GlobalStage[Any]]):
     """Stages that write one part for each input part; an unchanged part keeps its file."""
+
+    def plan(
+        self, stage: GlobalStage[Any], generation: str, inputs: list[str], upstream: Upstream
+    ) -> StagePlan[GlobalStage[Any]]:
+        """Look for parts that were made of just this."""
+        plan = super().plan(stage, generation, inputs, upstream)
+        if not plan.unknown:
+            find_strays(plan)
+        return plan
 
     def is_there(self, record: StageRecord, folder: str) -> bool:
         """Look for all parts."""

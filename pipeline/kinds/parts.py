@@ -7,7 +7,7 @@ from typing import Any
 from tagmill.pipeline.accounts import account
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds import checks
-from tagmill.pipeline.kinds.base import Kind, check_made, made_footers, move_parts_away, served
+from tagmill.pipeline.kinds.base import Kind, check_made, find_strays, made_footers, move_parts_away, served
 from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
@@ -32,6 +32,7 @@ class Parts(Kind[PartStage[Any]]):
             plan.unknown = True
             return plan
         plan.names = upstream.names()
+        find_strays(plan)
         came = upstream.came()
         tables = {other: TableRows(upstream, other) for other in inputs if other in stage.tables}
         stock = Stock(upstream.run, stage.name, generation, plan.names)

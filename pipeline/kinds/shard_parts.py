@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tagmill.pipeline.kinds.base import check_made, made_footers, served
+from tagmill.pipeline.kinds.base import check_made, find_strays, made_footers, served
 from tagmill.pipeline.kinds.parts import Parts
 from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord
@@ -26,6 +26,7 @@ class ShardParts(Parts):
         (source,) = inputs
         shards, written = upstream.records[source].parts, upstream.plans[source]
         plan.names = list(shards)
+        find_strays(plan)
         stock = Stock(upstream.run, stage.name, generation, plan.names)
         for name, shard in shards.items():
             fingerprint = part_fingerprint(stage, {source: shard.digest})

@@ -25,10 +25,17 @@ class SourceFiles(Kind[Ingest]):
         """Compare the sources as they are now with those that were read."""
         plan = upstream.begin_plan(stage, generation)
         record = upstream.run.read_record(stage.name, generation)
-        before = record.more["sources"] if record else []
+        if record is None and (current := upstream.run.current(stage.name)):
+            # Another config must not hide that a source is missing.
+            record = upstream.run.read_record(stage.name, current)
         whole = known_parts(upstream.run, stage.name, generation).keys()
-        sources = Sources(upstream.inputs, stage, plan.folder, before, set(whole))
-        plan.tasks, plan.reasons = sources.todo(accept_changes=upstream.accept_changes)
+        sources = Sources(upstream.inputs, stage, plan.folder, set(whole))
+        if record:
+            sources.follow(record.more["sources"], upstream.run.generation(stage.name, record.generation))
+        plan.tasks, plan.reasons = sources.todo(
+            accept_changes=upstream.accept_changes, check=upstream.check_sources
+        )
+        plan.strays = sources.strays()
         plan.more = {"sources": sources.order}
         plan.state = sources
         if not plan.tasks:
@@ -45,7 +52,7 @@ class SourceFiles(Kind[Ingest]):
         stale = sources.stale_parts(plan.tasks)
         sources.drop_records(plan.tasks)
         record = run.read_record(plan.stage.name, plan.generation)
-        again = {task.name for task in plan.tasks}
+        again = {*(task.name for task in plan.tasks), *sources.removed}
         listed = record.parts if record else ()
         move_parts_away(plan, run, [name for name in listed if source_of(name) in again], stale)
 

@@ -105,19 +105,21 @@ class RunOutlook:
         return "\n".join(map(repr, self.stages))
 
 
-def plan(config: ConfigLike, *, accept_changes: bool = False) -> RunOutlook:
+def plan(config: ConfigLike, *, accept_changes: bool = False, check_sources: bool = False) -> RunOutlook:
     """Say what `run` would make, and why; nothing is written.
 
     Args:
         config: A config, its keys and values, or the path of its YAML file.
-        accept_changes: Plan to make the parts of changed source files again, instead of refusing them.
+        accept_changes: Plan to make the parts of changed source files again and to drop those of missing
+            ones, instead of refusing.
+        check_sources: Read sources and images again that look unchanged by size and time.
 
     Returns:
         The outlook of each stage, in order; printed, it says what `tagmill plan` says.
 
     Raises:
         ConfigError: The config does not hold, or a model cannot be had.
-        InputChangedError: A source file is another one than the run has read.
+        InputChangedError: A source file is missing, or another one than the run has read.
 
     Examples:
         >>> photos = {"name": "photos", "format": "folder", "path": "photos"}
@@ -132,7 +134,7 @@ def plan(config: ConfigLike, *, accept_changes: bool = False) -> RunOutlook:
         ...
         shards: all or some of its shards, as its inputs are made
     """
-    driver = Driver(checked(config), accept_changes=accept_changes)
+    driver = Driver(checked(config), accept_changes=accept_changes, check_sources=check_sources)
     stages = []
     for found in driver.plan():
         text = "\n".join(plan_lines(driver, found))

@@ -165,21 +165,24 @@ def run(
     workers: int = 1,
     progress: Literal["auto", "plain", "json", "quiet"] = "auto",
     accept_changes: bool = False,
+    check_sources: bool = False,
 ) -> Run:
     """Make everything of a run that is not made yet, on this machine.
 
     Args:
         config: A config, its keys and values, or the path of its YAML file.
-        workers: Worker processes; one is this process itself.
+        workers: Worker processes; with 0 this process does the work itself.
         progress: How progress is shown: "auto" is live in a terminal and plain elsewhere.
-        accept_changes: Make the parts of changed source files again, instead of refusing them.
+        accept_changes: Make the parts of changed source files again and drop those of missing ones, instead
+            of refusing.
+        check_sources: Read sources and images again that look unchanged by size and time.
 
     Returns:
         The run, open.
 
     Raises:
         ConfigError: The config does not hold, a model cannot be had, or somebody else drives the run.
-        InputChangedError: A source file is another one than the run has read.
+        InputChangedError: A source file is missing, or another one than the run has read.
         TooManyDeadError: A stage lost more of its input than `max_dead_fraction` allows.
 
     Examples:
@@ -187,9 +190,9 @@ def run(
         >>> run({"run": "runs/photos", "inputs": [photos], "parse": {"mode": "fast"}}, progress="quiet")
         <run runs/photos: ingest, duplicates, parse, candidates, clean, shards>
     """
-    if workers < 1:
-        raise ConfigError(f"workers must be 1 or more, got {workers}")
-    driver = Driver(checked(config), accept_changes=accept_changes)
+    if workers < 0:
+        raise ConfigError(f"workers must be 0 or more, got {workers}")
+    driver = Driver(checked(config), accept_changes=accept_changes, check_sources=check_sources)
     quiet = progress == "quiet"
     console = Console(soft_wrap=True, quiet=quiet)
     log_format = launch.log_format("plain" if quiet else progress)

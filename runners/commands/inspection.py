@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tagmill.pipeline.config import load_config
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.lease import Lease, read_lease
@@ -23,9 +22,8 @@ from tagmill.tag_system.core.errors import ConfigError, DamageError
 SHOWN_REASONS = 5
 
 
-def show_plan(console: Console, config: str, overrides: list[str], *, accept_changes: bool) -> None:
+def show_plan(console: Console, driver: Driver) -> None:
     """Print, for each stage, what a run would make and why."""
-    driver = Driver(load_config(config, overrides), accept_changes=accept_changes)
     total = 0
     for plan in driver.plan():
         total += not plan.is_whole
@@ -57,6 +55,8 @@ def _to_do(plan: StagePlan[Any], unit: str) -> Iterator[str]:
     if plan.adopted:
         size = sum(adoption.bytes for adoption in plan.adopted.values())
         yield f"take {len(plan.adopted)} {unit} over from other settings, {size:,} bytes"
+    if plan.strays:
+        yield f"move {len(plan.strays)} parts of removed sources away"
     if plan.unfinished and not plan.tasks:
         yield "write the manifest again"
 

@@ -30,6 +30,7 @@ class RunRequest:
     workers: int
     hints: list[str]
     accept_changes: bool
+    check_sources: bool
     log_format: LogFormat
     beam_flags: list[str]
 
@@ -50,7 +51,7 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
     if isinstance(engine, RemoteEngine) and files.is_local(config.run):
         # Workers may have been started in another folder.
         config = config.model_copy(update={"run": files.filesystem(config.run)[1]})
-    driver = Driver(config, accept_changes=request.accept_changes)
+    driver = Driver(config, accept_changes=request.accept_changes, check_sources=request.check_sources)
     missing = what_is_missing(request.runner.lower())
     if dry_run:
         show_jobs(console, driver, engine)

@@ -22,6 +22,9 @@ from runs import (
     state,
 )
 from sources import encode, members, square_image, write_squares, write_tar
+from tagmill.pipeline.garbage import garbage
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import InputChangedError
 
 
@@ -133,24 +136,60 @@ def test_a_touched_source_is_not_a_changed_one_and_is_read_once(copy, monkeypatc
 
 
 @pytest.mark.parametrize("removed", ["b.tar", "c.tar"])
-def test_the_examples_of_a_removed_source_leave_the_dataset_and_that_is_said(copy, removed, caplog):
-    run = copy.parent / "run"
-    os.unlink(copy.parent / "data" / removed)
+def test_a_source_that_is_missing_is_refused_until_it_returns_or_that_is_accepted(copy, removed, caplog):
+    run, tar = copy.parent / "run", copy.parent / "data" / removed
     drive(copy)
+    contents, before = tar.read_bytes(), stage_files(run)
+    record = next(p for p in current_folder(run, "ingest").glob("sources/*.json") if removed in p.read_text())
+    gone = {name for name in current_record(run, "ingest").parts if name.startswith(record.stem)}
+    tar.unlink()
+    for overrides in ([], ["ingest.val_fraction=0.5"], []):  # another config does not hide it
+        with pytest.raises(InputChangedError, match=f"are missing now: squares: {removed}; put them back"):
+            drive(copy, *overrides)
+    assert stage_files(run) == before
+    tar.write_bytes(contents)
+    assert drive(copy).jobs == []
+    tar.unlink()
+    drive(copy, accept_changes=True)
     assert f"1 sources were removed; their examples leave the dataset: squares: {removed}" in caplog.text
     caplog.clear()
     left = range(12, 24) if removed == "b.tar" else range(12)
     assert [sample["key"] for sample in samples(run)] == [f"squares/{i:06d}" for i in left]
+    # Whoever asks the current folders for parts finds none of it.
+    there = {path.stem for stage in STAGES for path in current_folder(run, stage).glob("*.parquet")}
+    assert gone
+    assert not gone & there
+    assert not gone & {path.stem for path in run.glob("*/*/dead/*.parquet")}
     assert damaged(run) == []
     assert drive(copy).jobs == []
     assert "were removed" not in caplog.text
+    for uri, _ in garbage(RunFolder(str(run))):
+        files.remove(uri)
+    assert not [path for path in run.rglob("*") if path.stem in gone]
+
+
+def test_an_input_that_is_taken_out_of_the_config_needs_no_word_more(copy, caplog):
+    other = {
+        "name": "other",
+        "format": "webdataset",
+        "path": str(write_squares(copy.parent / "d.tar", 3, 40)),
+    }
+    config = json.loads(copy.read_text())
+    inputs = config["inputs"]
+    copy.write_text(json.dumps(config | {"inputs": [*inputs, other]}))
+    drive(copy)
+    copy.write_text(json.dumps(config))
+    drive(copy)
+    assert "1 sources were removed; their examples leave the dataset: other: d.tar" in caplog.text
+    assert damaged(copy.parent / "run") == []
+    assert len(samples(copy.parent / "run")) == 24
 
 
 def test_a_removed_source_that_filled_a_shard_alone_leaves_the_manifest(tmp_path):
     config = squares_config(tmp_path, {"a.tar": (10, 0), "b.tar": (10, 10)}, embed=None)
     drive(config)
     os.unlink(tmp_path / "data" / "b.tar")
-    drive(config)
+    drive(config, accept_changes=True)
     folder = current_folder(tmp_path / "run", "shards")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [shard["name"] for shard in manifest["shards"]] == ["train-000000"]
@@ -173,6 +212,49 @@ def test_other_fields_of_an_input_make_its_sources_anew(copy):
     assert {row["given"] for row in rows_of(run, "clean")} == {0}
     assert all("truth" in json.loads(row["meta"]) for row in rows_of(run, "ingest"))
     assert damaged(run) == []
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "folder", "webdataset"])
+def test_a_change_that_keeps_size_and_time_is_found_when_sources_are_checked(tmp_path, format_):
+    """An image, or beside it a caption; both are as long as what was there before."""
+    data, colours = tmp_path / "photos", {"red": 0, "blue": 1}
+    data.mkdir()
+
+    def write(shown: str, caption: str) -> None:
+        images = {f"{name}.png": padded(square_image([shown if name == "red" else name])) for name in colours}
+        if format_ == "webdataset":
+            contents = {**images, "red.txt": caption.encode()}
+            write_tar(data / "a.tar", [(name, contents[name]) for name in sorted(contents)])
+        else:
+            for name, image in images.items():
+                (data / name).write_bytes(image)
+            (data / "red.txt").write_text(caption)
+            lines = [{"image": f"{name}.png", "caption": caption} for name in colours]
+            (data / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        for path in data.iterdir():
+            os.utime(path, (1_000_000, 1_000_000))
+
+    patterns = {"jsonl": "a.jsonl", "folder": "", "webdataset": "a.tar"}
+    source = {"name": "a", "format": format_, "path": str(data / patterns[format_]).rstrip("/")}
+    config = squares_config(tmp_path, {}, inputs=[source], parse={"mode": "fast"}, embed=None, localize=None)
+    write("red", "a red square")
+    drive(config)
+    for shown, caption in (("green", "a red square"), ("green", "a sad square")):
+        write(shown, caption)
+        assert drive(config).jobs == []
+        with pytest.raises(InputChangedError, match="changed since it was ingested; put the old file back"):
+            drive(config, check_sources=True)
+        drive(config, check_sources=True, accept_changes=True)
+        assert drive(config, check_sources=True).jobs == []
+        (sample,) = (one for one in samples(tmp_path / "run") if one["key"] == "a/red")
+        assert sample["captions"][0]["text"] == caption
+        assert "green" in {tag["tag"] for tag in sample["tags"] if tag["verdict"] == "kept"}
+        assert damaged(tmp_path / "run") == []
+
+
+def padded(image: object) -> bytes:
+    """An image's bytes, of a length that does not depend on what it shows."""
+    return encode(image).ljust(4_000, b"\0")
 
 
 def test_an_image_that_changed_beside_its_json_lines_comes_in_when_its_part_is_removed(tmp_path):

@@ -107,13 +107,13 @@ def test_plan_names_the_key_with_its_old_and_new_value(copy, override, said):
     drive(copy)
     console = Console(width=200, record=True, quiet=False)
     with console.capture() as shown:
-        show_plan(console, str(copy), [override], accept_changes=False)
+        show_plan(console, Driver(load_config(str(copy), [override])))
     lines = [line.strip() for line in shown.get().splitlines()]
     assert said in lines
     # And back: what was set is what is named.
     drive(copy, override)
     with console.capture() as shown:
-        show_plan(console, str(copy), [], accept_changes=False)
+        show_plan(console, Driver(load_config(str(copy))))
     key, _, values = said.partition(" ")
     old, _, new = values.partition(" -> ")
     assert f"{key} {new} -> {old}" in [line.strip() for line in shown.get().splitlines()]
@@ -326,7 +326,7 @@ class TestAFilter:
         calls(tmp_path / "it" / "log")
         console = Console(width=200)
         with console.capture() as shown:
-            show_plan(console, str(config), [], accept_changes=False)
+            show_plan(console, Driver(load_config(str(config))))
         assert "made when 1 of its rows were filtered out" in shown.get()
         engine = drive(config)
         assert calls(tmp_path / "it" / "log")["Tagger"] == 3

@@ -75,7 +75,9 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, monkey
     monkeypatch.setattr(launch, "what_is_missing", lambda runner: None)
     values = {"runner": "local", "workers": 1, "hints": [], "log_format": "plain", "beam_flags": []} | changes
     config = str(squares_config(tmp_path))
-    request = launch.RunRequest(config=config, overrides=[], accept_changes=False, **values)
+    request = launch.RunRequest(
+        config=config, overrides=[], accept_changes=False, check_sources=False, **values
+    )
     with pytest.raises(ConfigError, match=words):
         launch.run(request, Console(file=io.StringIO()))
     assert not (tmp_path / "run").exists()

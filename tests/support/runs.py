@@ -89,10 +89,13 @@ def squares_config(folder: Path, tars: Mapping[str, tuple[int, int]] | None = No
     return write_config(folder, **{"inputs": [squares], "parse": None, "clean": policy} | changes)
 
 
-def drive(config: Path, *overrides: str, accept_changes: bool = False) -> CountingEngine:
-    """Make a run whole in this process, report included; returns what had to be made."""
+def drive(config: Path, *overrides: str, **flags: bool) -> CountingEngine:
+    """Make a run whole in this process, report included; returns what had to be made.
+
+    `flags` are the driver's: accept_changes, check_sources.
+    """
     engine = CountingEngine()
-    driver = Driver(load_config(str(config), overrides), accept_changes=accept_changes)
+    driver = Driver(load_config(str(config), overrides), **flags)
     driver.run(engine, Quiet())
     write_report(driver.run_folder, driver.vocabulary)
     return engine
