@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tagmill.pipeline.records import read_json
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.core.errors import DamageError
+from tagmill.tag_system.core import notes
 
 CUT = "cut.json"
 """The file of a generation's folder that notes its cut."""
@@ -64,9 +63,5 @@ def _numbers(cut: Cut, split: str) -> list[int]:
 
 def read_cut(uri: str) -> Cut:
     """Read a cut. Raises DamageError."""
-    cut: Cut = read_json(uri)
-    if not isinstance(cut, list) or not all(
-        isinstance(shard, dict) and shard.keys() >= {"name", "split", "parts"} for shard in cut
-    ):
-        raise DamageError(f"{uri} is damaged; remove it and run again")
+    cut: Cut = notes.read(uri, "shards")["shards"]
     return cut

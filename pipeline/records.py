@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagmill.pipeline import ledger
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import bitmaps, parquet, parts
@@ -122,6 +122,7 @@ class StageRecord:
         inputs: The generation of each input.
         parts: Records of its parts, in order.
         more: What else its kind records.
+        files: Digests of what else lies in the generation's folder, by name.
         libraries: Versions of the libraries.
         rows: URI of the table beside the record; empty before it is written.
         rows_seal: Hash of the table's bytes.
@@ -136,6 +137,7 @@ class StageRecord:
     inputs: dict[str, str] = field(default_factory=dict)
     parts: dict[str, PartRecord] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     rows: str = field(default="", compare=False)
     rows_seal: str = field(default="", compare=False)
@@ -159,25 +161,35 @@ class StageRecord:
 
 def write_record(folder: str, token: int, record: StageRecord) -> str:
     """Add a record, and before it its table, to a generation's folder; returns the uri of the table."""
-    notes = files.join(folder, FOLDER)
+    within = files.join(folder, FOLDER)
     table = parquet.table_bytes(_rows(record))
     rows = ""
 
     def make(note_id: ledger.NoteId) -> bytes | None:
         nonlocal rows
-        rows = f"rows-{note_id[0]:08d}-{note_id[1]:06d}.parquet"
+        rows = rows_name(note_id)
         # One that is there was left by an interruption, and may say something else.
-        if not files.create_bytes(files.join(notes, rows), table):
+        if not files.create_bytes(files.join(within, rows), table):
             return None
-        return _json(record, rows, parquet.seal(table))
+        return notes.seal_text(_json(record, rows, parquet.seal(table)))
 
-    ledger.add(notes, token, make)
-    return files.join(notes, rows)
+    ledger.add(within, token, make)
+    return files.join(within, rows)
+
+
+def rows_name(note_id: ledger.NoteId) -> str:
+    """Name the table beside a record."""
+    return f"rows-{note_id[0]:08d}-{note_id[1]:06d}.parquet"
+
+
+def is_rows_name(name: str) -> bool:
+    """Tell whether a file is called as the table beside a record is."""
+    return name.startswith("rows-") and name.endswith(".parquet")
 
 
 def forget(folder: str, token: int) -> None:
     """Note that a generation is not finished any more, before its parts are made again all at once."""
-    ledger.add(files.join(folder, FOLDER), token, lambda _: b'{"forgotten": true, "stage": ""}\n')
+    ledger.add(files.join(folder, FOLDER), token, lambda _: notes.dump({"forgotten": True, "stage": ""}))
 
 
 def read_record(folder: str) -> StageRecord | None:
@@ -185,7 +197,15 @@ def read_record(folder: str) -> StageRecord | None:
     uri = ledger.latest(files.join(folder, FOLDER))
     if uri is None:
         return None
-    found = read_json(uri, "stage")
+    return parse_record(notes.read(uri, "stage"), folder, uri)
+
+
+def parse_record(found: dict[str, Any], folder: str, uri: str) -> StageRecord | None:
+    """Make a record of its note, which lies at `uri`, and of the table beside it; None for a forgotten one.
+
+    Raises:
+        DamageError: The note or the table is not what it was when it was written.
+    """
     try:
         if found.get("forgotten"):
             return None
@@ -204,11 +224,11 @@ def read_record(folder: str) -> StageRecord | None:
 
 def superseded(folder: str) -> Iterator[str]:
     """Name what lies among a generation's records and counts no more."""
-    notes = files.join(folder, FOLDER)
-    uri = ledger.latest(notes)
-    named = read_json(uri, "stage").get("rows") if uri else None
-    yield from ledger.superseded(notes)
-    yield from (files.join(notes, name) for name in files.list_names(notes, ".parquet") if name != named)
+    within = files.join(folder, FOLDER)
+    uri = ledger.latest(within)
+    named = notes.read(uri, "stage").get("rows") if uri else None
+    yield from ledger.superseded(within)
+    yield from (files.join(within, name) for name in files.list_names(within, ".parquet") if name != named)
 
 
 def read_json(uri: str, *keys: str) -> Any:
@@ -254,12 +274,12 @@ def _rows(record: StageRecord) -> pa.Table:
     return pa.Table.from_pylist(rows, ROWS_SCHEMA)
 
 
-def _json(record: StageRecord, rows: str, seal: str) -> bytes:
+def _json(record: StageRecord, rows: str, seal: str) -> str:
     """Write a record as JSON, a line a part."""
     head = {name: value for name, value in vars(record).items() if name not in ("parts", "rows", "rows_seal")}
     head |= {"rows": rows, "rows_seal": seal, "tags": _tag_names(record)}
     lines = (_dumped(_without(asdict(part), BITMAPS)) for part in record.parts.values())
-    return (_dumped(head)[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n").encode()
+    return _dumped(head)[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def _dumped(value: Any) -> str:

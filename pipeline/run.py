@@ -2,10 +2,8 @@
 it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
-
-import yaml
 
 from tagmill.pipeline.accounts import read_footers
 from tagmill.pipeline.config import RunConfig
@@ -109,7 +107,7 @@ class Driver:
             give_back_token(self.run_folder.root, self.run_folder.token)
 
     def _run(self, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
-        self._save_config()
+        self._save_config({})
         for plan in self.plan():
             check()
             kind = kind_of(plan.stage)
@@ -119,11 +117,14 @@ class Driver:
                 self._make(plan, engine, progress)
             record = self.upstream.records[plan.stage.name]
             self._check_fraction(record, "of all")
+            record.files = kind.files(plan)
             self.run_folder.write_record(record)
             self.upstream.close(record)  # once more: the next stage's tasks name the table beside it
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
         for name in set(self.run_folder.stages()) - {stage.name for stage in self.stages}:
             self.run_folder.switch_off(name)
+        check()
+        self._save_config({name: plan.generation for name, plan in self.upstream.plans.items()})
 
     def extent(self, plan: StagePlan[Any]) -> Extent:
         """Count the finished units and all units of a stage."""
@@ -135,15 +136,15 @@ class Driver:
         """Give the jobs that make what is missing in a plan."""
         return kind_of(plan.stage).jobs(plan)
 
-    def _save_config(self) -> None:
+    def _save_config(self, finished: Mapping[str, str]) -> None:
         saved = {
             "format": FORMAT,
             "stages": self.run_folder.merged_order([stage.name for stage in self.stages]),
             "config": self.config.model_dump(mode="json"),
             "libraries": libraries(),
+            "finished": dict(finished),
         }
-        text = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
-        files.replace_bytes(self.run_folder.path("run.yaml"), text.encode())
+        self.run_folder.save_config(saved)
 
     def _make(self, plan: StagePlan[Any], engine: Engine, progress: Progress) -> None:
         start = time.monotonic()

@@ -4,25 +4,32 @@ RUN/run.yaml                          the resolved config and the versions of th
 RUN/lease.json                        who drives the run; RUN/tokens/ the tokens of all drivers
 RUN/<stage>/_STAGE-<token>-<n>.json   which generation is current, and which other one is worth keeping
 RUN/<stage>/<gen>/                    parts, dead/, superseded/, records/: what is known of the parts
-RUN/report/*.parquet                  tables derived from the parts
+RUN/report/*.parquet                  tables derived from the parts; seals.json has their digests
 RUN/shards/<gen>/                     the dataset
 """
 
-import json
+import hashlib
 import time
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import yaml
 
 from tagmill.pipeline import ledger, records
-from tagmill.pipeline.records import StageRecord, read_json
-from tagmill.tag_system.core import files
+from tagmill.pipeline.records import StageRecord
+from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms import parts
 
 FORMAT = 3
 """Of run folders: raised when parts or records of an older one can no longer be read."""
+
+
+REPORT, SEALS = "report", "seals.json"
+"""The folder of the report, and in it the note of the seals of its tables."""
+
+CONFIG, DIGEST = "run.yaml", "# sha256: "
+"""The file of a run's config, and how its last line begins."""
 
 
 class RunFolder:
@@ -78,13 +85,12 @@ class RunFolder:
 
     def _pointer(self, stage: str) -> dict[str, Any]:
         uri = ledger.latest(self.path(stage))
-        return read_json(uri, "generation", "keep") if uri else {}
+        return notes.read(uri, "generation", "keep") if uri else {}
 
     def _point(self, stage: str, generation: str | None, keep: Iterable[str] = ()) -> None:
         pointer = {"generation": generation, "keep": sorted(set(keep) - {generation})}
         if self._pointer(stage) != pointer or self._is_contested(self.path(stage)):
-            data = json.dumps(pointer, sort_keys=True).encode() + b"\n"
-            ledger.add(self.path(stage), self.token, lambda _: data)
+            ledger.add(self.path(stage), self.token, lambda _: notes.dump(pointer))
 
     def _is_contested(self, folder: str) -> bool:
         """Tell whether an earlier driver that did not end could still outdo a folder's note.
@@ -142,6 +148,25 @@ class RunFolder:
                 merged.insert(merged.index(before[place - 1]) + 1 if place else 0, name)
         return merged
 
+    def finished(self) -> dict[str, str]:
+        """Give the generation of each stage when the run was last whole; empty while it is not.
+
+        Raises as `saved_config`.
+        """
+        saved = self._saved()
+        return saved["finished"] if saved else {}
+
+    def save_config(self, values: Mapping[str, Any]) -> None:
+        """Write run.yaml, which ends in the digest of its lines."""
+        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).encode()
+        digest = hashlib.sha256(text).hexdigest()
+        files.replace_bytes(self.path(CONFIG), text + f"{DIGEST}{digest}\n".encode())
+
+    def is_config_sound(self) -> bool:
+        """Tell whether run.yaml is as it was written."""
+        text, mark, digest = files.read_bytes(self.path(CONFIG)).rpartition(DIGEST.encode())
+        return bool(mark) and digest == hashlib.sha256(text).hexdigest().encode() + b"\n"
+
     def saved_config(self) -> dict[str, Any] | None:
         """Read the config that the run was last made with; None before it was begun.
 
@@ -151,7 +176,7 @@ class RunFolder:
         return None if saved is None else saved["config"]
 
     def _saved(self) -> dict[str, Any] | None:
-        uri = self.path("run.yaml")
+        uri = self.path(CONFIG)
         if not files.exists(uri):
             return None
         try:
@@ -165,7 +190,7 @@ class RunFolder:
                 f"{self.root} was made by another version of tagmill, which this one cannot read; name "
                 "another run folder, in which everything is made again"
             )
-        if not isinstance(saved.get("stages"), list):
+        if not (isinstance(saved.get("stages"), list) and isinstance(saved.get("finished"), dict)):
             raise DamageError(f"{uri} is damaged; remove it and run again")
         return saved
 

@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any
 
 from tagmill.pipeline.accounts import read_footers
-from tagmill.pipeline.records import read_json
 from tagmill.pipeline.run_folder import committed_parts, supersede
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms import parquet, parts
@@ -236,7 +235,7 @@ class Sources:
     def note_touched(self) -> None:
         """Write down the new stamps of sources whose bytes are the old ones: they need no second look."""
         for name, record in self._touched.items():
-            files.replace_bytes(source_record_uri(self.folder, name), json.dumps(record, indent=1).encode())
+            files.replace_bytes(source_record_uri(self.folder, name), notes.dump(record))
         self._touched.clear()
 
     def stale_parts(self, tasks: list[SourceTask]) -> list[str]:
@@ -276,8 +275,7 @@ class Sources:
 
 def _read_record(uri: str) -> dict[str, Any]:
     """Read what a worker noted of a source. Raises DamageError."""
-    found: dict[str, Any] = read_json(uri, *RECORD)
-    return found
+    return notes.read(uri, *RECORD)
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -1,36 +1,174 @@
-"""Verification: does what lies in a run's folder still match what was recorded of it?"""
+"""Verification: does what lies in a run's folder still match what was recorded of it?
+
+Every file of the stages is covered by a digest: parts and what lies beside them by the record of their stage,
+records and pointers by their own, run.yaml by its last line, the tables of the report by a note beside them.
+Whoever edits a file and all that speaks of it is told by the digest of the whole run, if that was kept.
+"""
 
 from collections.abc import Iterator
 
-from tagmill.pipeline import ledger
+from tagmill.pipeline import ledger, records
 from tagmill.pipeline.current import current_records
-from tagmill.pipeline.kinds import KINDS
+from tagmill.pipeline.kinds import KINDS, checks
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.run_folder import CONFIG, REPORT, SEALS, RunFolder
+from tagmill.tag_system.core import files, notes
+from tagmill.tag_system.core.errors import DamageError
+from tagmill.transforms import failures
+
+LEFTOVERS = ("superseded", "work", failures.FOLDER, records.FOLDER)
+"""Folders of a generation that are not checked against its record: gc removes them, or they have digests."""
+
+Verified = tuple[str, int, list[str]]
+"""A stage or another part of a run, how many files were checked, and what is wrong."""
 
 
-def verify(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
-    """Check the current generation of every stage; gives stage, things checked, and what is wrong."""
-    yield from _unrecorded(run)
-    for record in current_records(run):
-        folder = run.generation(record.stage, record.generation)
-        problems = [*KINDS[record.kind].verify(folder, record), *_chain(run, record)]
-        yield record.stage, max(1, len(record.parts)), problems
-
-
-def _unrecorded(run: RunFolder) -> Iterator[tuple[str, int, list[str]]]:
-    """Find stages of which a note is missing that says what their parts are."""
+def verify(run: RunFolder) -> Iterator[Verified]:
+    """Check the run's own files, every finished generation of every stage, and the report."""
+    is_sound = run.is_config_sound()
+    yield CONFIG, 1, [] if is_sound else [f"{run.path(CONFIG)} was changed since it was written; run again"]
+    if not is_sound:
+        return  # it says which stages there are
+    finished = run.finished()
+    for stage in dict.fromkeys([*run.stages(), *finished]):
+        problems = [*_pointers(run, stage), *_missing(run, stage, finished)]
+        if problems:
+            yield stage, 1, problems
     for stage in run.stages():
-        folder = run.path(stage)
-        finished = [g for g in run.generations(stage) if run.read_record(stage, g)]
-        if finished and ledger.latest(folder) is None:
-            yield stage, 1, [f"{folder}: the note which generation is current is missing; run again"]
-        elif (generation := run.current(stage)) and generation not in finished:
-            yield stage, 1, [f"{run.generation(stage, generation)}: its record is missing; run again"]
+        for generation in run.generations(stage):
+            yield from _generation(run, stage, generation, is_whole=finished.get(stage) == generation)
+    yield from _report(run)
+
+
+def _pointers(run: RunFolder, stage: str) -> Iterator[str]:
+    """Check the notes that say which generation is current, and that nothing else lies beside them."""
+    folder = run.path(stage)
+    uris = (ledger.note_uri(folder, note_id) for note_id in ledger.note_ids(folder))
+    notes_there = {uri.rpartition("/")[2] for uri in uris}
+    for name in files.list_names(folder):
+        uri = files.join(folder, name)
+        if name not in notes_there:
+            yield f"{uri} does not belong there"
+        else:
+            yield from _note(uri, "generation", "keep")
+    if not notes_there and any(_has_record(run, stage, generation) for generation in run.generations(stage)):
+        yield f"{folder}: the note which generation is current is missing; run again"
+
+
+def _missing(run: RunFolder, stage: str, finished: dict[str, str]) -> Iterator[str]:
+    """Check that a stage is as it was when the run was last whole."""
+    current = _current(run, stage)
+    if stage in finished and not run.generations(stage):
+        yield f"{run.path(stage)} is missing; run again"
+    elif stage in finished and current not in (finished[stage], None):
+        yield f"{run.generation(stage, finished[stage])} was current when the run was whole, and is not now"
+    if current and not _has_record(run, stage, current):
+        yield f"{run.generation(stage, current)}: its record is missing; run again"
+
+
+def _current(run: RunFolder, stage: str) -> str | None:
+    """Name the current generation of a stage; None also if its note is damaged, which is named."""
+    try:
+        return run.current(stage)
+    except DamageError:
+        return None
+
+
+def _has_record(run: RunFolder, stage: str, generation: str) -> bool:
+    return bool(ledger.note_ids(files.join(run.generation(stage, generation), records.FOLDER)))
+
+
+def _note(uri: str, *keys: str) -> Iterator[str]:
+    try:
+        notes.read(uri, *keys)
+    except FileNotFoundError:
+        yield f"{uri} is missing"
+    except DamageError as error:
+        yield str(error)
+
+
+def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) -> Iterator[Verified]:
+    """Check all that lies in the folder of a generation, if it was ever finished.
+
+    While it is being made again, more may lie there than its record speaks of.
+    """
+    folder = run.generation(stage, generation)
+    if not _has_record(run, stage, generation):
+        return
+    problems = list(_records(folder))
+    expected: dict[str, checks.Check] = {}
+    try:
+        record = records.read_record(folder)
+    except DamageError as error:
+        record = None
+        problems += [str(error)] if str(error) not in problems else []
+    if record is not None:
+        if record.kind not in KINDS:
+            problems.append(f"{folder}: its record names an unknown kind of stage, {record.kind!r}")
+        else:
+            expected = KINDS[record.kind].checks(folder, record)
+        expected |= {name: checks.digested(digest) for name, digest in record.files.items()}
+        problems += checks.run(folder, expected)
+        if is_whole:
+            extra = _extra(folder, expected)
+            problems += [f"{files.join(folder, name)} does not belong there" for name in extra]
+        if _current(run, stage) == generation:
+            problems += _chain(run, record)
+    yield stage, max(1, len(expected)), problems
+
+
+def _records(folder: str) -> Iterator[str]:
+    """Check every record of a generation, the one that counts and earlier ones, and their tables."""
+    within = files.join(folder, records.FOLDER)
+    known: set[str] = set()
+    for note_id in ledger.note_ids(within):
+        uri = ledger.note_uri(within, note_id)
+        known.add(uri.rpartition("/")[2])
+        try:
+            found = notes.read(uri, "stage")
+            known.add(found.get("rows", ""))
+            records.parse_record(found, folder, uri)
+        except DamageError as error:
+            yield str(error)
+    for name in files.list_names(within):
+        # A table without its record was left by an interruption; nobody reads it.
+        if name not in known and not records.is_rows_name(name):
+            yield f"{files.join(within, name)} does not belong there"
+
+
+def _extra(folder: str, expected: dict[str, checks.Check]) -> list[str]:
+    """Name the files below a generation's folder that its record does not speak of."""
+    found = [name for name in files.walk(folder) if name.partition("/")[0] not in LEFTOVERS]
+    return [name for name in found if name not in expected]
 
 
 def _chain(run: RunFolder, record: StageRecord) -> Iterator[str]:
     """Check that a stage was made from what is current of its inputs."""
     for stage, generation in record.inputs.items():
-        if run.current(stage) != generation:
+        if _current(run, stage) != generation:
             yield f"{record.stage} was made from {run.generation(stage, generation)}, which is not current"
+
+
+def _report(run: RunFolder) -> Iterator[Verified]:
+    """Check the tables of the report; other files there are the user's own."""
+    folder = run.path(REPORT)
+    tables = files.list_names(folder, ".parquet")
+    if not tables and not files.exists(files.join(folder, SEALS)):
+        return
+    try:
+        seals = notes.read(files.join(folder, SEALS))
+    except FileNotFoundError:
+        yield REPORT, 1, [f"{files.join(folder, SEALS)} is missing; run again"]
+    except DamageError as error:
+        yield REPORT, 1, [str(error)]
+    else:
+        problems = list(checks.run(folder, {name: checks.sealed(seal) for name, seal in seals.items()}))
+        problems += [f"{files.join(folder, n)} does not belong there" for n in tables if n not in seals]
+        yield REPORT, len(seals), problems
+
+
+def check_root(run: RunFolder, digest: str) -> Iterator[Verified]:
+    """Compare the digest of the whole run, as `status` prints it, with one that was kept."""
+    found = records.root_digest(current_records(run))
+    wrong = f"the digest of the run's bytes is {found}, not {digest}: records and files were changed together"
+    yield "root", 1, [] if found == digest else [wrong]

@@ -194,11 +194,16 @@ def tune(
 
 
 @app.command()
-def verify(run_folder: Run) -> None:
+def verify(
+    run_folder: Run,
+    root: Annotated[
+        str | None, typer.Option(help="the digest of the run's bytes that `status` printed before")
+    ] = None,
+) -> None:
     """Check every part and shard of a run against its recorded digest."""
     from tagmill.runners.commands import inspection
 
-    inspection.show_verify(_console(), run_folder)
+    inspection.show_verify(_console(), run_folder, root)
 
 
 @app.command()

@@ -14,7 +14,7 @@ import apache_beam as beam
 import pyarrow as pa
 from pydantic import Field
 
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
@@ -178,7 +178,7 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
         record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
         record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint, "config": input_spec(config)}
         record |= {"parts": chunks, "examples": count}
-    files.create_bytes(source_record_uri(folder, task.name), json.dumps(record, indent=1).encode())
+    files.create_bytes(source_record_uri(folder, task.name), notes.dump(record))
 
 
 @contextmanager

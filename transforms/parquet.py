@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import DamageError
 
 METADATA_KEY = contract.METADATA_KEY
 BODY_KEY = b"tagmill_body"
@@ -29,7 +30,8 @@ def table_bytes(table: pa.Table, header: Mapping[str, Any] | None = None) -> byt
     if header is not None:
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(header)})
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+    # With checksums, whoever reads a damaged page learns of it.
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({BODY_KEY: hashlib.sha256(sink.getvalue()).hexdigest()})
     return sink.getvalue()
@@ -77,6 +79,17 @@ def _footer_length(data: bytes) -> int:
 
 
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, whole or some of its columns."""
+    """Read a Parquet file, whole or some of its columns.
+
+    Raises:
+        DamageError: Its bytes are not those that were written.
+    """
     with files.open_read(uri) as stream:
-        return pq.read_table(stream, columns=list(columns) if columns else None)
+        try:
+            return pq.read_table(
+                stream, columns=list(columns) if columns else None, page_checksum_verification=True
+            )
+        except (OSError, pa.ArrowException) as error:
+            if getattr(error, "errno", None):  # nothing is known of the bytes
+                raise
+            raise DamageError(f"{uri} is damaged ({error}); remove it and run again") from error

@@ -6,10 +6,13 @@ from typing import Any, ClassVar, Generic
 
 from tagmill.pipeline.accounts import read_footers
 from tagmill.pipeline.job import Job
+from tagmill.pipeline.kinds import checks
+from tagmill.pipeline.kinds.checks import Check
 from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts, lone_leftovers, supersede_part
 from tagmill.tag_system.core.errors import DamageError
+from tagmill.transforms import parts
 from tagmill.transforms.parts import Footer
 from tagmill.transforms.stage import StageT
 
@@ -55,9 +58,21 @@ class Kind(ABC, Generic[StageT]):
         Raises RuntimeError if a job ended without an output, and DamageError for one that was not asked for.
         """
 
-    @abstractmethod
-    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
-        """Check what lies in a generation's folder against its record; gives what is wrong."""
+    def files(self, plan: StagePlan[StageT]) -> dict[str, str]:
+        """Give the digests of what lies in the folder of a finished stage besides its parts, by name."""
+        return {}
+
+    def checks(self, folder: str, record: StageRecord) -> dict[str, Check]:
+        """Give the checks of the files that a record speaks of, by their names in the generation's folder.
+
+        All that lies there besides is too much.
+        """
+        found: dict[str, Check] = {}
+        for name, known in record.parts.items():
+            found[name + parts.SUFFIX] = checks.sealed(known.seal)
+            beside = dict(zip(sorted(known.beside), known.files(), strict=False))
+            found |= {beside[what]: checks.digested(digest) for what, digest in known.beside.items()}
+        return found
 
 
 def require(plan: StagePlan[Any], missing: list[str]) -> None:

@@ -1,49 +1,36 @@
 """Checks of single files against what was recorded of them, for the verification of every kind."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
-from tagmill.pipeline.records import StageRecord, read_json
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import DamageError
-from tagmill.transforms import parquet, parts
+from tagmill.transforms import parquet
+
+Check = Callable[[str], bool]
+"""Tells of a file, by its uri, whether it is as it was recorded. Raises ValueError, OSError."""
 
 
-def parts_of(folder: str, record: StageRecord) -> Iterator[str]:
-    """Check the bytes of all parts, and of what lies beside them."""
-    for name, known in record.parts.items():
-        yield from sealed(parts.part_uri(folder, name), known.seal)
-        beside = {"dead": parts.dead_uri(folder, name), "array": parts.array_uri(folder, name)}
-        for what, digest in known.beside.items():
-            yield from digested(beside[what], digest)
-
-
-def sealed(uri: str, seal: str) -> Iterator[str]:
+def sealed(seal: str) -> Check:
     """Check the bytes of a Parquet file of ours."""
+    return lambda uri: parquet.seal(files.read_bytes(uri)) == seal
+
+
+def digested(digest: str) -> Check:
+    """Check the bytes of any file by their sha256."""
+    return lambda uri: files.sha256(uri) == digest
+
+
+def run(folder: str, checks: Mapping[str, Check]) -> Iterator[str]:
+    """Check files by their names in a folder, many at a time; gives what is wrong, in order."""
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        uris = [files.join(folder, name) for name in checks]
+        yield from filter(None, pool.map(_problem, uris, checks.values()))
+
+
+def _problem(uri: str, check: Check) -> str:
     try:
-        if parquet.seal(files.read_bytes(uri)) != seal:
-            yield f"{uri} does not match its recorded digest"
+        return "" if check(uri) else f"{uri} does not match its recorded digest"
     except FileNotFoundError:
-        yield f"{uri} is missing"
+        return f"{uri} is missing"
     except (OSError, ValueError) as error:
-        yield f"{uri} cannot be read: {error}"
-
-
-def digested(uri: str, digest: str) -> Iterator[str]:
-    """Check the bytes of any file."""
-    try:
-        found = files.sha256(uri)
-    except FileNotFoundError:
-        yield f"{uri} is missing"
-    else:
-        if found != digest:
-            yield f"{uri} does not match its recorded digest"
-
-
-def readable(uri: str) -> Iterator[str]:
-    """Check that what the driver or a worker noted is there and can be read."""
-    try:
-        read_json(uri)
-    except FileNotFoundError:
-        yield f"{uri} is missing"
-    except DamageError as error:
-        yield str(error)
+        return f"{uri} cannot be read: {error}"

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from tagmill.pipeline.accounts import account, read_footers
 from tagmill.pipeline.job import Job
-from tagmill.pipeline.kinds import checks
 from tagmill.pipeline.kinds.base import Kind, find_strays, made_footers, move_parts_away, require, served
 from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
@@ -119,10 +118,6 @@ class GlobalParts(Global[GlobalStage[Any]]):
         _publish(plan)
         made = {name: PartRecord.of(footer) for name, footer in made_footers(plan).items()}
         return account(plan.folder, upstream.first.folder, made, upstream.came(), upstream.removed)
-
-    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
-        """Check the bytes of all parts."""
-        return checks.parts_of(folder, record)
 
 
 def work(plan: StagePlan[Any]) -> str:

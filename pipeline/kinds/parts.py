@@ -6,10 +6,9 @@ from typing import Any
 
 from tagmill.pipeline.accounts import account
 from tagmill.pipeline.job import Job
-from tagmill.pipeline.kinds import checks
 from tagmill.pipeline.kinds.base import Kind, check_made, find_strays, made_footers, move_parts_away, served
 from tagmill.pipeline.plan import StagePlan, Upstream
-from tagmill.pipeline.records import PartRecord, StageRecord
+from tagmill.pipeline.records import PartRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.stock import Stock, Wanted
 from tagmill.transforms import bitmaps
@@ -70,10 +69,6 @@ class Parts(Kind[PartStage[Any]]):
         made = {name: PartRecord.of(footer) for name, footer in footers.items()}
         made = account(plan.folder, upstream.first.folder, made, came, upstream.removed) | served(plan)
         return {name: made[name] for name in plan.names}
-
-    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
-        """Check the bytes of all parts."""
-        return checks.parts_of(folder, record)
 
 
 def _by_folder(plan: StagePlan[PartStage[Any]]) -> dict[str, dict[str, PartRecord]]:

@@ -10,11 +10,12 @@ from tagmill.pipeline.cut import CUT, Cut, extend_cut, read_cut
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds import checks
 from tagmill.pipeline.kinds.base import Kind, require
+from tagmill.pipeline.kinds.checks import Check
 from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, supersede
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -63,7 +64,7 @@ class ShardFiles(Kind[Shards]):
         files.remove(files.join(plan.folder, contract.MANIFEST))
         for name in [*(task.name for task in plan.tasks), *plan.adopted]:
             _supersede(plan.folder, name)
-        files.replace_bytes(files.join(plan.folder, CUT), json.dumps(plan.more["cut"], indent=1).encode())
+        files.replace_bytes(files.join(plan.folder, CUT), notes.dump({"shards": plan.more["cut"]}))
 
     def jobs(self, plan: StagePlan[Shards]) -> Iterator[Job]:
         """Give one job."""
@@ -93,25 +94,16 @@ class ShardFiles(Kind[Shards]):
             files.replace_bytes(files.join(plan.folder, name), text.encode())
         return {name: _record_of(name, header) for name, header in headers.items()}
 
-    def verify(self, folder: str, record: StageRecord) -> Iterator[str]:
-        """Check the manifest and what it lists: the bytes of shards and indexes, the vocabulary."""
-        uri = files.join(folder, contract.MANIFEST)
-        if not files.exists(uri):
-            yield f"{uri} is missing: the dataset is not whole"
-            return
-        try:
-            manifest = contract.parse_manifest(files.read_bytes(uri), folder)
-        except ConfigError as error:
-            yield str(error)
-            return
-        yield from _check_vocabulary(files.join(folder, contract.VOCABULARY), manifest)
-        yield from checks.readable(files.join(folder, CUT))
-        if {shard.name for shard in manifest.shards} != set(record.parts):
-            yield f"{uri} lists other shards than were recorded"
-        for shard in manifest.shards:
-            if shard.name in record.parts:
-                yield from checks.sealed(index_uri(folder, shard.name), record.parts[shard.name].seal)
-            yield from checks.digested(tar_uri(folder, shard.name), shard.sha256)
+    def files(self, plan: StagePlan[Shards]) -> dict[str, str]:
+        """Give the digests of what is written around the shards."""
+        names = (contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST, CUT)
+        return {name: files.sha256(files.join(plan.folder, name)) for name in names}
+
+    def checks(self, folder: str, record: StageRecord) -> dict[str, Check]:
+        """Give the checks of tars, by the digest that is a shard's, and of indexes, by its seal."""
+        tars = {f"{name}.tar": checks.digested(part.digest) for name, part in record.parts.items()}
+        indexes = {f"{name}.index.parquet": checks.sealed(part.seal) for name, part in record.parts.items()}
+        return tars | indexes
 
 
 def _splits(stage: Shards, upstream: Upstream, came: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -280,14 +272,3 @@ def _models(stages: Iterable[Stage[Any]]) -> dict[str, contract.ManifestModel]:
         for stage in stages
         if "model" in stage.spec
     }
-
-
-def _check_vocabulary(uri: str, manifest: contract.Manifest) -> Iterator[str]:
-    """Check the tags, which trainings read beside the shards."""
-    try:
-        if Vocabulary.from_text(files.read_bytes(uri).decode(), uri).digest != manifest.vocabulary:
-            yield f"{uri} is not the vocabulary of the manifest"
-    except FileNotFoundError:
-        yield f"{uri} is missing"
-    except (ConfigError, UnicodeDecodeError) as error:
-        yield f"{uri} cannot be read: {error}"

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run_folder import RunFolder
-from tagmill.tag_system.core import files
+from tagmill.pipeline.run_folder import REPORT, SEALS, RunFolder
+from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.candidates import Candidates
@@ -82,8 +82,12 @@ def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     records = list(current_records(run))
     stages = pa.Table.from_pylist([stage_row(run, record) for record in records], STAGES_SCHEMA)
     tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
-    for name, table in (("stages", stages), ("tags", tags)):
-        files.replace_bytes(run.path("report", f"{name}.parquet"), parquet.table_bytes(table))
+    tables = {"stages.parquet": stages, "tags.parquet": tags}
+    written = {name: parquet.table_bytes(table) for name, table in tables.items()}
+    for name, data in written.items():
+        files.replace_bytes(run.path(REPORT, name), data)
+    seals = {name: parquet.seal(data) for name, data in written.items()}
+    files.replace_bytes(run.path(REPORT, SEALS), notes.dump(seals))
 
 
 def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:

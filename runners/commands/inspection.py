@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from tagmill.pipeline.plan import StagePlan
 from tagmill.pipeline.records import StageRecord, content_digest, root_digest
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.verify import verify
+from tagmill.pipeline.verify import check_root, verify
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DamageError
@@ -140,10 +141,15 @@ def open_run(folder: str) -> RunFolder:
     return run
 
 
-def show_verify(console: Console, folder: str) -> None:
-    """Check a run and print what is wrong. Raises DamageError if anything is."""
+def show_verify(console: Console, folder: str, root: str | None = None) -> None:
+    """Check a run and print what is wrong; `root` is a digest of its bytes that `status` printed before.
+
+    Raises DamageError if anything is wrong.
+    """
     damaged = 0
-    for stage, checked, problems in verify(open_run(folder)):
+    run = open_run(folder)
+    found = chain(verify(run), check_root(run, root) if root else ())
+    for stage, checked, problems in found:
         console.print(f"{stage}: {checked} checked, {len(problems)} damaged", highlight=False)
         for problem in problems:
             console.print(f"  {problem}", highlight=False, markup=False)

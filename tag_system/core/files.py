@@ -118,6 +118,13 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
     return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMPORARY))
 
 
+def walk(folder: str) -> list[str]:
+    """List the sorted names of committed files in a folder and all below it, relative to it."""
+    fs, path = filesystem(folder)
+    names = (found.removeprefix(path).lstrip("/") for found in fs.find(path))
+    return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(TEMPORARY))
+
+
 def temporaries(folder: str) -> list[str]:
     """List the sorted uris of files in a folder that were never committed: their writers were killed."""
     fs, path = filesystem(folder)

@@ -111,7 +111,7 @@ def test_verify_misses_no_dead_letter_and_no_member_of_an_index(finished, tmp_pa
     assert any(str(letters) in problem for problem in found)
     assert any(str(index) in problem for problem in found)
     (folder / "manifest.json").write_text("{}")
-    assert any("manifest.json is not a manifest" in problem for problem in damaged(run))
+    assert any("manifest.json does not match" in problem for problem in damaged(run))
 
 
 def test_dead_letters_that_are_missing_are_written_again_with_their_part(tmp_path):
