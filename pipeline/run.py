@@ -167,16 +167,16 @@ class Driver:
         if plan.is_whole and before and "wall" in before.more:
             plan.more["wall"] = before.more["wall"]
         record = StageRecord(
-            stage.name,
-            stage.kind,
-            stage.version,
-            plan.generation,
-            stage.spec,
-            stage.settings,
-            {name: self.upstream.plans[name].generation for name in inputs_of(stage, self.stages)},
-            made,
-            plan.more,
-            libraries(),
+            stage=stage.name,
+            kind=stage.kind,
+            version=stage.version,
+            generation=plan.generation,
+            spec=stage.spec,
+            settings=stage.settings,
+            inputs={name: self.upstream.plans[name].generation for name in inputs_of(stage, self.stages)},
+            parts=made,
+            more=plan.more,
+            libraries=libraries(),
         )
         self._check_chain(record)
         self.upstream.close(record)
