@@ -122,6 +122,7 @@ class Sources:
         self.folder = folder
         self._stage = stage
         self.order = list(self.found)
+        self.digests: dict[str, str] = {}
         self.records = self._read_records()
         self._touched: dict[str, dict[str, Any]] = {}
         self._rewritten: set[str] = set()
@@ -140,8 +141,13 @@ class Sources:
         there = set(files.list_names(files.join(self.folder, "sources")))
         names = [name for name in self.order if f"{name}.json" in there]
         with ThreadPoolExecutor(files.THREADS) as pool:
-            uris = [source_record_uri(self.folder, name) for name in names]
-            return dict(zip(names, pool.map(_read_record, uris), strict=True))
+            notes_read = pool.map(files.read_bytes, (source_record_uri(self.folder, n) for n in names))
+            return {name: self._parse(name, data) for name, data in zip(names, notes_read, strict=True)}
+
+    def _parse(self, name: str, data: bytes) -> dict[str, Any]:
+        """Read what a worker noted of a source, and keep the digest of its bytes. Raises DamageError."""
+        self.digests[name] = hashlib.sha256(data).hexdigest()
+        return notes.parse(data, source_record_uri(self.folder, name), *RECORD)
 
     def _check_removed(self, *, accept_changes: bool) -> None:
         """Name sources that were ingested and are not there any more.
@@ -164,7 +170,7 @@ class Sources:
         """Read the record of a source that was removed; one that was being made again has none."""
         uri = source_record_uri(self._folder_before, name)
         if files.exists(uri):
-            return _read_record(uri)
+            return notes.read(uri, *RECORD)
         return {"input": next(iter(self._inputs)), "path": name}
 
     def todo(self, *, accept_changes: bool, check: bool = False) -> tuple[list[SourceTask], list[str]]:
@@ -235,7 +241,9 @@ class Sources:
     def note_touched(self) -> None:
         """Write down the new stamps of sources whose bytes are the old ones: they need no second look."""
         for name, record in self._touched.items():
-            files.replace_bytes(source_record_uri(self.folder, name), notes.dump(record))
+            data = notes.dump(record)
+            files.replace_bytes(source_record_uri(self.folder, name), data)
+            self.digests[name] = hashlib.sha256(data).hexdigest()
         self._touched.clear()
 
     def stale_parts(self, tasks: list[SourceTask]) -> list[str]:
@@ -271,11 +279,6 @@ class Sources:
         for name, record in self._read_records().items():
             for chunk in range(record["parts"]):
                 yield part_name(name, chunk), self.found[name]
-
-
-def _read_record(uri: str) -> dict[str, Any]:
-    """Read what a worker noted of a source. Raises DamageError."""
-    return notes.read(uri, *RECORD)
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """The stage whose unit of work is a source, which gives one part or more."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from tagmill.pipeline.accounts import known_parts
 from tagmill.pipeline.job import Job
@@ -79,10 +78,8 @@ class SourceFiles(Kind[Ingest]):
 
     def files(self, plan: StagePlan[Ingest]) -> dict[str, str]:
         """Give the digests of what was noted of each source."""
-        names = [f"sources/{name}.json" for name in plan.more["sources"]]
-        with ThreadPoolExecutor(files.THREADS) as pool:
-            digests = pool.map(lambda name: files.sha256(files.join(plan.folder, name)), names)
-            return dict(zip(names, digests, strict=True))
+        digests = plan.state.digests
+        return {f"sources/{name}.json": digests[name] for name in plan.more["sources"]}
 
 
 def _observe(plan: StagePlan[Ingest], upstream: Upstream) -> None:
