@@ -155,6 +155,19 @@ BUILT_IN = {
 }
 """Short names of the built-in models."""
 
+IMPORTS = {
+    "grounding-dino": ("torch", "torchvision.ops", "transformers.models.grounding_dino"),
+    "open-clip": ("torch", "open_clip"),
+    "ram": ("torch", "timm"),
+    "tag2text": ("torch", "timm"),
+}
+"""What the built-in models import that takes long: seconds, all of them without threads or CUDA."""
+
+
+def imports_of(name: str) -> Sequence[str]:
+    """Name the modules that a model called `name` imports; none for a user's own, which may start threads."""
+    return IMPORTS.get(name, ())
+
 
 def create(name: str, options: Mapping[str, Any]) -> Any:
     """Construct the model called `name`: a short name or `package.module:Class`.

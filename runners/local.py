@@ -5,12 +5,11 @@ The runner is named explicitly: Beam's default would first try to download a bin
 
 import logging
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 
 import apache_beam as beam
 import grpc  # type: ignore[import-untyped]  # has no stubs
@@ -22,6 +21,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from google.protobuf import json_format, text_format  # type: ignore[import-untyped]  # has no stubs
 
 from tagmill.pipeline.job import Job
+from tagmill.runners.fork_server import ForkServer, WorkerProcess
 
 ATTEMPTS = 3
 """How often a job is tried whose worker processes die; what they committed before is not made again."""
@@ -41,6 +41,7 @@ class LocalEngine:
 
     workers: int
     options: PipelineOptions
+    _server: ForkServer = field(default_factory=ForkServer, init=False, repr=False)
 
     def execute(self, job: Job) -> None:
         """Run one job. Raises RuntimeError with the worker's traceback if it fails.
@@ -64,6 +65,10 @@ class LocalEngine:
             "smaller batch_size"
         )
 
+    def close(self) -> None:
+        """End the process that workers are forks of, at the latest when this process ends."""
+        self._server.close()
+
     def _run(self, job: Job) -> None:
         workers = min(self.workers, len(job.tasks))
         values = self.options.get_all_options(drop_default=True)
@@ -71,10 +76,14 @@ class LocalEngine:
             values = {"default_sdk_harness_log_level": "WARNING"} | values
             values |= {"direct_running_mode": "multi_processing", "direct_num_workers": workers}
         options = PipelineOptions.from_dictionary(values)
-        pipeline = beam.Pipeline(runner=_runner(options), options=options)
+        runner = fn_runner.FnApiRunner(provision_info=_Provision(options, partial(self._start, job)))
+        pipeline = beam.Pipeline(runner=runner, options=options)
         with _plain_labels():
             job.build(pipeline)
         pipeline.run().wait_until_finish()
+
+    def _start(self, job: Job, environment: Mapping[str, str]) -> WorkerProcess:
+        return self._server.start(environment, job.stage.imports)
 
 
 @contextmanager
@@ -91,11 +100,16 @@ def _plain_labels() -> Iterator[None]:
         beam.pipeline.alter_label_if_ipython = altering
 
 
-def _runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
-    """Make the runner, and have it hand the options on to its workers, which it does not by itself."""
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(info))
+@dataclass
+class _Provision(fn_runner.ExtendedProvisionInfo):
+    """What a runner hands to its workers: Beam's options, and who starts them."""
+
+    options: PipelineOptions
+    start: Callable[[Mapping[str, str]], WorkerProcess]
+
+    def __post_init__(self) -> None:
+        encoded = JobServiceHandle.encode_pipeline_options(self.options.get_all_options())
+        super().__init__(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
 
 
 @worker_handlers.WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
@@ -111,20 +125,18 @@ class _WatchedWorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
         options = self.provision_info.provision_info.pipeline_options
         environment = {
             **os.environ,
-            # A worker finds the modules that its driver finds, such as plug-ins beside a script, and no
-            # others: it starts as `python -m`, which would put the working directory first.
-            "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),
-            "PYTHONSAFEPATH": "1",
             "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
             "PIPELINE_OPTIONS": json_format.MessageToJson(options),
             "WORKER_ID": self.worker_id,
         }
-        self._process = subprocess.Popen([sys.executable, "-m", "tagmill.runners.worker"], env=environment)
+        if not isinstance(self.provision_info, _Provision):
+            raise TypeError("the runner of a worker is one of LocalEngine")
+        self._process = self.provision_info.start(environment)
         self.worker_thread = threading.Thread(target=self._watch, name="watch worker", daemon=True)
         self.worker_thread.start()
 
     def _watch(self) -> None:
-        self._process.wait()
+        self._process.ended.wait()
         while not self._is_closed.wait(0.1):
             asked = self.control_conn._futures_by_id
             for instruction in list(asked):
@@ -134,16 +146,16 @@ class _WatchedWorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
 
     def close(self) -> None:
         self._is_closed.set()
-        if sys.exc_info()[0] is None and self._process.poll() is None:
-            super().close()
-            return
-        # The job is lost: what a worker is at need not be waited for, since it only ever creates files.
+        # Either all is done, or the job is lost: what a worker is at need not be waited for, since it only
+        # ever creates files.
+        with suppress(grpc.RpcError):  # how the line to a dead worker ended
+            self.data_conn.close()
         self._process.kill()
         self.control_conn.close()
         self.stop_worker()
 
     def stop_worker(self) -> None:
-        self._process.wait()
+        self._process.ended.wait()
         self.worker_thread.join()
 
 

@@ -64,6 +64,11 @@ class ModelStage(PartStage[ModelConfigT]):
         """The config, but for what says nothing of the output."""
         return {name: value for name, value in super().settings.items() if name not in UNSAID}
 
+    @property
+    def imports(self) -> Sequence[str]:
+        """What the model says that it imports."""
+        return base.imports_of(self.config.model)
+
     def setup(self) -> None:
         """Construct and load the model."""
         self.model = base.create_for_pixels(self.config.model, self.config.options)

@@ -69,6 +69,11 @@ class Parse(PartStage[ParseConfig]):
         config = run.config[cls.name]
         return None if config is None else cls(config, run.shared, run.vocabulary)
 
+    @property
+    def imports(self) -> Sequence[str]:
+        """The parser's library, but for the mode that does without."""
+        return () if self.config.mode == "fast" else ("spacy",)
+
     def inputs(self) -> tuple[str, ...]:
         """Given captions are ingest's, generated ones caption's."""
         return ("ingest", "caption")

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args
@@ -129,6 +129,13 @@ class Stage(ABC, Generic[ConfigT]):
     def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
         """Give warnings about settings that work, but probably not as intended."""
         yield from ()
+
+    @property
+    def imports(self) -> Sequence[str]:
+        """Name modules that `setup` and the work import, and that take long: where workers are forks of one
+        process, that imports them once for all. They must start no threads when they are imported.
+        """
+        return ()
 
     @abstractmethod
     def inputs(self) -> tuple[str, ...]:

@@ -6,14 +6,22 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from commands import start
 from runs import parts_there, shard_bytes, squares_config, tagmill
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.run import Driver
+from tagmill.runners.local import LocalEngine
+from tagmill.transforms.stage import PartTask, limit_threads
+from tagmill.transforms.worker import PartWorker
 
 
-def workers_of(pid: int) -> list[int]:
-    """Worker processes that a driver has, or had: found by what they run."""
+def children_of(pid: int) -> list[int]:
+    """Processes of ours that a process has, or had: found by what they run."""
     listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
     return [
@@ -21,8 +29,28 @@ def workers_of(pid: int) -> list[int]:
     ]
 
 
+def workers_of(pid: int) -> list[int]:
+    """Worker processes of a driver: forks of the one process that it has."""
+    (server,) = children_of(pid)
+    return children_of(server)
+
+
+def processes_of(pid: int) -> list[int]:
+    """All processes of a driver."""
+    (server,) = children_of(pid)
+    return [server, *children_of(server)]
+
+
+def await_end(pids: list[int]) -> None:
+    """Wait until processes are gone."""
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.1)
+
+
 def small(folder: Path, **changes: object) -> Path:
-    """A run of few jobs: each of them starts its workers anew."""
+    """A run of few jobs."""
     changes = {"duplicates": None, "localize": None, "embed": None, "shards": {"size": 100}} | changes
     return squares_config(folder, {"a.tar": (20, 0)}, **changes)
 
@@ -90,14 +118,15 @@ def test_an_interruption_is_one_line_and_leaves_no_worker(tmp_path, workers):
             time.sleep(0.05)
         running = workers_of(process.pid)
         assert len(running) == workers
-        for pid in [process.pid, *running]:  # as Ctrl-C in a terminal, which reaches them all
+        everything = processes_of(process.pid)
+        for pid in [process.pid, *everything]:  # as Ctrl-C in a terminal, which reaches them all
             os.kill(pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)  # an image takes as long, a batch five times that
     finally:
         process.kill()
     assert process.returncode == 130
     assert err == "tagmill: interrupted; run the same command to go on\n"
-    for pid in running:
+    for pid in everything:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert not (tmp_path / "run" / "lease.json").exists()
@@ -111,16 +140,48 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind_and_is_quietly_gone_on_
     while len(parts_there(run, "tag")) < 2:
         assert process.poll() is None
         time.sleep(0.02)
-    running = workers_of(process.pid)
-    assert len(running) == 2
+    everything = processes_of(process.pid)
+    assert len(everything) == 1 + 2
     process.kill()
     process.communicate()
+    await_end(everything)
     before = parts_there(run, "tag")
     result = tagmill("run", config, "--workers", 2)
     assert (result.returncode, result.stderr) == (0, "")
     assert before.items() <= parts_there(run, "tag").items()
     assert shard_bytes(run) == expected
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in running):
-        time.sleep(0.2)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in running)
+
+
+class Numbers(PartWorker):
+    """Notes the process that does a task, and whether it has what its driver has."""
+
+    def setup(self) -> None:
+        limit_threads(2)
+
+    def do(self, task: PartTask) -> None:
+        ones = np.ones((300, 300))
+        assert (ones @ ones)[0, 0] == 300  # with threads that started after the fork
+        assert os.environ["OF_THIS_JOB"] == task.root
+        assert os.getcwd() == task.root
+        Path(self.folder, f"{task.name}-{os.getpid()}").touch()
+
+
+def test_jobs_follow_each_other_with_new_processes_that_have_what_the_driver_has(tmp_path, monkeypatch):
+    """Of one server, whose locks and threads no fork inherits: a fork that did would hang now and then."""
+    engine = LocalEngine(2, PipelineOptions([]))
+    (stage,) = [stage for stage in Driver(load_config(str(small(tmp_path)))).stages if stage.name == "tag"]
+    (tmp_path / "done").mkdir()
+    for number in range(20):
+        folder = tmp_path / f"here-{number}"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("OF_THIS_JOB", str(folder))
+        tasks = [PartTask(f"{number}-{k}", "", {}, str(folder)) for k in range(4)]
+        engine.execute(Job.of_worker(tasks, Numbers(stage, str(tmp_path / "done"))))
+    done = [path.name.rsplit("-", 1) for path in (tmp_path / "done").iterdir()]
+    assert {name for name, _ in done} == {f"{number}-{k}" for number in range(20) for k in range(4)}
+    assert len({pid for _, pid in done}) == 20 * 2
+    everything = processes_of(os.getpid())
+    assert len(everything) == 1
+    engine.close()
+    await_end(everything)
