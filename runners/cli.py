@@ -24,10 +24,12 @@ from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
     InputChangedError,
+    StoppedError,
     TooManyDeadError,
 )
 
 EXIT_CODES: dict[type[Exception], int] = {
+    StoppedError: 1,
     ConfigError: 2,
     TooManyDeadError: 3,
     InputChangedError: 4,

@@ -117,6 +117,9 @@ def work() -> None:
     import numpy as np
     from apache_beam.runners.worker import sdk_worker_main
 
+    from tagmill.transforms.deadline import wind
+
+    wind()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The end comes by a signal, which loses what is kept back.
         sys.stdout.reconfigure(line_buffering=True)

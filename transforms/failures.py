@@ -1,10 +1,12 @@
 """Passes the project's own errors from a worker to the driver, whatever runner is between them.
 
 Runners pass errors on as text, cut short or wrapped. So a worker also writes its error into a file of the
-folder that it works in, and the driver looks there when a job has failed.
+folder that it works in, and the driver looks there when a job has failed. It notes the task that it is at as
+well: a process that has died says nothing any more.
 """
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,24 @@ def noted(folder: str) -> Iterator[None]:
         note = json.dumps({"error": type(error).__name__, "message": str(error)})
         files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), note.encode())
         raise
+
+
+@contextmanager
+def at(folder: str, task: str) -> Iterator[None]:
+    """Note while it lasts that this process is at a task, which may take the process with it."""
+    uri = files.join(folder, FOLDER, f"{uuid.uuid4().hex}.at")
+    files.create_bytes(uri, json.dumps({"process": os.getpid(), "task": task}).encode())
+    try:
+        yield
+    finally:
+        files.remove(uri)
+
+
+def left_at(folder: str) -> dict[int, str]:
+    """Give the tasks that processes of this machine never left, by the process's id."""
+    notes = files.join(folder, FOLDER)
+    found = [json.loads(files.read_bytes(files.join(notes, name))) for name in files.list_names(notes, ".at")]
+    return {note["process"]: note["task"] for note in found}
 
 
 def forget(folder: str) -> None:

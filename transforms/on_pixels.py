@@ -11,6 +11,7 @@ from tagmill.models import base, guard
 from tagmill.models.base import Prepared
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import DataError
+from tagmill.transforms.deadline import deadline
 from tagmill.transforms.images import AHEAD_PIXELS, Decoder
 from tagmill.transforms.parts import Dead, Inputs
 from tagmill.transforms.stage import PartStage, Shared
@@ -21,7 +22,7 @@ FLOAT = 4
 PIXELS = {"ingest": "pixels"}
 """Slices of a stage that reads pixels: of ingest's part, which image stands under which key in which row."""
 
-UNSAID = ("options", "batch_size")
+UNSAID = ("options", "batch_size", "timeout")
 """Keys of a model's config that are not part of what a stage means: paths say nothing of what lies there,
 which the model's fingerprint says, and batches change sums in their last bits."""
 
@@ -35,11 +36,16 @@ Ahead: TypeAlias = tuple[int, Prepared | DataError, int]
 
 
 class ModelConfig(Config):
-    """A model by its short name or `package.module:Class`, the options of its constructor, its batch."""
+    """A model by its short name or `package.module:Class`, the options of its constructor, its batch.
+
+    `timeout` is in seconds, for one batch from its decoding to the model's answer. No honest batch takes an
+    hour, on a crowded machine without an accelerator or with a model that compiles itself at its first.
+    """
 
     model: str
     options: dict[str, Any] = {}
     batch_size: int = Field(16, ge=1)
+    timeout: float = Field(3600, gt=0)
 
 
 ModelConfigT = TypeVar("ModelConfigT", bound=ModelConfig)
@@ -49,6 +55,7 @@ class ModelStage(PartStage[ModelConfigT]):
     """A part stage with one model, constructed on the driver (to fail early) and loaded on the worker."""
 
     uses_model = True
+    keeps_lost = True
 
     def __init__(self, config: ModelConfigT, shared: Shared) -> None:
         super().__init__(config, shared)
@@ -110,12 +117,16 @@ def run_on_pixels(
     `prepare` gets a row and its image, in a thread of the decoder; without it the stage's model prepares the
     whole image. `held` says of a row how many decoded pixels' room its prepared form takes, see `room`.
 
-    An image that cannot be decoded, or that the model fails on, is dead; results keep the order of rows.
+    An image that cannot be decoded, that is lost, or that the model fails on, is dead; results keep the order
+    of rows.
     """
     run: OnPixels[Result] = OnPixels()
     model_seconds = 0.0
     failures = guard.Failures()
-    with Decoder(stage.shared.threads, stage.shared.max_pixels) as decoder:
+    with (
+        Decoder(stage.shared.threads, stage.shared.max_pixels) as decoder,
+        deadline(stage.config.timeout) as begin_anew,
+    ):
         ahead = _ahead(stage, inputs, rows, decoder, prepare, held)
         for batch in _batches(ahead, stage.config.batch_size):
             failures.add(one for _, one in batch)
@@ -127,6 +138,7 @@ def run_on_pixels(
             outcome = dict(zip((row for row, _ in good), answers, strict=True))
             for row, one in batch:
                 run.add(row, inputs.key(row), one if isinstance(one, DataError) else outcome[row])
+            begin_anew()
     run.seconds = {
         "model": model_seconds,
         "decode": decoder.seconds,
@@ -152,15 +164,20 @@ def _ahead(
             return held(example["row"])
         return room(stage.model, example["width"], example["height"])
 
-    examples = [inputs.examples[row] for row in rows]
+    examples = [inputs.examples[row] for row in rows if row not in inputs.lost]
     made = decoder.pixels(
         examples,
         inputs.root,
         lambda example, image: guard.prepare(lambda: make(example["row"], image)),
         room_of,
     )
-    for example, one in zip(examples, made, strict=True):
-        yield example["row"], one, room_of(example)
+    ahead = zip(examples, made, strict=True)
+    for row in rows:
+        if row in inputs.lost:
+            yield row, inputs.lost[row], 0
+        else:
+            example, one = next(ahead)
+            yield row, one, room_of(example)
 
 
 def room(model: base.PixelModel, width: int, height: int) -> int:

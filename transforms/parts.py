@@ -11,6 +11,7 @@ does not say which rows still live: a filter that is added or removed later chan
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -254,6 +255,7 @@ class Inputs:
         parts: The parts, by stage.
         tables: The inputs that are one table for all parts, by stage.
         root: Folder that the image references of the part are relative to.
+        lost: Rows that nobody must look at, with what is wrong with each.
     """
 
     def __init__(
@@ -272,6 +274,7 @@ class Inputs:
             record["row"]: record for record in parts["ingest"].records if not removed >> record["row"] & 1
         }
         self.rows: list[int] = sorted(self.examples)
+        self.lost: dict[int, DataError] = {}
 
     def __contains__(self, stage: str) -> bool:
         return stage in self.parts
@@ -279,6 +282,13 @@ class Inputs:
     def of_row(self, stage: str, row: int) -> list[dict[str, Any]]:
         """Give one row's records in the part of `stage`; none where that stage is switched off."""
         return self.parts[stage].of_row(row) if stage in self.parts else []
+
+    def without_lost(self) -> "Inputs":
+        """Give the same without the lost rows."""
+        left = copy(self)
+        left.examples = {row: one for row, one in self.examples.items() if row not in self.lost}
+        left.rows = sorted(left.examples)
+        return left
 
     def key(self, row: int) -> str:
         """Give the key of a row's example."""

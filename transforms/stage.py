@@ -10,7 +10,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args
 
@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config, ConfigT
 from tagmill.tag_system.core.digests import table_digest, value_digest
+from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms import bitmaps, parquet, parts
 
 if TYPE_CHECKING:  # a stage with a model does not load it
@@ -176,6 +177,9 @@ class PartStage(Stage[ConfigT]):
     """A stage that makes one part from the same-named parts of its inputs."""
 
     kind = "parts"
+    keeps_lost: ClassVar[bool] = False
+    """Whether `process` itself makes a dead letter of each of `Inputs.lost` that it comes to, at its place
+    in the batches. Else the stage never sees these rows."""
 
     def read(self, task: "PartTask") -> parts.Inputs:
         """Read the inputs of a part."""
@@ -254,6 +258,7 @@ class PartTask:
         root: Folder that the part's image references are relative to.
         removed: URI of the table of rows that earlier stages removed (`ROWS_SCHEMA`), or empty.
         base: The fingerprint without the slices that the part depends on.
+        lost: Rows, in decimal, that kill the process that works on them, with what is known of that.
     """
 
     name: str
@@ -262,6 +267,7 @@ class PartTask:
     root: str
     removed: str = ""
     base: str = ""
+    lost: Mapping[str, str] = field(default_factory=dict)
 
 
 ROWS_SCHEMA = pa.schema(
@@ -341,13 +347,28 @@ def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
     start = time.perf_counter()
     inputs = stage.read(task)
     opened = time.perf_counter()
-    output = stage.process(inputs)
+    output = process_part(stage, task, inputs)
     output.table = conform(output.table, stage)
     output.seconds["read"] = opened - start
     output.seconds["total"] = time.perf_counter() - start
     read = {other: inputs.parts[other].header.by_row[name] for other, name in slices_of(stage, task.inputs)}
     made = replace(made_by(stage, task.name, task.fingerprint), base=task.base, read=read)
     parts.commit(folder, made, output, inputs.rows)
+
+
+def process_part(stage: PartStage[Any], task: PartTask, inputs: parts.Inputs) -> parts.Output:
+    """Process what was read for a part; its lost rows are dead, as images are that cannot be decoded."""
+    inputs.lost = {
+        int(row): DataError(Reason.PROCESS_DIED, detail)
+        for row, detail in task.lost.items()
+        if int(row) in inputs.examples
+    }
+    if stage.keeps_lost or not inputs.lost:
+        return stage.process(inputs)
+    output = stage.process(inputs.without_lost())
+    output.examples += len(inputs.lost)
+    output.dead += [parts.Dead.of(row, inputs.key(row), error) for row, error in inputs.lost.items()]
+    return output
 
 
 def slices_of(stage: Stage[Any], inputs: Iterable[str]) -> list[tuple[str, str]]:

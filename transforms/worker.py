@@ -6,15 +6,24 @@ twice, in any process.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import apache_beam as beam
 
 from tagmill.tag_system.core import files
 from tagmill.transforms import failures, parts
-from tagmill.transforms.stage import PartStage, PartTask, StageT, limit_threads, make_part
+from tagmill.transforms.stage import PartStage, PartTask, StageT, limit_threads, make_part, process_part
 
-TaskT = TypeVar("TaskT")
+
+class Named(Protocol):
+    """What all tasks have."""
+
+    @property
+    def name(self) -> str:
+        """The name of what is to be made."""
+
+
+TaskT = TypeVar("TaskT", bound=Named)
 
 
 class Worker(ABC, Generic[StageT, TaskT]):
@@ -29,13 +38,13 @@ class Worker(ABC, Generic[StageT, TaskT]):
 
     def setup(self) -> None:
         """Load models and limit the threads of libraries; called once in each process."""
-        with failures.noted(self.folder):
+        with failures.noted(self.folder), failures.at(self.folder, ""):
             limit_threads(self.stage.shared.threads)
             self.stage.setup()
 
     def do(self, task: TaskT) -> None:
         """Run one task, unless its output exists. Raises whatever the task raises."""
-        with failures.noted(self.folder):
+        with failures.noted(self.folder), failures.at(self.folder, task.name):
             if not self.is_done(task):
                 self.make(task)
 
@@ -58,6 +67,18 @@ class PartWorker(Worker[PartStage[Any], PartTask]):
     def make(self, task: PartTask) -> None:
         """Make a part and commit it."""
         make_part(self.stage, self.folder, task)
+
+
+class Probe(PartWorker):
+    """Makes parts and keeps nothing of them: it is known by whether the process lives."""
+
+    def is_done(self, task: PartTask) -> bool:
+        """Say that it never is."""
+        return False
+
+    def make(self, task: PartTask) -> None:
+        """Process a part but for its lost rows."""
+        process_part(self.stage, task, self.stage.read(task))
 
 
 class _WorkFn(beam.DoFn):

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     CAPTION_NOT_TEXT = "caption_not_text"
     CAPTION_TOO_LONG = "caption_too_long"
     MODEL_FAILED = "model_failed"
+    PROCESS_DIED = "process_died"
 
 
 class DataError(Exception):
@@ -41,6 +42,10 @@ class DataError(Exception):
 
 class ConfigError(Exception):
     """Bad usage or configuration; the message says in one line what to do. Exit code 2."""
+
+
+class StoppedError(RuntimeError):
+    """The machine or a model of the run does not let it go on; one line says why. Exit code 1."""
 
 
 class TooManyDeadError(Exception):

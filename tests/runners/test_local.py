@@ -1,23 +1,30 @@
 """Worker processes of the local runner: the same bytes, deaths, bugs, interruption."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from commands import start
-from runs import parts_there, shard_bytes, squares_config, tagmill
+from runs import current_folder, parts_there, shard_bytes, squares_config, tagmill
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.run import Driver
 from tagmill.runners.local import LocalEngine
+from tagmill.transforms import parts
 from tagmill.transforms.stage import PartTask, limit_threads
 from tagmill.transforms.worker import PartWorker
+from troubled_models import digest
 
 
 def children_of(pid: int) -> list[int]:
@@ -71,22 +78,93 @@ def test_a_worker_that_dies_costs_only_what_it_was_at(tmp_path, expected, worker
     }
     result = tagmill("run", small(tmp_path, tag=tagger), "--workers", workers)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("a worker process died without a word (attempt 1 of 3)") == 1
+    (line,) = result.stderr.splitlines()
+    assert re.fullmatch(
+        r"WARNING \S+: tag: a worker process was killed by SIGKILL at \S+ \(attempt 1 of 3\)", line
+    )
     assert "Traceback" not in result.stderr
     assert len(list((tmp_path / "deaths").iterdir())) == 1
     # Another model is another generation, but what it says is the same.
     assert shard_bytes(tmp_path / "run") == expected
 
 
-def test_workers_that_die_every_time_end_the_run_with_a_word_on_memory(tmp_path):
-    (tmp_path / "deaths").mkdir()
-    tagger = {
-        "model": "troubled_models:DyingTagger",
-        "options": {"folder": str(tmp_path / "deaths"), "times": 99},
-    }
-    result = tagmill("run", small(tmp_path, tag=tagger), "--workers", "2")
+def deadly(bad: list[str], by: str, **more: object) -> dict[str, object]:
+    at = {"at": more.pop("at")} if "at" in more else {}
+    options = {"bad": bad, "by": by, **at}
+    return {"model": "troubled_models:DeadlyTagger", "options": options, "batch_size": 4, **more}
+
+
+def digests_of(tar: Path) -> list[str]:
+    """The digests of the pixels of a tar's images, by which a model knows them."""
+    with tarfile.open(tar) as archive:
+        members = [member for member in archive if not member.name.endswith((".json", ".txt", ".cls"))]
+        images = [PIL.Image.open(archive.extractfile(member)).convert("RGB") for member in members]
+        return [digest(np.asarray(image)) for image in images]
+
+
+def without_seconds(run: Path, stage: str) -> list[tuple[list[dict[str, object]], object, object]]:
+    """What the parts of a stage say: rows, and which died of what."""
+    folder = current_folder(run, stage)
+    found = [parts.read_part(str(path)) for path in sorted(folder.glob("*.parquet"))]
+    return [(part.records, part.header.dead, part.header.digest) for part in found]
+
+
+@pytest.mark.parametrize(
+    ("workers", "by", "more"),
+    [
+        (1, "0", {}),
+        (2, "SIGKILL", {}),
+        (1, "SIGSEGV", {"at": "prepare"}),
+        (1, "hang", {"timeout": 2}),
+    ],
+)
+def test_an_image_that_kills_is_left_out_as_if_it_could_not_be_decoded(tmp_path, workers, by, more):
+    config = small(tmp_path, max_dead_fraction=0.5)
+    bad = [digests_of(tmp_path / "data" / "a.tar")[place] for place in (6, 13)]
+    small(tmp_path, tag=deadly(bad, "refuse"), max_dead_fraction=0.5)
+    assert tagmill("run", config).returncode == 0
+    expected_parts, expected_shards = without_seconds(tmp_path / "run", "tag"), shard_bytes(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+
+    small(tmp_path, tag=deadly(bad, by, **more), max_dead_fraction=0.5)
+    result = tagmill("run", config, "--workers", workers)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(re.findall(r"tag: squares/\S+, row \d+ of \S+, is left out", result.stderr)) == 2
+    assert without_seconds(tmp_path / "run", "tag") == expected_parts
+    assert shard_bytes(tmp_path / "run") == expected_shards
+    dead = current_folder(tmp_path / "run", "tag") / "dead"
+    letters = [row for path in sorted(dead.iterdir()) for row in pq.read_table(path).to_pylist()]
+    assert [letter["reason"] for letter in letters] == ["process_died"] * 2
+    cause = {"0": "ended itself with exit code 0", "hang": "a batch took longer than tag.timeout, 2.0 s"}
+    assert all(cause.get(by, f"was killed by {by}") in letter["detail"] for letter in letters)
+    again = tagmill("run", config, "--workers", workers)
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("tagger", "word"),
+    [
+        (deadly(["all"], "0"), "ended itself with exit code 0, and not at one row alone"),
+        (
+            deadly([], "SIGKILL", at="load"),
+            "was killed by SIGKILL while it got ready, 3 times; its model cannot",
+        ),
+        (
+            {"model": "troubled_models:CrowdedTagger"},
+            "was killed by SIGKILL at .*, 3 times; most often memory is short: use fewer --workers, or a",
+        ),
+    ],
+    ids=["everything", "load", "crowd"],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_dies_whatever_it_is_given_ends_the_run_with_one_line(tmp_path, tagger, word, workers):
+    result = tagmill("run", small(tmp_path, tag=tagger), "--workers", workers)
     assert result.returncode == 1
-    assert "tag: a worker process died without a word, 3 times" in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert re.match(f"tagmill: tag: (a|its) worker process {word}", last), result.stderr
+    assert len([line for line in result.stderr.splitlines() if "attempt" in line]) <= 3 * workers
     assert not (tmp_path / "run" / "lease.json").exists()
 
 

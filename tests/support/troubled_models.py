@@ -3,6 +3,7 @@
 An image is told by its seed's drawing alone, so trouble is asked for by files: an option names a folder.
 """
 
+import hashlib
 import os
 import signal
 import time
@@ -10,9 +11,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from square_models import SquareTagger
 from tagmill.models.base import Floats, Image
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 
 
 class SlowTagger(SquareTagger):
@@ -60,4 +63,57 @@ class DyingTagger(SquareTagger):
             with suppress(FileExistsError):  # of two processes, one gets a number
                 (self.folder / str(number)).touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(batch)
+
+
+def digest(image: Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+class DeadlyTagger(SquareTagger):
+    """Ends its process at images with some digests, or at all; its scores depend on the whole batch.
+
+    `by` is the name of a signal, an exit code, "hang", or "refuse", which is to judge the image instead.
+    """
+
+    def __init__(self, bad: Sequence[str], by: str, at: str = "predict") -> None:
+        self.bad = bad
+        self.by = by
+        self.at = at
+
+    def load(self) -> None:
+        if self.at == "load":
+            self._end()
+
+    def prepare(self, image: Image) -> Image:
+        if self._is_bad(image):
+            if self.by == "refuse":
+                raise DataError(Reason.PROCESS_DIED, "refused")
+            if self.at == "prepare":
+                self._end()
+        return image
+
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        if self.at == "predict" and any(map(self._is_bad, batch)):
+            self._end()
+        share = np.float32(1 - len(batch) / 1000 - sum(image.mean() for image in batch) / 1e6)
+        return [scores * share for scores in super().predict(batch)]
+
+    def _is_bad(self, image: Image) -> bool:
+        return "all" in self.bad or digest(image) in self.bad
+
+    def _end(self) -> None:
+        if self.by == "hang":
+            time.sleep(600)
+        elif self.by.isdigit():
+            os._exit(int(self.by))
+        os.kill(os.getpid(), signal.Signals[self.by])
+
+
+class CrowdedTagger(SquareTagger):
+    """Kills its process for a batch of two or more, as memory does that is too short for them."""
+
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        if len(batch) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(batch)
