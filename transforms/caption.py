@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from tagmill.models.base import Prepared
-from tagmill.transforms.answers import check_texts
+from tagmill.transforms.answers import check_count, check_texts
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
@@ -45,6 +45,7 @@ class Caption(ModelStage[CaptionConfig]):
 
         def call(batch: list[tuple[int, Prepared]]) -> list[str]:
             written: list[str] = self.model.predict([one for _, one in batch])
+            check_count(written, len(batch))
             check_texts(written)
             return written
 

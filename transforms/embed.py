@@ -10,7 +10,12 @@ from pydantic import Field
 
 from tagmill.models import base
 from tagmill.models.base import Floats, Image, Prepared
-from tagmill.transforms.answers import check_scores, check_vectors
+from tagmill.transforms.answers import (
+    check_count,
+    check_scores,
+    check_text_vectors,
+    check_unit_vectors,
+)
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, room, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import RunContext, Shared
@@ -44,6 +49,9 @@ class EmbedConfig(ModelConfig):
 
 
 Region = dict[str, Any]
+
+WORD = "dog"
+"""A name whose embedding is checked before any image is."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,10 @@ class Embed(ModelStage[EmbedConfig]):
             spec["tagger"] = tagger.fingerprint()
         return spec
 
+    def check_loaded(self) -> None:
+        """Check the embedding of a word."""
+        check_text_vectors(self.model.text([WORD]), [WORD])
+
     def setup(self) -> None:
         """Load the embedder, and the tagger if it is asked about regions."""
         super().setup()
@@ -163,10 +175,11 @@ class Embed(ModelStage[EmbedConfig]):
 
     def _embed(self, crops: list[Prepared]) -> Floats:
         size = self.config.batch_size
-        batches = [self.model.predict(crops[i : i + size]) for i in range(0, len(crops), size)]
-        vectors: Floats = np.concatenate(batches)
-        check_vectors(vectors, len(crops))
-        return vectors
+        batches = [crops[i : i + size] for i in range(0, len(crops), size)]
+        found = [self.model.predict(batch) for batch in batches]
+        for vectors, batch in zip(found, batches, strict=True):
+            check_unit_vectors(vectors, len(batch))
+        return np.concatenate(found)
 
     def _compare(self, region: Region, vector: Floats, tags: list[str]) -> dict[str, Any]:
         """Compare a region with its own tag and with the best of the image's other tags, by cosine."""
@@ -192,7 +205,9 @@ class Embed(ModelStage[EmbedConfig]):
         """
         for tag in tags:
             if tag not in self._text:
-                (self._text[tag],) = self.model.text([tag])
+                found = self.model.text([tag])
+                check_text_vectors(found, [tag])
+                (self._text[tag],) = found
 
     def _classes(self, inputs: Inputs, row: int) -> dict[str, list[int]]:
         """Say at which places of the tagger's scores each tag of an image has its own."""
@@ -220,7 +235,9 @@ class Embed(ModelStage[EmbedConfig]):
         for start in range(0, len(chosen), size):
             batch = chosen[start : start + size]
             crops = [self._tagger.prepare(pixels) for _, _, pixels in batch]
-            for (region, record, _), scores in zip(batch, self._tagger.predict(crops), strict=True):
+            found = self._tagger.predict(crops)
+            check_count(found, len(batch))
+            for (region, record, _), scores in zip(batch, found, strict=True):
                 check_scores(scores, len(self._tagger.classes))
                 record["region_score"] = float(np.float32(max(scores[classes[region["tag"]]])))
 

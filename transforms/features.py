@@ -19,6 +19,7 @@ from tagmill.models.base import Floats, Prepared
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
 from tagmill.transforms import bitmaps, parquet
+from tagmill.transforms.answers import check_vectors
 from tagmill.transforms.images import IMAGE_REFERENCE, read_references
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Header, Inputs, Output, Part
@@ -106,6 +107,7 @@ class Features(ModelStage[FeaturesConfig]):
 
         def call(batch: list[tuple[int, Prepared]]) -> Floats:
             found: Floats = self.model.image_features([one for _, one in batch])
+            check_vectors(found, len(batch))
             return found
 
         run = run_on_pixels(self, inputs, inputs.rows, call)

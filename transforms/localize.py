@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tagmill.models.base import Boxes, Prepared
 from tagmill.tag_system.kinds import Kind
-from tagmill.transforms.answers import check_boxes
+from tagmill.transforms.answers import check_boxes, check_classes, check_count
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
@@ -51,6 +51,11 @@ class Localize(ModelStage[LocalizeConfig]):
         spec["config"].pop("kinds", None)  # they decide the candidates' prompts, and nothing here
         return spec
 
+    def check_model(self, model: Any) -> None:
+        """Check the names that it knows, unless that is any."""
+        if model.classes:
+            check_classes(model.classes)
+
     def process(self, inputs: Inputs) -> Output:
         """Look for the candidates of each image of one part."""
         prompts = {row: _prompt(inputs, row) for row in inputs.rows}
@@ -58,16 +63,16 @@ class Localize(ModelStage[LocalizeConfig]):
         def call(batch: list[tuple[int, Prepared]]) -> list[Boxes]:
             names = [[name for name, _ in prompts[row]] for row, _ in batch]
             found: list[Boxes] = self.model.predict([one for _, one in batch], names)
-            for boxes, asked in zip(found, names, strict=False):
-                check_boxes(boxes, len(asked))
+            check_count(found, len(batch))
+            for (row, _), boxes, asked in zip(batch, found, names, strict=True):
+                check_boxes(boxes, len(asked), _size(inputs, row))
             return found
 
         asked = [row for row in inputs.rows if prompts[row]]
         run = run_on_pixels(self, inputs, asked, call)
         records = []
         for row, boxes in run.results.items():
-            example = inputs.examples[row]
-            records += self._records(row, prompts[row], boxes, (example["width"], example["height"]))
+            records += self._records(row, prompts[row], boxes, _size(inputs, row))
         table = pa.Table.from_pylist(records, SCHEMA)
         return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, slices={"regions": table})
 
@@ -89,6 +94,12 @@ class Localize(ModelStage[LocalizeConfig]):
                 place = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
                 records.append({"row": row, "tag": tag, "region": region, **place, "score": -score})
         return records
+
+
+def _size(inputs: Inputs, row: int) -> tuple[int, int]:
+    """Give width and height of a row's image."""
+    example = inputs.examples[row]
+    return example["width"], example["height"]
 
 
 def _prompt(inputs: Inputs, row: int) -> list[tuple[str, str]]:

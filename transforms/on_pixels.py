@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -10,7 +11,8 @@ from pydantic import Field
 from tagmill.models import base, guard
 from tagmill.models.base import Prepared
 from tagmill.tag_system.core.config import Config
-from tagmill.tag_system.core.errors import DataError
+from tagmill.tag_system.core.errors import ConfigError, DataError
+from tagmill.transforms.answers import AnswerError, check_count
 from tagmill.transforms.deadline import deadline
 from tagmill.transforms.images import AHEAD_PIXELS, Decoder
 from tagmill.transforms.parts import Dead, Inputs
@@ -63,6 +65,8 @@ class ModelStage(PartStage[ModelConfigT]):
 
     def _spec(self) -> dict[str, Any]:
         model = base.create_for_pixels(self.config.model, self.config.options)
+        with self.blamed():
+            self.check_model(model)
         config = {name: value for name, value in self.config.changed().items() if name not in UNSAID}
         return {"config": config, "model": model.fingerprint()}
 
@@ -80,6 +84,22 @@ class ModelStage(PartStage[ModelConfigT]):
         """Construct and load the model."""
         self.model = base.create_for_pixels(self.config.model, self.config.options)
         self.model.load()
+        with self.blamed():
+            self.check_loaded()
+
+    def check_model(self, model: Any) -> None:
+        """Check what a model says of itself before it is loaded. Raises AnswerError."""
+
+    def check_loaded(self) -> None:
+        """Check what the loaded model answers whatever the image. Raises AnswerError."""
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Raise ConfigError that names the model for an answer which no image is to blame for."""
+        try:
+            yield
+        except AnswerError as error:
+            raise ConfigError(f"{self.name}.model {self.config.model}: {error}") from error
 
 
 def classes_of(config: ModelConfig) -> Sequence[str] | None:
@@ -120,6 +140,12 @@ def run_on_pixels(
     An image that cannot be decoded, that is lost, or that the model fails on, is dead; results keep the order
     of rows.
     """
+
+    def ask(batch: list[tuple[int, Prepared]]) -> Collection[Result]:
+        answers = call(batch)
+        check_count(answers, len(batch))
+        return answers
+
     run: OnPixels[Result] = OnPixels()
     model_seconds = 0.0
     failures = guard.Failures()
@@ -132,9 +158,10 @@ def run_on_pixels(
             failures.add(one for _, one in batch)
             good = [(row, one) for row, one in batch if not isinstance(one, DataError)]
             start = time.perf_counter()
-            answers = guard.predict(call, good, stage.config.batch_size, max_failures=failures.left)
+            with stage.blamed():
+                answers = guard.predict(ask, good, stage.config.batch_size, max_failures=failures.left)
+                failures.add(answers)
             model_seconds += time.perf_counter() - start
-            failures.add(answers)
             outcome = dict(zip((row for row, _ in good), answers, strict=True))
             for row, one in batch:
                 run.add(row, inputs.key(row), one if isinstance(one, DataError) else outcome[row])

@@ -1,11 +1,13 @@
 """Tag: pixels -> the tagger's scores of its own classes, all over a floor."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from tagmill.models.base import Floats, Prepared
-from tagmill.transforms.answers import check_scores
+from tagmill.transforms.answers import check_classes, check_count, check_scores
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
@@ -36,12 +38,17 @@ class TagStage(ModelStage[TagConfig]):
         """Pixels are ingest's."""
         return ("ingest",)
 
+    def check_model(self, model: Any) -> None:
+        """Check the classes."""
+        check_classes(model.classes)
+
     def process(self, inputs: Inputs) -> Output:
         """Score the images of one part."""
         classes = list(self.model.classes)
 
         def call(batch: list[tuple[int, Prepared]]) -> list[Floats]:
             found: list[Floats] = self.model.predict([one for _, one in batch])
+            check_count(found, len(batch))
             for scores in found:
                 check_scores(scores, len(classes))
             return found

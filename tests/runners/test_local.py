@@ -5,12 +5,10 @@ import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -24,7 +22,7 @@ from tagmill.runners.local import LocalEngine
 from tagmill.transforms import parts
 from tagmill.transforms.stage import PartTask, limit_threads
 from tagmill.transforms.worker import PartWorker
-from troubled_models import digest
+from troubled_models import digests_of
 
 
 def children_of(pid: int) -> list[int]:
@@ -92,14 +90,6 @@ def deadly(bad: list[str], by: str, **more: object) -> dict[str, object]:
     at = {"at": more.pop("at")} if "at" in more else {}
     options = {"bad": bad, "by": by, **at}
     return {"model": "troubled_models:DeadlyTagger", "options": options, "batch_size": 4, **more}
-
-
-def digests_of(tar: Path) -> list[str]:
-    """The digests of the pixels of a tar's images, by which a model knows them."""
-    with tarfile.open(tar) as archive:
-        members = [member for member in archive if not member.name.endswith((".json", ".txt", ".cls"))]
-        images = [PIL.Image.open(archive.extractfile(member)).convert("RGB") for member in members]
-        return [digest(np.asarray(image)) for image in images]
 
 
 def without_seconds(run: Path, stage: str) -> list[tuple[list[dict[str, object]], object, object]]:

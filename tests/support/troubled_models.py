@@ -6,12 +6,14 @@ An image is told by its seed's drawing alone, so trouble is asked for by files: 
 import hashlib
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 from square_models import SquareTagger
 from tagmill.models.base import Floats, Image
@@ -68,6 +70,14 @@ class DyingTagger(SquareTagger):
 
 def digest(image: Image) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def digests_of(tar: Path) -> list[str]:
+    """The digests of the pixels of a tar's images, by which a model knows them."""
+    with tarfile.open(tar) as archive:
+        members = [member for member in archive if not member.name.endswith((".json", ".txt", ".cls"))]
+        images = [PIL.Image.open(archive.extractfile(member)).convert("RGB") for member in members]
+        return [digest(np.asarray(image)) for image in images]
 
 
 class DeadlyTagger(SquareTagger):

@@ -31,8 +31,8 @@ def test_a_verifier_may_leave_a_question_open_but_answers_no_other_number():
 
 
 def test_boxes_may_lie_beyond_the_image_and_be_none():
-    answers.check_boxes(boxes(box=(-9, -9, 1e4, 1e4)), 1)
-    answers.check_boxes(boxes((), scores=()), 0)
+    answers.check_boxes(boxes(box=(-9, -9, 1e4, 1e4)), 1, (20, 20))
+    answers.check_boxes(boxes((), scores=()), 0, (20, 20))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_boxes_may_lie_beyond_the_image_and_be_none():
 )
 def test_other_boxes_are_a_failure_of_the_model(found):
     with pytest.raises(ValueError, match="the model gave"):
-        answers.check_boxes(found, 1)
+        answers.check_boxes(found, 1, (20, 20))
 
 
 @pytest.mark.parametrize("vectors", [[[1, NAN]], [[1, 0], [0, 1]], [1, 0]], ids=str)
