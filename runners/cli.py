@@ -20,6 +20,7 @@ from tagmill.runners.commands import (
 )
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
@@ -237,6 +238,12 @@ def main() -> None:
     except tuple(EXIT_CODES) as error:
         _say(str(error))
         code = EXIT_CODES[type(error)]
+    except OSError as error:
+        line = files.refusal(error, "a folder of this machine")
+        if line is None:
+            raise
+        _say(line)
+        code = EXIT_CODES[ConfigError]
     if code == INTERRUPTED:
         _say("interrupted; run the same command to go on")
     _leave(code)

@@ -7,9 +7,10 @@ well: a process that has died says nothing any more.
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError, InputChangedError
@@ -19,15 +20,29 @@ CARRIED = (ConfigError, DamageError, InputChangedError)
 
 FOLDER = "failures"
 
+_REFUSED = re.compile(
+    r"^(?:\w+: )?(?:OSError|PermissionError): \[Errno (\d+)\] [^:\n\[]*(?:: '([^'\n]*)')?", re.MULTILINE
+)
+
 
 @contextmanager
 def noted(folder: str) -> Iterator[None]:
-    """Note an error of `CARRIED` that is raised within, and let it pass."""
+    """Note an error of `CARRIED` that is raised within, and let it pass.
+
+    That a file system is full or refuses is a ConfigError. It most likely refuses the note too, see `told`.
+    """
     try:
-        yield
+        try:
+            yield
+        except OSError as error:
+            line = files.refusal(error, folder)
+            if line is None:
+                raise
+            raise ConfigError(line) from error
     except CARRIED as error:
         note = json.dumps({"error": type(error).__name__, "message": str(error)})
-        files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), note.encode())
+        with suppress(OSError):
+            files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), note.encode())
         raise
 
 
@@ -39,7 +54,8 @@ def at(folder: str, task: str) -> Iterator[None]:
     try:
         yield
     finally:
-        files.remove(uri)
+        with suppress(OSError):  # what went wrong within is what counts
+            files.remove(uri)
 
 
 def left_at(folder: str) -> dict[int, str]:
@@ -60,4 +76,13 @@ def find(folder: str) -> Exception | None:
     for name in files.list_names(notes, ".json"):
         note = json.loads(files.read_bytes(files.join(notes, name)))
         return {kind.__name__: kind for kind in CARRIED}[note["error"]](note["message"])
+    return None
+
+
+def told(text: str, folder: str) -> Exception | None:
+    """Read in what a runner reports that a file system refused, which left no note; None if it did not."""
+    for number, path in _REFUSED.findall(text):
+        line = files.refusal(OSError(int(number), "", path), folder)
+        if line is not None:
+            return ConfigError(line)
     return None

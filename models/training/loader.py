@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tagmill.models.training.batches import Batch, Collate
 from tagmill.models.training.examples import Examples
@@ -99,6 +100,12 @@ class Loader:
             yield batch
         self._place.epoch += 1
         self._place.position = 0
+
+    def close(self) -> None:
+        """End the workers. Left to the end of the process, they would outlast it, see `_outlast`."""
+        running, self._batches._iterator = self._batches._iterator, None
+        if isinstance(running, _MultiProcessingDataLoaderIter):
+            running._shutdown_workers()
 
     def state_dict(self) -> dict[str, Any]:
         """Give what is needed to go on behind the last batch: plain numbers and strings.

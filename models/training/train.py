@@ -125,7 +125,10 @@ class Trainer:
             if self.process.first
             else None
         )
-        with contextlib.closing(journal) if journal else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            for one in (journal, self.loader, self._held):
+                if one is not None:
+                    stack.callback(one.close)
             if not self._is_evaluated:
                 self._evaluate(journal)
             while self.loader.epoch < self.recipe.epochs:

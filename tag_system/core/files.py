@@ -27,6 +27,9 @@ THREADS = 16
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """Errors of a file system that cannot make a hard link: not at all, not from there, or not one more."""
 
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What a file system says that is full, broken, or not to be written by who asks."""
+
 TEMPORARY = ".tmp-"
 """Prefix of names that are not committed yet; readers and listings pass over them."""
 
@@ -38,6 +41,13 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{uri} cannot be opened: {error}; fsspec needs a package for it") from error
+
+
+def refusal(error: OSError, place: str) -> str | None:
+    """Say in a line what a file system refused, and where, else at `place`; None for other errors."""
+    if error.errno not in REFUSALS:
+        return None
+    return f"cannot go on in {error.filename or place}: {os.strerror(error.errno)}"
 
 
 def join(folder: str, *names: str) -> str:

@@ -253,3 +253,17 @@ def test_jobs_follow_each_other_with_new_processes_that_have_what_the_driver_has
     assert len(everything) == 1
     engine.close()
     await_end(everything)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("most", [0, 3_000, 12_000])
+def test_a_full_disk_ends_a_run_in_one_line(tmp_path, workers, most):
+    """Met by the driver at once, by a worker, and by a worker of the last stage."""
+    config = squares_config(tmp_path, {"a.tar": (60, 0)}, part_size=100, shards={"size": 200})
+    process = start("run", config, "--workers", workers, most=most)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert re.fullmatch(rf"tagmill: cannot (go on in|write) {tmp_path}\S+ ?[:(].*File too large.*\n", err)
+    process = start("run", config, "--workers", workers)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0

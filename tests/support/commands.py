@@ -1,6 +1,7 @@
 """Runs the command line as a user does, in a process of its own or, which is quicker, in this one."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,15 +22,22 @@ def environment() -> dict[str, str]:
     }
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
+def start(*arguments: object, most: int | None = None) -> "subprocess.Popen[str]":
+    """Start a process; no file that it writes grows beyond `most` bytes, as on a full disk."""
+
+    def prepare() -> None:
+        # Ignored where a script runs the tests in its background; an interruption is to be heeded here.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if most is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "tagmill.runners.cli", *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Ignored where a script runs the tests in its background; an interruption is to be heeded here.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )
 
 

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from commands import environment, tagmill
+from commands import environment, start, tagmill
 from tagmill.models.ram.tagger import RamTagger
 from tagmill.models.training import checkpoint, objectives
 from tagmill.tag_system.core.errors import ConfigError
@@ -193,6 +194,16 @@ def test_sigterm_saves_and_the_same_command_goes_on(values_of, tmp_path, send, w
     resumed = trainer_of(values, resume=True)
     assert resumed.run(until=step + 2) is False
     assert [line["step"] for line in lines(values)] == list(range(1, step + 3))
+
+
+@pytest.mark.timeout(90)
+def test_a_full_disk_ends_a_training_and_its_workers_in_one_line(values_of, tmp_path):
+    values = values_of(epochs=1, validate=True, data={"workers": 2})
+    (tmp_path / "train.yaml").write_text(json.dumps(values))
+    process = start("train", tmp_path / "train.yaml", most=60_000)
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    assert re.fullmatch(r"tagmill: cannot write \S+: .*File too large.*\n", err)
 
 
 def test_a_folder_is_trained_into_by_one_process_alone(values_of, tmp_path):
