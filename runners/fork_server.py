@@ -89,7 +89,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._line: _Line | None = None
+        self._line: _ServerLine | None = None
         self._end: Callable[[], object] = lambda: None
 
     def start(self, environment: Mapping[str, str], imports: Sequence[str] = ()) -> WorkerProcess:
@@ -97,7 +97,7 @@ class ForkServer:
         with self._lock:
             if self._line is None or self._line.is_lost:
                 self._end()
-                self._line = _Line()
+                self._line = _ServerLine()
                 self._end = weakref.finalize(self, self._line.end)
             request = Start(dict(environment), search_path(), os.getcwd(), tuple(imports))
             return self._line.start(request)
@@ -109,7 +109,7 @@ class ForkServer:
             self._line = None
 
 
-class _Line:
+class _ServerLine:
     """The line to a running server, and the thread that listens to it."""
 
     def __init__(self) -> None:

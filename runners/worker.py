@@ -44,7 +44,7 @@ class _WithoutEcho:
         return getattr(self._stream, name)
 
 
-class _Server:
+class _Forker:
     """Forks workers for a driver at the other end of a connection, one request after the other."""
 
     def __init__(self, driver: Connection) -> None:
@@ -136,7 +136,7 @@ def main() -> None:
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     for name in ("apache_beam.runners.worker.sdk_worker_main", "tagmill.transforms.worker"):
         importlib.import_module(name)
-    _Server(Connection(int(sys.argv[1]))).run()
+    _Forker(Connection(int(sys.argv[1]))).run()
     os._exit(0)
 
 
