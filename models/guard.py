@@ -53,8 +53,9 @@ def prepare(call: Callable[[], Result]) -> Result | DataError:
         call: Prepares the image.
 
     Returns:
-        The result, or a DataError: the model's own, if it refused the image, else a `MODEL_FAILED` with the
-        exception as its cause, for `Failures` to count.
+        The result, or a DataError: the model's own, if it refused the image; `IMAGE_TOO_LARGE`, if memory was
+        short, which says nothing against the model; else a `MODEL_FAILED` with the exception as its cause,
+        for `Failures` to count.
 
     Raises:
         ConfigError: If the model raises it.
@@ -65,6 +66,9 @@ def prepare(call: Callable[[], Result]) -> Result | DataError:
         raise
     except DataError as error:
         return error
+    except MemoryError as error:
+        detail = f"there is not enough memory to prepare it ({error}); lower max_image_bytes"
+        return DataError(Reason.IMAGE_TOO_LARGE, detail)
     except Exception as error:  # noqa: BLE001  a model may raise anything; see `Failures`
         failure = _failure(error)
         failure.__cause__ = error

@@ -98,4 +98,6 @@ def _counts(header: parts.Header, came: int, ingest: str) -> Counts:
         given = [example["captions"] for example in examples if came >> example["row"] & 1]
         captions = sum(text is not None for texts in given for text in texts)
     reasons = (header.dropped, header.dead, header.dead_captions)
-    return Counts(came.bit_count(), captions, *map(living, reasons))
+    dropped, dead, dead_captions = map(living, reasons)
+    counts = Counts(came.bit_count(), captions, dropped, dead, dead_captions)
+    return counts.weighed(*header.caption_losses(came))

@@ -2,6 +2,7 @@
 it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from tagmill.pipeline.stages import build_stages, inputs_of
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError, TooManyDeadError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import failures
+from tagmill.transforms import failures, parquet, parts
 from tagmill.transforms.parts import Unit
 from tagmill.transforms.stage import libraries
 
@@ -201,15 +202,42 @@ class Driver:
         self._check_fraction(record, "of the first parts")
 
     def _check_fraction(self, record: StageRecord, of_what: str) -> None:
+        """Raise TooManyDeadError if more of a stage's input died than `max_dead_fraction`.
+
+        Of captions it is the mean over the examples that have some, of the fraction of each that died: every
+        example weighs the same, so no single one can end a run by the number of its captions, and where all
+        have as many it is the fraction of all captions.
+        """
         units: tuple[Unit, ...] = ("example", "caption")
         for unit in units:
             dead, total = record.count(unit, "dead"), record.count(unit, "in")
-            if dead > self.config.max_dead_fraction * total:
-                folder = files.join(self.run_folder.generation(record.stage, record.generation), "dead")
+            lost: float = dead
+            of_all = total
+            if unit == "caption":
+                of_all = sum(part.counts.captioned for part in record.parts.values())
+                lost = sum(part.counts.caption_loss for part in record.parts.values())
+            if lost > self.config.max_dead_fraction * of_all:
+                share = "" if unit == "example" else f" ({lost / of_all:.1%} of an example's, on average)"
                 raise TooManyDeadError(
-                    f"{record.stage}: {dead} {of_what} {total} {unit}s are dead letters, more than "
-                    f"max_dead_fraction {self.config.max_dead_fraction} allows; see {folder}"
+                    f"{record.stage}: {dead} {of_what} {total} {unit}s{share} are dead letters, more than "
+                    f"max_dead_fraction {self.config.max_dead_fraction} allows{self._most(record, unit)}"
                 )
+
+    def _most(self, record: StageRecord, unit: Unit) -> str:
+        """Say what most of a stage's dead letters are, by one of them, and where all are."""
+        folder = self.run_folder.generation(record.stage, record.generation)
+        reasons: Counter[str] = Counter()
+        for part in record.parts.values():
+            reasons.update(part.counts.dead if unit == "example" else part.counts.dead_captions)
+        ((reason, count),) = reasons.most_common(1)
+        for name in record.parts:
+            uri = parts.dead_uri(folder, name)
+            letters = parquet.read_table(uri).to_pylist() if files.exists(uri) else []
+            for one in letters:
+                if (one["unit"], one["reason"]) == (unit, reason):
+                    said = f"{count} are {reason}, such as {one['key']}: {one['detail']}"
+                    return f"; {said}; see {files.join(folder, 'dead')}"
+        return f"; see {files.join(folder, 'dead')}"
 
 
 def _execute(engine: Engine, job: Job) -> None:

@@ -128,8 +128,13 @@ def build_stages(config: Config, vocabulary: Vocabulary) -> list[Stage[Any]]:
     Raises ConfigError if an own stage comes before one that it reads.
     """
     values = sections(config)
+    ingest = values[Ingest.name]
     shared = Shared(
-        values["part_size"], values["threads"], values[Ingest.name].max_pixels, values["strict_versions"]
+        values["part_size"],
+        values["threads"],
+        ingest.max_pixels,
+        values["strict_versions"],
+        ingest.max_image_bytes,
     )
     run = RunContext(shared, vocabulary, values)
     made = [stage for one in order(values["stages"]) if (stage := one.of_run(run)) is not None]

@@ -16,6 +16,7 @@ from tagmill.transforms.answers import (
     check_text_vectors,
     check_unit_vectors,
 )
+from tagmill.transforms.images import PIXEL_BYTES
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, room, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import RunContext, Shared
@@ -171,7 +172,7 @@ class Embed(ModelStage[EmbedConfig]):
         """Count the room of an image's regions, see `room`, and its own if the tagger may be asked."""
         windows = [window(size, region, self.config.padding) for region in regions]
         prepared = sum(room(self.model, x2 - x1, y2 - y1) for x1, y1, x2, y2 in windows)
-        return prepared + (size[0] * size[1] if self._tagger else 0)
+        return prepared + (PIXEL_BYTES * size[0] * size[1] if self._tagger else 0)
 
     def _embed(self, crops: list[Prepared]) -> Floats:
         size = self.config.batch_size

@@ -1,26 +1,78 @@
 """Checks what a source gives beside an image: captions, and labels with boxes in upright pixels."""
 
-from collections.abc import Iterable, Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.pixels import turned_box, turned_size
-from tagmill.transforms.formats.base import InputConfig
+from tagmill.transforms.formats.base import InputConfig, Record
 from tagmill.transforms.images import ImageInfo
 
 
+@dataclass(frozen=True)
+class Caps:
+    """How much one example may say: captions, characters of one, labels, and bytes of all else as JSON."""
+
+    captions: int
+    caption_characters: int
+    labels: int
+    meta_bytes: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a source gives beside an image, of bounded size.
+
+    `captions` are checked, see `check_captions`, and `lost` are their errors by index; boxes of `labels` are
+    as they are given; `meta` is JSON; `noted` are the fields width and height, and `split` the field split.
+    """
+
+    captions: list[str | None]
+    lost: dict[int, DataError]
+    labels: list[dict[str, Any]]
+    meta: str
+    noted: tuple[Any, Any]
+    split: str
+
+
+def given(record: Record, config: InputConfig, caps: Caps) -> Given:
+    """Check what a source gives beside an image. Raises DataError, also for more than fits."""
+    fields = record.fields
+    captions, lost = check_captions(record.captions, caps.caption_characters, caps.captions)
+    labels = parse_labels(fields.get(config.labels) if config.labels else None, caps.labels)
+    used = {*config.captions, config.labels}
+    split = fields.get("split") if "split" not in used else None
+    meta = _meta({name: value for name, value in fields.items() if name not in used}, caps.meta_bytes)
+    noted = fields.get("width"), fields.get("height")
+    return Given(captions, lost, labels, meta, noted, split if isinstance(split, str) else "")
+
+
+def _meta(fields: Mapping[str, Any], max_bytes: int) -> str:
+    try:
+        text = json.dumps(fields, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is no JSON: {error}") from error
+    if len(text) > max_bytes:
+        detail = f"{len(text)} bytes of meta; the limit is {max_bytes} (ingest.max_meta_bytes)"
+        raise DataError(Reason.RECORD_TOO_LARGE, detail)
+    return text
+
+
 def check_captions(
-    captions: Iterable[Any], max_characters: int
+    captions: Sequence[Any], max_characters: int, most: int = sys.maxsize
 ) -> tuple[list[str | None], dict[int, DataError]]:
     """Clean an example's captions: surrounding space and repetitions go, a bad one leaves a hole.
 
     Returns the captions, None for a bad one, so that an index means the same everywhere; and the errors by
-    index.
+    index. Those after the first `most` leave one hole together, whose error says how many they are.
     """
     kept: list[str | None] = []
     seen: set[str] = set()
     lost: dict[int, DataError] = {}
-    for caption in captions:
+    for caption in captions[:most]:
         try:
             text = _caption(caption, max_characters)
         except DataError as error:
@@ -30,6 +82,10 @@ def check_captions(
             if text not in seen:
                 seen.add(text)
                 kept.append(text)
+    if len(captions) > most:
+        detail = f"{len(captions)} captions; those after the first {most} are cut"
+        lost[len(kept)] = DataError(Reason.CAPTIONS_TOO_MANY, f"{detail} (ingest.max_captions)")
+        kept.append(None)
     return kept, lost
 
 
@@ -52,19 +108,19 @@ def _is_whole(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def given_labels(
-    fields: Mapping[str, Any], info: ImageInfo, config: InputConfig
-) -> tuple[list[dict[str, Any]], bool]:
-    """Read an example's given labels, with their boxes in upright pixels.
+def upright_labels(given: Given, info: ImageInfo, config: InputConfig) -> tuple[list[dict[str, Any]], bool]:
+    """Give an example's labels with their boxes in upright pixels.
 
-    Also tells whether it had to be taken on trust that the boxes are of stored pixels. Raises DataError.
+    Also tells whether it had to be taken on trust that the boxes are of stored pixels.
     """
-    labels = parse_labels(fields.get(config.labels) if config.labels else None)
+    labels = given.labels
     boxed = [label for label in labels if label["box"]]
     if not boxed or info.orientation == 1:
         return labels, False
     stored = turned_size(info.width, info.height, info.orientation)
-    pixels = config.boxes if config.boxes != "auto" else _pixels_of(fields, (info.width, info.height), stored)
+    pixels = (
+        config.boxes if config.boxes != "auto" else _pixels_of(given.noted, (info.width, info.height), stored)
+    )
     if pixels != "upright":
         for label in boxed:
             label["box"] = list(turned_box(label["box"], info.orientation, *stored))
@@ -72,25 +128,27 @@ def given_labels(
 
 
 def _pixels_of(
-    fields: Mapping[str, Any], upright: tuple[int, int], stored: tuple[int, int]
+    noted: tuple[Any, Any], upright: tuple[int, int], stored: tuple[int, int]
 ) -> Literal["stored", "upright"] | None:
     """Tell by the size that a source noted which pixels it saw; None where that fits both or neither."""
-    noted = fields.get("width"), fields.get("height")
     if upright == stored or noted not in (upright, stored):
         return None
     return "upright" if noted == upright else "stored"
 
 
-def parse_labels(value: Any) -> list[dict[str, Any]]:
+def parse_labels(value: Any, most: int = sys.maxsize) -> list[dict[str, Any]]:
     """Read given labels: names, or objects with a name and perhaps a box.
 
     An object's name is its `name`, `category`, `label` or `tag`; its box is `box` (x1, y1, x2, y2) or
-    COCO's `bbox` (x, y, width, height), in pixels. Raises DataError.
+    COCO's `bbox` (x, y, width, height), in pixels. Raises DataError, also for more than `most`.
     """
     if value is None:
         return []
     if not isinstance(value, list):
         raise DataError(Reason.RECORD_INVALID, f"labels must be a list, got {str(value)[:80]!a}")
+    if len(value) > most:
+        detail = f"{len(value)} labels; the limit is {most} (ingest.max_labels)"
+        raise DataError(Reason.RECORD_TOO_LARGE, detail)
     return [_label(item) for item in value]
 
 

@@ -2,20 +2,20 @@
 
 import hashlib
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from tagmill.models.base import Image
-from tagmill.tag_system.core import files, pixels
+from tagmill.tag_system.core import containers, files, pixels
 from tagmill.tag_system.core.errors import DataError, InputChangedError
 from tagmill.transforms.phash import phash
 
@@ -30,11 +30,23 @@ IMAGE_REFERENCE = pa.struct(
 """Where an image's bytes are: `kind` is `file` or `range`, `uri` is relative to the input's root."""
 
 AHEAD_IMAGES = 32
-AHEAD_PIXELS = 64_000_000
-"""How many images and pixels may be decoded but not yet taken: memory stays bounded for huge photographs."""
+"""How many images may be decoded but not yet taken."""
+
+PIXEL_BYTES = 3
+"""Of a decoded pixel."""
 
 HASHED_SIDE = 64
 """JPEGs are decoded at an eighth of their size for a hash, or larger, so that no side has fewer pixels."""
+
+
+def share_of_rest(max_image_bytes: int) -> int:
+    """Give the bytes of what else a worker holds of images, beside those that are read and decoded.
+
+    These are a batch for a model, or the bytes of images that wait. Altogether a worker's images take no more
+    than four thirds of `max_image_bytes`.
+    """
+    return max_image_bytes // 3
+
 
 REMEDY = (
     "put the old one back, or remove its part (`tagmill inspect` names it) from the run's folder `ingest` "
@@ -59,29 +71,63 @@ class ImageInfo:
     phash: int
 
 
-def inspect(data: bytes, max_pixels: int) -> ImageInfo:
+class Room:
+    """Memory that threads share: each takes what it needs, or waits until there is as much.
+
+    One that needs more than there is gets all of it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._free = size, size
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes."""
+        size = min(size, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: size <= self._free)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()
+
+
+def inspect(
+    data: bytes, max_pixels: int, max_bytes: int = pixels.MAX_BYTES, room: Room | None = None
+) -> ImageInfo:
     """Check that an image can be decoded to its end and tell what there is to tell of it.
 
     JPEGs are decoded in grey at an eighth of their size or little more: all of the compressed data is still
-    read, at a fraction of the time. Raises DataError.
+    read, at a fraction of the time. The limits are those of `decode`: what passes here does so later. `room`
+    is what images that are decoded at the same time share. Raises DataError.
     """
-    image = pixels.open_image(data, max_pixels)
-    size = image.size
-    if image.format == "JPEG":
-        image.draft("L", (HASHED_SIDE, HASHED_SIDE))
-    pixels.load(image)
-    orientation = pixels.orientation(image)
+    header = pixels.read_header(data, max_pixels, max_bytes)
+    with room.taken(header.memory) if room else nullcontext():
+        image = pixels.open_header(header, max_pixels, max_bytes)
+        size = image.size
+        if image.format == "JPEG":
+            image.draft("L", (HASHED_SIDE, HASHED_SIDE))
+        pixels.load(image)
+        orientation = pixels.orientation(image)
+        try:
+            hashed = phash(pixels.grey(image))
+        except MemoryError as error:
+            raise pixels.out_of_memory() from error
     width, height = pixels.turned_size(*size, orientation)
     digest = hashlib.sha256(data).hexdigest()
-    return ImageInfo(width, height, orientation, str(image.format), digest, phash(pixels.grey(image)))
+    return ImageInfo(width, height, orientation, str(image.format), digest, hashed)
 
 
-def decode(data: bytes, max_pixels: int) -> Image:
+def decode(data: bytes, max_pixels: int, max_bytes: int = pixels.MAX_BYTES) -> Image:
     """Decode an image to upright RGB pixels, uint8 (height, width, 3); transparency is laid on white.
 
     Raises DataError.
     """
-    return np.array(pixels.decode(data, max_pixels))
+    return pixels.decode_array(data, max_pixels, max_bytes)
 
 
 def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator[bytes]:
@@ -101,6 +147,8 @@ def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator
                 data = opened[1].read(reference["size"])
             except FileNotFoundError as error:
                 raise InputChangedError(f"{uri} was removed after it was ingested; put it back") from error
+            except files.SpecialFileError as error:
+                raise InputChangedError(f"{uri} is not a regular file any more; {REMEDY}") from error
             if len(data) != reference["size"]:
                 raise InputChangedError(f"{uri} is shorter than when it was ingested; {REMEDY}")
             yield data
@@ -119,15 +167,17 @@ Prepare = Callable[[dict[str, Any], Image], Any]
 class Decoder:
     """Reads and decodes images in threads, ahead of whoever takes them.
 
-    `seconds` is the time that the threads spent decoding, `preparing` what they spent on the pixels then, and
-    `waited` the time that the taker stood waiting.
+    All images that are read and not yet taken share `max_bytes` of memory, each what it may take by its
+    format and size; one that needs most of it is decoded alone. `seconds` is the time that the threads spent
+    decoding, `preparing` what they spent on the pixels then, and `waited` the time that the taker stood
+    waiting.
     """
 
-    def __init__(self, threads: int, max_pixels: int) -> None:
+    def __init__(self, threads: int, max_pixels: int, max_bytes: int = pixels.MAX_BYTES) -> None:
         self._pool = ThreadPoolExecutor(
             max(1, threads), thread_name_prefix="decode", initializer=_take_one_core
         )
-        self._max_pixels = max_pixels
+        self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self.seconds = 0.0
         self.preparing = 0.0
         self.waited = 0.0
@@ -147,28 +197,26 @@ class Decoder:
     ) -> Iterator[Any]:
         """Decode the images of ingest's rows, in order; one that cannot be decoded gives its DataError.
 
-        With `prepare`, gives what that makes of an image's pixels; `held` says how many pixels' room that
-        takes, if it is not the image's own.
+        With `prepare`, gives what that makes of an image's pixels; `held` says how many bytes that takes, if
+        these are not the image's own. There must be no other reference to what was taken when the next is.
         """
-        waiting: deque[tuple[int, Future[_Made]]] = deque()
-        ahead = 0
+        waiting: deque[Future[_Made]] = deque()
+        rooms: deque[int] = deque()
         references = read_references([example["image"] for example in examples], root)
-        for example, data in zip(examples, references, strict=True):
-            area = max(example["width"] * example["height"], held(example) if held else 0)
-            waiting.append((area, self._pool.submit(self._make, data, example, prepare)))
-            ahead += area
-            while len(waiting) > AHEAD_IMAGES or (ahead > AHEAD_PIXELS and len(waiting) > 1):
-                area, future = waiting.popleft()
-                ahead -= area
-                yield self._take(future)
-        for _, future in waiting:
-            yield self._take(future)
+        for example in examples:
+            rooms.append(_room(example, held(example) if held else 0))
+            while waiting and (len(waiting) >= AHEAD_IMAGES or sum(rooms) > self._max_bytes):
+                rooms.popleft()
+                yield self._take(waiting.popleft())
+            waiting.append(self._pool.submit(self._make, next(references), example, prepare))
+        while waiting:
+            yield self._take(waiting.popleft())
 
     def _make(self, data: bytes, example: dict[str, Any], prepare: Prepare | None) -> "_Made":
         start = time.perf_counter()
         check_unchanged(data, example)
         try:
-            result = decode(data, self._max_pixels)
+            result = decode(data, self._max_pixels, self._max_bytes)
         except DataError as error:
             return _Made(error, time.perf_counter() - start, 0.0)
         decoded = time.perf_counter()
@@ -182,6 +230,13 @@ class Decoder:
         self.seconds += made.decoding
         self.preparing += made.preparing
         return made.result
+
+
+def _room(example: dict[str, Any], held: int) -> int:
+    """Bound the bytes that an image takes from when it is read until it is taken."""
+    size, area = example["image"]["size"], example["width"] * example["height"]
+    most = containers.BYTES_A_PIXEL.get(example.get("format", ""), max(containers.BYTES_A_PIXEL.values()))
+    return size + max(area * most, area * PIXEL_BYTES + held)
 
 
 def _take_one_core() -> None:

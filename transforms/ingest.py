@@ -1,6 +1,6 @@
 """Ingest: source files -> parts with a row for each example: image reference, captions, labels, meta."""
 
-import json
+import io
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -18,6 +18,7 @@ from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError, Reason
+from tagmill.tag_system.core.pixels import MAX_BYTES
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import images, parts
 from tagmill.transforms.formats.base import (
@@ -30,7 +31,7 @@ from tagmill.transforms.formats.base import (
     format_of,
 )
 from tagmill.transforms.formats.streams import HashingStream
-from tagmill.transforms.given import check_captions, given_labels
+from tagmill.transforms.given import Caps, Given, given, upright_labels
 from tagmill.transforms.stage import Stage, conform, made_by
 from tagmill.transforms.worker import Worker
 
@@ -66,9 +67,6 @@ SLICES = {
 
 MAX_KEY_CHARACTERS = 400
 
-AHEAD_BYTES = 256 << 20
-"""Bytes of images that may wait to be looked at while others are read."""
-
 SPLITS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "restval"),
     "test": ("test",),
@@ -81,9 +79,18 @@ class IngestConfig(Config):
     """Limits of what is read, and the share of examples that go to `val` where a source has no split."""
 
     max_pixels: int = Field(100_000_000, gt=0)
+    max_image_bytes: int = Field(MAX_BYTES, gt=0)
     max_member_bytes: int = Field(64 << 20, gt=0)
+    max_record_bytes: int = Field(4 << 20, gt=0)
+    max_captions: int = Field(1_000, gt=0)
+    max_labels: int = Field(1_000, gt=0)
+    max_meta_bytes: int = Field(1 << 20, gt=0)
     max_caption_characters: int = Field(2_000, gt=0, le=1_000_000)  # the most that spaCy reads
     val_fraction: float = Field(0.01, ge=0, lt=1)
+
+    def caps(self) -> Caps:
+        """Give the limits of what one example says."""
+        return Caps(self.max_captions, self.max_caption_characters, self.max_labels, self.max_meta_bytes)
 
 
 @beam.coders.registry.register_row
@@ -106,7 +113,7 @@ class Ingest(Stage[IngestConfig]):
 
     kind = "sources"
     name = "ingest"
-    version = 4
+    version = 5
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -165,7 +172,7 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
         raise InputChangedError(f"{source.uri} changed while the run was starting; run again")
     chunks = count = 0
     with _opened(format_, source, config) as stream:
-        limits = Limits(stage.config.max_member_bytes)
+        limits = Limits(stage.config.max_member_bytes, stage.config.max_record_bytes)
         numbered = enumerate(_examples(format_.read(stream, source, config, limits), source))
         part_size = stage.shared.part_size
         for chunk, group in groupby(numbered, key=lambda pair: pair[0] // part_size):
@@ -185,11 +192,27 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
 def _opened(format_: Format, source: Source, config: InputConfig) -> Iterator[HashingStream]:
     """Open a source. Raises ConfigError if that is not allowed."""
     with ExitStack() as stack:
+        raw: IO[bytes] | _Unreadable
         try:
             raw = stack.enter_context(format_.open_read(source.uri))
+        except files.SpecialFileError:
+            raw = _Unreadable(f"{source.uri} is a pipe, a socket or a device, not a regular file")
         except PermissionError as error:
             raise ConfigError(f"input {config.name}: cannot read {source.uri}: {error.strerror}") from error
         yield HashingStream(raw)
+
+
+class _Unreadable(io.RawIOBase):
+    """A source that cannot be read at all: says so once, and is at its end then."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__()
+        self._errors = [DataError(Reason.SOURCE_UNREADABLE, detail)]
+
+    def read(self, size: int = -1) -> bytes:
+        if self._errors:
+            raise self._errors.pop()
+        return b""
 
 
 def _examples(found: Iterator[SourceExample], source: Source) -> Iterator[SourceExample]:
@@ -200,7 +223,10 @@ def _examples(found: Iterator[SourceExample], source: Source) -> Iterator[Source
             if example.key in seen:
                 yield SourceExample.failing(example.key, Reason.KEY_REPEATED, f"again in {source.path}")
             else:
-                seen.add(example.key)
+                if (
+                    len(example.key) <= MAX_KEY_CHARACTERS
+                ):  # longer ones die anyway, and might fill the memory
+                    seen.add(example.key)
                 yield example
     except DataError as error:
         yield SourceExample.failing(source.path, error.reason, error.detail)
@@ -217,24 +243,25 @@ def _make_part(
     """Make one part of a source and commit it; returns the number of its examples, live and dead."""
     start = time.perf_counter()
     rows, dead = [], []
-    count = captions = undecided = 0
-    for row, example, loaded in _loaded(examples, stage):
+    count = undecided = 0
+    captions: dict[int, int] = {}
+    for row, example, loaded in _loaded(examples, stage, config):
         count += 1
         key = f"{config.name}/{_printable(example.key)}"
         try:
-            record, info = _checked(example, loaded)
-            texts, lost = check_captions(record.captions, stage.config.max_caption_characters)
-            labels, on_trust = given_labels(record.fields, info, config)
-            given = {"captions": texts, "labels": labels}
-            rows.append({"row": row, "key": key} | given | _row(record, info, config, stage))
-            captions += len(texts)
+            found = _checked(example, loaded)
+            labels, on_trust = upright_labels(found.given, found.info, config)
+            rows.append({"row": row, "key": key, "labels": labels} | _row(found, config, stage))
+            captions[row] = len(found.given.captions)
             undecided += on_trust
-            dead += [parts.Dead.of(row, key, error, index) for index, error in lost.items()]
+            dead += [parts.Dead.of(row, key, error, index) for index, error in found.given.lost.items()]
         except DataError as error:
             dead.append(parts.Dead.of(row, key, error))
     table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
     notes = {"source": task.name, "input": config.name, "boxes_undecided": undecided}
-    output = parts.Output(table, count, captions, dead, notes=notes, slices=slices_of(table))
+    output = parts.Output(
+        table, count, sum(captions.values()), dead, notes=notes, slices=slices_of(table), captions_of=captions
+    )
     output.seconds["total"] = time.perf_counter() - start
     parts.commit(folder, made_by(stage, name, part_fingerprint(task, name)), output, range(count))
     return count
@@ -248,42 +275,66 @@ def slices_of(table: pa.Table) -> dict[str, pa.Table]:
     return {name: table.select(["row", *columns]) for name, columns in SLICES.items()}
 
 
-Loaded = tuple[Record, images.ImageInfo] | DataError
+@dataclass(frozen=True)
+class Loaded:
+    """An example that is read: where its image lies, what that is, and what the source says of it."""
+
+    image: dict[str, Any]
+    info: images.ImageInfo
+    given: Given
 
 
 def _loaded(
-    examples: Iterable[SourceExample], stage: Ingest
-) -> Iterator[tuple[int, SourceExample, "Future[Loaded]"]]:
-    """Read examples in order, while threads inspect the images of those already read."""
+    examples: Iterable[SourceExample], stage: Ingest, config: InputConfig
+) -> Iterator[tuple[int, SourceExample, "Future[Loaded | DataError]"]]:
+    """Read examples in order, while threads inspect the images of those already read.
+
+    What waits is of bounded size: the bytes of images that were not looked at, and what is known of the
+    others, checked.
+    """
+    room = images.Room(stage.config.max_image_bytes)
+    most = images.share_of_rest(stage.config.max_image_bytes)
+    caps = stage.config.caps()
     with ThreadPoolExecutor(stage.shared.threads, thread_name_prefix="inspect") as pool:
-        waiting: deque[tuple[int, SourceExample, Future[Loaded]]] = deque()
+        waiting: deque[tuple[int, SourceExample, Future[Loaded | DataError]]] = deque()
         sizes: deque[int] = deque()
         for row, example in enumerate(examples):
             sizes.append(0)
             try:
                 record = example.load()
                 sizes[-1] = len(record.data)
-                future = pool.submit(_inspected, record, stage.config.max_pixels)
+                said = _given(record, config, caps)
+                future = pool.submit(_inspected, record.image, record.data, said, stage.config, room)
+                del record
             except DataError as error:
                 future = Future()
                 future.set_result(error)
             waiting.append((row, example, future))
-            while len(waiting) > images.AHEAD_IMAGES or (sum(sizes) > AHEAD_BYTES and len(waiting) > 1):
+            while len(waiting) > images.AHEAD_IMAGES or (sum(sizes) > most and len(waiting) > 1):
                 sizes.popleft()
                 yield waiting.popleft()
         yield from waiting
 
 
-def _inspected(record: Record, max_pixels: int) -> Loaded:
+def _given(record: Record, config: InputConfig, caps: Caps) -> Given | DataError:
+    """Check what a source says; its error waits, for that of an image goes first."""
     try:
-        info = images.inspect(record.data, max_pixels)
+        return given(record, config, caps)
     except DataError as error:
         return error
-    record.data = b""
-    return record, info
 
 
-def _checked(example: SourceExample, loaded: "Future[Loaded]") -> tuple[Record, images.ImageInfo]:
+def _inspected(
+    image: dict[str, Any], data: bytes, said: Given | DataError, config: IngestConfig, room: images.Room
+) -> Loaded | DataError:
+    try:
+        info = images.inspect(data, config.max_pixels, config.max_image_bytes, room)
+    except DataError as error:
+        return error
+    return said if isinstance(said, DataError) else Loaded(image, info, said)
+
+
+def _checked(example: SourceExample, loaded: "Future[Loaded | DataError]") -> Loaded:
     result = loaded.result()
     if isinstance(result, DataError):
         raise result
@@ -299,23 +350,19 @@ def _printable(key: str) -> str:
     return shown[:MAX_KEY_CHARACTERS]
 
 
-def _row(record: Record, info: images.ImageInfo, config: InputConfig, stage: Ingest) -> dict[str, Any]:
-    used = {*config.captions, config.labels}
-    meta = {name: value for name, value in record.fields.items() if name not in used}
-    try:
-        meta_text = json.dumps(meta, sort_keys=True, allow_nan=False)
-    except ValueError as error:
-        raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is not JSON: {error}") from error
-    split = config.split or _split(meta.get("split")) or _hashed_split(info.sha256, stage.config)
-    return {"image": record.image, **asdict(info), "meta": meta_text, "split": split}
+def _row(found: Loaded, config: InputConfig, stage: Ingest) -> dict[str, Any]:
+    info, said = found.info, found.given
+    split = config.split or _split(said.split) or _hashed_split(info.sha256, stage.config)
+    more = {"captions": said.captions, "meta": said.meta, "split": split}
+    return {"image": found.image, **asdict(info), **more}
 
 
-def _split(value: Any) -> Split | None:
+def _split(value: str) -> Split | None:
     """Read a source's own split: train2017, restval -> train; validation, dev -> val; test2015 -> test.
 
     None if it is empty. Raises DataError for another text: a drawn split could train on a test image.
     """
-    text = value.strip().lower() if isinstance(value, str) else ""
+    text = value.strip().lower()
     if not text:
         return None
     for split, words in SPLITS.items():

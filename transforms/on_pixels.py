@@ -14,12 +14,12 @@ from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.transforms.answers import AnswerError, check_count
 from tagmill.transforms.deadline import deadline
-from tagmill.transforms.images import AHEAD_PIXELS, Decoder
+from tagmill.transforms.images import PIXEL_BYTES, Decoder, share_of_rest
 from tagmill.transforms.parts import Dead, Inputs
 from tagmill.transforms.stage import PartStage, Shared
 
-FLOAT = 4
-"""A prepared pixel, three numbers of four bytes, takes the room of this many decoded ones."""
+FLOAT_PIXEL_BYTES = 12
+"""Of a prepared pixel: three numbers of four bytes."""
 
 PIXELS = {"ingest": "pixels"}
 """Slices of a stage that reads pixels: of ingest's part, which image stands under which key in which row."""
@@ -34,7 +34,7 @@ Prepare: TypeAlias = Callable[[int, base.Image], Prepared]
 """Makes of a row and its image what a model is called with."""
 
 Ahead: TypeAlias = tuple[int, Prepared | DataError, int]
-"""A row, its prepared image or what is wrong with it, and how many decoded pixels' room that takes."""
+"""A row, its prepared image or what is wrong with it, and how many bytes that takes."""
 
 
 class ModelConfig(Config):
@@ -135,7 +135,7 @@ def run_on_pixels(
     """Call a model with batches of (row, prepared image); images are decoded and prepared ahead of it.
 
     `prepare` gets a row and its image, in a thread of the decoder; without it the stage's model prepares the
-    whole image. `held` says of a row how many decoded pixels' room its prepared form takes, see `room`.
+    whole image. `held` says of a row how many bytes its prepared form takes, see `room`.
 
     An image that cannot be decoded, that is lost, or that the model fails on, is dead; results keep the order
     of rows.
@@ -149,12 +149,13 @@ def run_on_pixels(
     run: OnPixels[Result] = OnPixels()
     model_seconds = 0.0
     failures = guard.Failures()
+    limit = stage.shared.max_image_bytes
     with (
-        Decoder(stage.shared.threads, stage.shared.max_pixels) as decoder,
+        Decoder(stage.shared.threads, stage.shared.max_pixels, limit) as decoder,
         deadline(stage.config.timeout) as begin_anew,
     ):
         ahead = _ahead(stage, inputs, rows, decoder, prepare, held)
-        for batch in _batches(ahead, stage.config.batch_size):
+        for batch in _batches(ahead, stage.config.batch_size, share_of_rest(limit)):
             failures.add(one for _, one in batch)
             good = [(row, one) for row, one in batch if not isinstance(one, DataError)]
             start = time.perf_counter()
@@ -165,6 +166,8 @@ def run_on_pixels(
             outcome = dict(zip((row for row, _ in good), answers, strict=True))
             for row, one in batch:
                 run.add(row, inputs.key(row), one if isinstance(one, DataError) else outcome[row])
+            del one, good  # the next batch needs their room
+            batch.clear()
             begin_anew()
     run.seconds = {
         "model": model_seconds,
@@ -198,32 +201,34 @@ def _ahead(
         lambda example, image: guard.prepare(lambda: make(example["row"], image)),
         room_of,
     )
-    ahead = zip(examples, made, strict=True)
+    living = iter(examples)
     for row in rows:
         if row in inputs.lost:
             yield row, inputs.lost[row], 0
-        else:
-            example, one = next(ahead)
-            yield row, one, room_of(example)
+        else:  # by `next`: a loop over both would hold the last one while the next is made
+            example = next(living)
+            yield row, next(made), room_of(example)
 
 
 def room(model: base.PixelModel, width: int, height: int) -> int:
-    """Count the decoded pixels that take as much room as an image of this size once prepared.
+    """Count the bytes that an image of this size takes once prepared.
 
     A model that leaves the size as it is most likely hands the decoded image on.
     """
     wide, high = model.size_of(width, height)
-    return width * height if (wide, high) == (width, height) else FLOAT * wide * high
+    as_it_is = (wide, high) == (width, height)
+    return wide * high * (PIXEL_BYTES if as_it_is else FLOAT_PIXEL_BYTES)
 
 
-def _batches(ahead: Iterable[Ahead], size: int) -> Iterator[list[tuple[int, Any]]]:
-    """Group images into batches of at most `size`, and of bounded room where they are huge."""
+def _batches(ahead: Iterable[Ahead], size: int, most: int) -> Iterator[list[tuple[int, Any]]]:
+    """Group images into batches of at most `size`, which end with the image that exceeds `most` bytes."""
     batch: list[tuple[int, Any]] = []
     taken = 0
-    for row, one, pixels in ahead:
+    for row, one, room_of in ahead:
         batch.append((row, one))
-        taken += 0 if isinstance(one, DataError) else pixels
-        if len(batch) == size or taken > AHEAD_PIXELS:
+        taken += 0 if isinstance(one, DataError) else room_of
+        del one
+        if len(batch) == size or taken > most:
             yield batch
             batch, taken = [], 0
     if batch:

@@ -10,9 +10,10 @@ does not say which rows still live: a filter that is added or removed later chan
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -69,6 +70,7 @@ class Output:
         table: The rows, in the stage's schema.
         examples: How many examples came in.
         captions: How many captions came in, if the stage works on captions.
+        captions_of: How many captions of each row came in, where some of them may die.
         dead: Dead letters.
         dropped: Rows that the stage removed on purpose, with the reason.
         seconds: Times, by what they were spent on.
@@ -88,6 +90,7 @@ class Output:
     array: bytes | None = None
     slices: dict[str, pa.Table] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
+    captions_of: dict[int, int] = field(default_factory=dict)
 
     def dead_rows(self, unit: Unit) -> dict[str, list[int]]:
         """List the rows of the dead examples or captions, by reason; one entry for each dead letter."""
@@ -111,6 +114,8 @@ class Counts:
         dropped: Dropped examples, by reason.
         dead: Dead examples, by reason.
         dead_captions: Dead captions, by reason.
+        captioned: Examples that had captions.
+        caption_loss: The sum over them of the fraction of their captions that died.
     """
 
     examples: int
@@ -118,6 +123,8 @@ class Counts:
     dropped: dict[str, int]
     dead: dict[str, int]
     dead_captions: dict[str, int]
+    captioned: int = 0
+    caption_loss: float = 0.0
 
     def of(self, unit: Unit) -> dict[str, int]:
         """Give the counts in, out, dropped and dead of one unit; in = out + dropped + dead."""
@@ -125,6 +132,10 @@ class Counts:
         dropped = sum(self.dropped.values()) if unit == "example" else 0
         dead = sum((self.dead if unit == "example" else self.dead_captions).values())
         return {"in": came, "out": came - dropped - dead, "dropped": dropped, "dead": dead}
+
+    def weighed(self, captioned: int, caption_loss: float) -> "Counts":
+        """Add how captions died by example."""
+        return replace(self, captioned=captioned, caption_loss=caption_loss)
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,7 @@ class Header:
         seconds: Times, by what they were spent on.
         notes: What later planning needs without reading the table.
         libraries: Versions of the libraries.
+        captions_of: How many captions came in by row, where the stage says so.
     """
 
     stage: str
@@ -175,6 +187,7 @@ class Header:
     seconds: dict[str, float]
     notes: dict[str, Any]
     libraries: dict[str, str]
+    captions_of: dict[int, int] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -185,17 +198,30 @@ class Header:
     def adds_up(self) -> bool:
         """Tell whether every lost row is one that came in, and was lost once."""
         lost = [row for rows in (*self.dropped.values(), *self.dead.values()) for row in rows]
-        captions = bitmaps.of(row for rows in self.dead_captions.values() for row in rows)
+        died = Counter(row for rows in self.dead_captions.values() for row in rows)
+        if self.captions_of and any(count > self.captions_of.get(row, 0) for row, count in died.items()):
+            return False
+        captions = bitmaps.of(died)
         return len(set(lost)) == len(lost) and not (self.lost | captions) & ~self.rows
 
     @property
     def counts(self) -> Counts:
         """Count what came in and what became of it."""
-        return Counts(
-            self.rows.bit_count(),
-            self.captions,
-            *(_lengths(rows) for rows in (self.dropped, self.dead, self.dead_captions)),
+        lost = [_lengths(rows) for rows in (self.dropped, self.dead, self.dead_captions)]
+        return Counts(self.rows.bit_count(), self.captions, lost[0], lost[1], lost[2]).weighed(
+            *self.caption_losses(self.rows)
         )
+
+    def caption_losses(self, came: int) -> tuple[int, float]:
+        """Give `captioned` and `caption_loss` of `Counts` for some of the rows, as a bitmap.
+
+        Where the stage did not say whose captions came in, each of them counts as an example of its own.
+        """
+        died = Counter(row for rows in self.dead_captions.values() for row in rows if came >> row & 1)
+        if not self.captions_of:
+            return self.captions, float(died.total())
+        captioned = sum(1 for row, count in self.captions_of.items() if count and came >> row & 1)
+        return captioned, round(sum(died[row] / self.captions_of[row] for row in sorted(died)), 6)
 
     def to_json(self) -> dict[str, Any]:
         """Give the header as JSON values."""
@@ -208,7 +234,9 @@ class Header:
             raise DamageError(f"{uri} is not a part: its footer has no tagmill header")
         values = json.loads(metadata[parquet.METADATA_KEY])
         try:
-            return cls(**{**values, "rows": bitmaps.load(bytes.fromhex(values["rows"]))})
+            captions_of = {int(row): count for row, count in values.get("captions_of", {}).items()}
+            rows = bitmaps.load(bytes.fromhex(values["rows"]))
+            return cls(**{**values, "rows": rows, "captions_of": captions_of})
         except (TypeError, KeyError, ValueError) as error:
             raise DamageError(
                 f"{uri} was not written by this version of tagmill; name another run folder"
@@ -384,6 +412,7 @@ def make_header(
         tags=output.tags,
         seconds={key: round(value, 4) for key, value in output.seconds.items()},
         notes=output.notes,
+        captions_of=output.captions_of,
     )
     if output.examples != header.rows.bit_count():
         raise ValueError(f"{made_by.stage}/{made_by.name}: counted {output.examples} examples of other rows")

@@ -23,6 +23,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config, ConfigT
 from tagmill.tag_system.core.digests import table_digest, value_digest
 from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.pixels import MAX_BYTES
 from tagmill.transforms import bitmaps, parquet, parts
 
 if TYPE_CHECKING:  # a stage with a model does not load it
@@ -55,12 +56,15 @@ class Shared:
         threads: Threads of one worker.
         max_pixels: Most pixels of an image that is decoded.
         strict_versions: Whether versions of the libraries decide the output too.
+        max_image_bytes: Memory that one image may take while it is decoded, and that all images in flight
+            share.
     """
 
     part_size: int
     threads: int
     max_pixels: int
     strict_versions: bool = False
+    max_image_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)

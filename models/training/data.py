@@ -17,6 +17,7 @@ from tagmill.models.training.targets import ClassMap, Decisions, Preset, TagChoi
 from tagmill.models.training.views import PlainView, TrainView, View
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.pixels import MAX_BYTES
 from tagmill.tag_system.shard_contract import Split
 
 
@@ -42,7 +43,8 @@ class DataConfig(Config):
     `batch_size` is that of one rank. `window`: see `order`. `verify` compares the sha256 of all shards first,
     each rank its part of them. `decisions` is the folder of a run over the same inputs, whose decisions go
     before those of the shards: its policy was changed, but no new shards were written. An image of more than
-    `max_pixels` is skipped. `workers` processes each read `prefetch` batches ahead.
+    `max_pixels`, or that takes more than `max_image_bytes` of memory to decode, is skipped. `workers`
+    processes each read `prefetch` batches ahead.
     """
 
     datasets: list[DatasetConfig] = Field(min_length=1)
@@ -52,6 +54,7 @@ class DataConfig(Config):
     verify: bool = False
     decisions: str | None = None
     max_pixels: int = Field(100_000_000, ge=1)
+    max_image_bytes: int = Field(MAX_BYTES, ge=1)
     workers: int = Field(4, ge=0)
     prefetch: int = Field(2, ge=1)
 
@@ -86,6 +89,7 @@ def open_loader(
         view or (TrainView(model) if training else PlainView(model)),
         seed=data.seed,
         max_pixels=data.max_pixels,
+        max_bytes=data.max_image_bytes,
         decisions=decisions,
     )
     steps = Steps(

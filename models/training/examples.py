@@ -93,10 +93,12 @@ class Examples:
         *,
         seed: int,
         max_pixels: int,
+        max_bytes: int = pixels.MAX_BYTES,
         decisions: Decisions | None = None,
     ) -> None:
         self._origins, self._view = tuple(origins), view
-        self._seed, self._max_pixels, self._decisions = seed, max_pixels, decisions
+        self._seed, self._decisions = seed, decisions
+        self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._reader = RangeReader()
 
     def __getitems__(self, addresses: Sequence[Address | None]) -> list[TrainingExample | Skipped | None]:
@@ -131,9 +133,14 @@ class Examples:
                     Reason.MEMBER_TOO_LARGE, f"{_span(address)[1]} bytes, the limit is {MAX_BYTES}"
                 )
             return self._example(address, data[address], features.get(address, b""))
+        except MemoryError:
+            return self._skipped(address, pixels.out_of_memory())
         except DataError as error:
-            uri, start, _ = self._range(address)
-            return Skipped(f"{uri}@{start}", error.reason, error.detail)
+            return self._skipped(address, error)
+
+    def _skipped(self, address: Address, error: DataError) -> Skipped:
+        uri, start, _ = self._range(address)
+        return Skipped(f"{uri}@{start}", error.reason, error.detail)
 
     def _example(self, address: Address, data: bytes, features: bytes) -> TrainingExample:
         origin, (start, size) = self._origins[address.dataset], _span(address)
@@ -142,7 +149,9 @@ class Examples:
             raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
         image_at, record_at = address.image - start, address.record - start
         sample = parse_sample(data[record_at : record_at + address.record_size])
-        image = pixels.decode(data[image_at : image_at + address.image_size], self._max_pixels)
+        image = pixels.decode(
+            data[image_at : image_at + address.image_size], self._max_pixels, self._max_bytes
+        )
         view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
         captions = [caption for caption in sample.captions if caption.text.strip()]
         caption = captions[caption_draw % len(captions)] if captions else None

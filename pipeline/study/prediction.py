@@ -1,6 +1,6 @@
 """The tags of single images, and boxes for them, by models alone: no run, no given captions, no verdicts."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,12 @@ from tagmill.models.base import Boxes, Captioner, Image, Localizer, PixelModel, 
 from tagmill.pipeline.study.asking import TagList, answers
 from tagmill.pipeline.study.example import Example
 from tagmill.pipeline.study.picture import draw_example
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DataError
 from tagmill.tag_system.parser import CaptionParser
 from tagmill.tag_system.vocabulary import Tag, Vocabulary
 from tagmill.transforms import images
+from tagmill.transforms.formats.base import Limits
 from tagmill.transforms.ingest import IngestConfig
 
 Item = TypeVar("Item")
@@ -45,16 +47,19 @@ class Prediction:
 class ImageBatch:
     """Some images. One that cannot be read, or that a model fails on, leaves it: `errors` says why."""
 
-    def __init__(self, files: Sequence[Path] = ()) -> None:
+    def __init__(self, paths: Sequence[Path] = ()) -> None:
         self.images: list[Prediction] = []
         self.errors: dict[Path, str] = {}
-        for path in files:
+        for path in paths:
             self.read(path)
 
     def read(self, path: Path) -> None:
         """Read a file and add its image."""
         try:
-            pixels = images.decode(path.read_bytes(), IngestConfig().max_pixels)
+            with files.opened(str(path)) as found:
+                Limits(IngestConfig().max_member_bytes).check(path.name, found.size)
+                data = found.stream.read(found.size)
+            pixels = images.decode(data, IngestConfig().max_pixels)
         except (OSError, DataError) as error:
             self.errors[path] = str(error.strerror if isinstance(error, OSError) else error)
         else:
@@ -82,6 +87,20 @@ class ImageBatch:
                 given.append((one, answer))
         self.images = [one for one, _ in given]
         return given
+
+
+def batches(paths: Sequence[Path], size: int) -> Iterator[ImageBatch]:
+    """Read images in batches of at most `size`, and of bounded memory where they are huge."""
+    batch, read, taken = ImageBatch(), 0, 0
+    for path in paths:
+        batch.read(path)
+        read += 1
+        taken = sum(one.pixels.nbytes for one in batch.images)
+        if read == size or taken > images.share_of_rest(IngestConfig().max_image_bytes):
+            yield batch
+            batch, read = ImageBatch(), 0
+    if read:
+        yield batch
 
 
 def tag(

@@ -62,8 +62,7 @@ def predict(
     write = _captioner(captioner, known, device)
     console = Console(soft_wrap=True)
     failed = 0
-    for start in range(0, len(files), BATCH):
-        batch = prediction.ImageBatch(files[start : start + BATCH])
+    for batch in prediction.batches(files, BATCH):
         with taggers.named(model):
             prediction.tag(batch, tagger, known, threshold, asked)
         if write is not None:
@@ -80,6 +79,7 @@ def predict(
                 _show(console, one)
             if output is not None:
                 _save(prediction.draw(one), pictures[one.path])
+        batch.images.clear()  # the next ones need their room
     if failed:
         raise ConfigError(f"{failed} of {len(files)} images could not be read or tagged")
 

@@ -10,9 +10,11 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,12 +67,62 @@ def absolute(uri: str) -> str:
     return filesystem(uri)[1] if is_local(uri) else uri
 
 
+class SpecialFileError(OSError):
+    """A pipe, a socket or a device lies where a regular file should."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that is open for reading: its size in bytes, and where it really lies, its links resolved.
+
+    `real` is None where there are no links, in another store than the local file system.
+    """
+
+    stream: IO[bytes]
+    size: int
+    real: str | None
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[Opened]:
+    """Open a regular file for reading; what is told is of the open file, whatever its name becomes.
+
+    Raises FileNotFoundError, and SpecialFileError for what is not a regular file: to read it might never end.
+    """
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        size = int(fs.info(path)["size"])
+        with fs.open(path, "rb") as stream:
+            yield Opened(stream, size, None)
+        return
+    _check_regular(os.stat(path), path)  # first, for to open a device may do something already
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # it may have become a pipe
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(handle)
+        _check_regular(status, path)
+        yield Opened(stream, status.st_size, _real_path(handle, path))
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise SpecialFileError(errno.EINVAL, "not a regular file", path)
+
+
+def _real_path(handle: int, path: str) -> str:
+    """Say where an open file lies; where the system does not tell, where its name leads now."""
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}")
+    except OSError:
+        return os.path.realpath(path)
+
+
 @contextmanager
 def open_read(uri: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading. Raises FileNotFoundError."""
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as stream:
-        yield stream
+    """Open a file for reading. Raises as `opened`."""
+    with opened(uri) as found:
+        yield found.stream
 
 
 def read_bytes(uri: str) -> bytes:
@@ -105,10 +157,21 @@ def is_folder(uri: str) -> bool:
     return bool(fs.isdir(path))
 
 
+def is_special(uri: str) -> bool:
+    """Tell whether `uri` is a pipe, a socket or a device. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    return bool(fs.info(path)["type"] == "other")
+
+
 def size_and_stamp(uri: str) -> tuple[int, str]:
-    """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime)."""
+    """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime).
+
+    A pipe or device has neither: it is never read.
+    """
     fs, path = filesystem(uri)
     info = fs.info(path)
+    if info["type"] == "other":
+        return 0, "special"
     return int(info["size"]), stamp_of(info)
 
 
@@ -169,8 +232,8 @@ def expand(pattern: str) -> list[str]:
 
 
 def _is_file(fs: Any, entry: Mapping[str, Any]) -> bool:
-    """Tell whether a listed name is a file; a link is one unless it leads to a folder."""
-    return bool(entry["type"] == "file" or (entry.get("islink") and not fs.isdir(entry["name"])))
+    """Tell whether a listed name is a file, if a special one; a link is one unless it leads to a folder."""
+    return bool(entry["type"] == "file" or (entry["type"] == "other" and not fs.isdir(entry["name"])))
 
 
 def _is_hidden(path: str) -> bool:

@@ -6,16 +6,25 @@ is read: whole EXIF blocks come from anywhere and may be damaged, huge, or made 
 
 import io
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags
 from PIL import Image as pillow
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from tagmill.tag_system.core import containers
 from tagmill.tag_system.core.errors import DataError, Reason
+
+MAX_BYTES = 768 << 20
+"""Memory that one image may take while it is decoded, unless somebody says otherwise (`max_image_bytes`)."""
+
+BAND_PIXELS = 1 << 18
+"""A picture is converted in bands of so many pixels, or a row: its copies take no more than that."""
 
 Box = tuple[float, float, float, float]
 
@@ -43,7 +52,17 @@ class _Jpeg(JpegImageFile):
         """Leave out what Pillow does on opening: it copies every value of the EXIF to find a resolution."""
 
 
-_OPENERS = {"JPEG": _Jpeg, "PNG": PngImageFile, "WEBP": WebPImageFile}
+class _Webp(WebPImageFile):
+    """A WebP, or the first picture of an animation."""
+
+    def _get_next(self) -> tuple[bytes, int, int]:
+        """Give up the decoder with the first picture: it holds two more."""
+        found = super()._get_next()
+        self._decoder = None
+        return found
+
+
+_OPENERS = {"JPEG": _Jpeg, "PNG": PngImageFile, "WEBP": _Webp}
 
 FORMATS = tuple(_OPENERS)
 """Formats that are opened at all; every further decoder is a way in for hostile bytes."""
@@ -63,23 +82,56 @@ def identify(data: bytes) -> pillow.Image | None:
     return None
 
 
-def open_image(data: bytes, max_pixels: int) -> pillow.Image:
-    """Read an image's header: format and size are checked before a pixel is decoded.
+def open_image(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> pillow.Image:
+    """Read an image's header: format, size and memory are checked before a pixel is decoded.
 
-    Raises DataError: unreadable, a format that is not allowed, or more than `max_pixels` pixels.
+    Raises DataError: unreadable, a format that is not allowed, more than `max_pixels` pixels, or more than
+    `max_bytes` of memory until it stands in upright RGB.
     """
+    return open_header(read_header(data, max_pixels, max_bytes), max_pixels, max_bytes)
+
+
+def read_header(data: bytes, max_pixels: int, max_bytes: int) -> containers.Header:
+    """Read what an image's container says, before a decoder is opened: that of WebP takes its memory at once.
+
+    Raises DataError as `open_image`.
+    """
+    header = containers.read(data)
+    _check_size((header.width, header.height), header.memory, max_pixels, max_bytes)
+    return header
+
+
+def open_header(header: containers.Header, max_pixels: int, max_bytes: int) -> pillow.Image:
+    """Open the decoder of an image whose container was read. Raises DataError as `open_image`."""
     try:
-        image = identify(data)
+        image = identify(header.data)
     except (OSError, ValueError) as error:
         raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
+    except MemoryError as error:
+        raise out_of_memory() from error
     if image is None:
-        reason = Reason.IMAGE_FORMAT if _is_other_format(data) else Reason.IMAGE_UNREADABLE
+        reason = Reason.IMAGE_FORMAT if _is_other_format(header.data) else Reason.IMAGE_UNREADABLE
         raise DataError(reason, f"not a readable {'/'.join(FORMATS)}")
-    width, height = image.size
+    if image.size != (header.width, header.height):  # damaged, or made to be read in two ways
+        most = containers.BYTES_A_PIXEL[str(image.format)] * image.width * image.height
+        _check_size(image.size, most, max_pixels, max_bytes)
+    return image
+
+
+def _check_size(size: tuple[int, int], memory: int, max_pixels: int, max_bytes: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         detail = f"{width} x {height} pixels; the limit is {max_pixels} (max_pixels)"
         raise DataError(Reason.IMAGE_TOO_LARGE, detail)
-    return image
+    if memory > max_bytes:
+        detail = f"{width} x {height} pixels take {memory} bytes to decode; the limit is {max_bytes}"
+        raise DataError(Reason.IMAGE_TOO_LARGE, f"{detail} (max_image_bytes)")
+
+
+def out_of_memory() -> DataError:
+    """Say that there was not the memory for an image, though its header keeps to the limits."""
+    detail = "there is not enough memory to decode it; lower max_image_bytes, or run fewer workers"
+    return DataError(Reason.IMAGE_TOO_LARGE, detail)
 
 
 def _is_other_format(data: bytes) -> bool:
@@ -92,45 +144,105 @@ def _is_other_format(data: bytes) -> bool:
 
 
 def load(image: pillow.Image) -> None:
-    """Decode the pixels of an opened image, to their end. Raises DataError: truncated, or unreadable."""
+    """Decode the pixels of an opened image, to their end.
+
+    Raises DataError: truncated, unreadable, or more than there is memory for.
+    """
     try:
         image.load()
+    except MemoryError as error:
+        raise out_of_memory() from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
+        if "out of memory" in str(error):
+            raise out_of_memory() from error
         truncated = "truncated" in str(error) or isinstance(error, EOFError)
         reason = Reason.IMAGE_TRUNCATED if truncated else Reason.IMAGE_UNREADABLE
         raise DataError(reason, str(error)) from error
+    image.fp = None  # type: ignore[attr-defined]  # of a WebP, it holds the picture once more
 
 
-def decode(data: bytes, max_pixels: int) -> pillow.Image:
-    """Decode an image to RGB, upright; transparency is laid on white. Raises DataError."""
-    image = open_image(data, max_pixels)
+def decode(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> pillow.Image:
+    """Decode an image to RGB, upright; transparency is laid on white. Raises DataError as `open_image`."""
+    image = open_image(data, max_pixels, max_bytes)
     load(image)
-    return rgb(image)
+    try:
+        return rgb(image)
+    except MemoryError as error:
+        raise out_of_memory() from error
+
+
+def decode_array(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+    """Decode an image as `decode`, to an array (height, width, 3). Raises DataError as `open_image`."""
+    image = open_image(data, max_pixels, max_bytes)
+    load(image)
+    try:
+        return _array(image)
+    except MemoryError as error:
+        raise out_of_memory() from error
 
 
 def rgb(image: pillow.Image) -> pillow.Image:
     """Give a loaded picture in RGB, upright; transparency is laid on white."""
-    turn = TURNS.get(orientation(image))
+    if image.mode == "RGB" and not image.has_transparency_data:
+        turn = TURNS.get(orientation(image))
+        return image if turn is None else image.transpose(turn)
+    upright = pillow.new("RGB", turned_size(*image.size, orientation(image)))
+    for (left, top, _, _), band in _bands(image):
+        upright.paste(_rgb(band), (left, top))
+    return upright
+
+
+def _array(image: pillow.Image) -> NDArray[np.uint8]:
+    if image.width * image.height <= BAND_PIXELS:
+        return np.array(rgb(image))
+    width, height = turned_size(*image.size, orientation(image))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for (left, top, right, bottom), band in _bands(image):
+        pixels[top:bottom, left:right] = np.asarray(_rgb(band))
+    return pixels
+
+
+def _rgb(image: pillow.Image) -> pillow.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     elif image.has_transparency_data:
         layer = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
-    image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def grey(image: pillow.Image) -> pillow.Image:
     """Give a loaded picture in grey, upright; transparency is laid on white. Cheaper than by `rgb`."""
-    turn = TURNS.get(orientation(image))
+    if image.mode == "L" and not image.has_transparency_data:
+        turn = TURNS.get(orientation(image))
+        return image if turn is None else image.transpose(turn)
+    upright = pillow.new("L", turned_size(*image.size, orientation(image)))
+    for (left, top, _, _), band in _bands(image):
+        upright.paste(_grey(band), (left, top))
+    return upright
+
+
+def _grey(image: pillow.Image) -> pillow.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     elif image.has_transparency_data:
         layer = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
         image = pillow.new("L", layer.size, "white")
         image.paste(layer.convert("L"), mask=layer.getchannel("A"))
-    image = image.convert("L")
-    return image if turn is None else image.transpose(turn)
+    return image if image.mode == "L" else image.convert("L")
+
+
+def _bands(image: pillow.Image) -> Iterator[tuple[tuple[int, int, int, int], pillow.Image]]:
+    """Cut a loaded picture into bands, each turned upright, with its box (x1, y1, x2, y2) there."""
+    width, height = image.size
+    found = orientation(image)
+    turn = TURNS.get(found)
+    rows = max(1, BAND_PIXELS // max(1, width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image if rows >= height else image.crop((0, top, width, bottom))
+        x1, y1, x2, y2 = map(int, turned_box((0, top, width, bottom), found, width, height))
+        yield (x1, y1, x2, y2), band if turn is None else band.transpose(turn)
 
 
 def _eight_bits(image: pillow.Image) -> pillow.Image:

@@ -227,7 +227,7 @@ def test_pixels_are_kept_only_of_regions_that_the_tagger_may_be_asked_about(mode
     known = {} if mode == "off" else {"red": [0]}
     kept = [stage._cut(IMAGE, {"tag": tag, **place}, known).pixels is not None for tag in ("red", "tidy")]
     assert kept == [mode != "off", False]
-    assert stage._held((50, 40), [place]) == 12 * 24 + (0 if mode == "off" else 50 * 40)
+    assert stage._held((50, 40), [place]) == 3 * (12 * 24 + (0 if mode == "off" else 50 * 40))
 
 
 def test_a_tag_is_the_same_vector_whatever_was_met_before(tmp_path):

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tagmill.models.base import create
 from tagmill.runners.commands.demo import embedded
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
-from tagmill.transforms import bitmaps, images, on_pixels, parts
+from tagmill.transforms import bitmaps, on_pixels, parts
 from tagmill.transforms.tag import TagConfig, TagStage
 
 
@@ -143,26 +144,27 @@ def test_a_stage_gives_what_preparing_and_predicting_by_hand_give(tmp_path):
     ],
     ids=str,
 )
-def test_batches_are_bounded_by_count_and_by_pixels(sides, size, batches):
-    found = list(on_pixels._batches([(i, "one", side * side) for i, side in enumerate(sides)], size))
+def test_batches_are_bounded_by_count_and_by_bytes(sides, size, batches):
+    found = list(
+        on_pixels._batches(((i, "one", side * side) for i, side in enumerate(sides)), size, 64_000_000)
+    )
     assert [len(batch) for batch in found] == batches
     assert [row for batch in found for row, _ in batch] == list(range(len(sides)))
 
 
 def test_errors_take_a_place_but_no_pixels_in_a_batch():
     dead = [(i, DataError(Reason.IMAGE_UNREADABLE, ""), 10**9) for i in range(5)]
-    assert [len(batch) for batch in on_pixels._batches(dead, 2)] == [2, 2, 1]
+    assert [len(batch) for batch in on_pixels._batches(dead, 2, 64)] == [2, 2, 1]
 
 
 def test_a_prepared_image_takes_the_room_of_its_numbers():
-    assert on_pixels.room(SquareTagger(), 30, 20) == 600
-    assert on_pixels.room(create("ram", {"path": str(embedded() / "tagger")}), 3000, 2000) == 4 * 128 * 128
+    assert on_pixels.room(SquareTagger(), 30, 20) == 3 * 600
+    assert on_pixels.room(create("ram", {"path": str(embedded() / "tagger")}), 3000, 2000) == 12 * 128 * 128
 
 
-def test_batches_of_huge_images_give_the_same_rows(bench, monkeypatch):
+def test_batches_of_huge_images_give_the_same_rows(bench):
     expected = picky(bench, [25]).records
-    monkeypatch.setattr(images, "AHEAD_PIXELS", 100)
-    monkeypatch.setattr(on_pixels, "AHEAD_PIXELS", 100)
+    bench.shared = replace(bench.shared, max_image_bytes=10_000)  # the largest takes 8 * 310 + a file
     files.remove(bench.uri("tag"))
     bench.stages.pop()
     assert picky(bench, [25]).records == expected

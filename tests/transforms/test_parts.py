@@ -153,7 +153,7 @@ def test_counts_are_by_reason():
     assert found.dead == {"image_missing": [0], "model_failed": [2, 3]}
     assert found.dead_captions == {"caption_empty": [1, 1]}
     counted = {"image_missing": 1, "model_failed": 2}
-    assert found.counts == Counts(4, 2, {"same": 1}, counted, {"caption_empty": 2})
+    assert found.counts == Counts(4, 2, {"same": 1}, counted, {"caption_empty": 2}, 2, 2.0)
 
 
 class TestLost:

@@ -26,6 +26,8 @@ FORMATS = {
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 """Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
 
+Links = Literal["within", "follow"]
+
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -38,7 +40,8 @@ class InputConfig(Config):
     `captions` and `labels` name JSON fields; a `.txt` member of a webdataset is a caption too, and so is each
     line of a `.txt` file beside an image in a folder. `boxes` says whether given boxes are of the stored or
     of the upright pixels; `auto` goes by the size that an example notes. `split` overrides what the source
-    says.
+    says. `links` says where a link may lead that an image or its captions are: `within` the folder that they
+    are looked for in, or anywhere (`follow`). What `path` names or matches may be a link in any case.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -50,6 +53,7 @@ class InputConfig(Config):
     labels: str | None = "labels"
     boxes: Literal["stored", "upright", "auto"] = "auto"
     split: Split | None = None
+    links: Links = "within"
 
     @model_validator(mode="after")
     def _check_format(self) -> "InputConfig":
@@ -80,15 +84,30 @@ class Source:
 
 @dataclass(frozen=True)
 class Limits:
-    """How large one thing in a source may be."""
+    """How large one thing in a source may be: an image, and what is said of it in JSON or text."""
 
     max_member_bytes: int
+    max_record_bytes: int = 4 << 20
 
     def check(self, name: str, size: int) -> None:
         """Raise DataError for a file or member that is too large to be read."""
         if size > self.max_member_bytes:
             detail = f"{name}: {size} bytes; the limit is {self.max_member_bytes} (ingest.max_member_bytes)"
             raise DataError(Reason.MEMBER_TOO_LARGE, detail)
+
+    @property
+    def line(self) -> tuple[int, str, Reason]:
+        """How long a line of JSON may be, the key that says so, and the reason to name for one too long."""
+        if self.max_record_bytes < self.max_member_bytes:
+            return self.max_record_bytes, "ingest.max_record_bytes", Reason.RECORD_TOO_LARGE
+        return self.max_member_bytes, "ingest.max_member_bytes", Reason.MEMBER_TOO_LARGE
+
+    def check_record(self, name: str, size: int) -> None:
+        """Raise DataError for a JSON or a text that is too large: parsed, it takes 30 times its size."""
+        self.check(name, size)
+        if size > self.max_record_bytes:
+            detail = f"{name}: {size} bytes; the limit is {self.max_record_bytes} (ingest.max_record_bytes)"
+            raise DataError(Reason.RECORD_TOO_LARGE, detail)
 
 
 @dataclass
@@ -178,12 +197,24 @@ def format_of(config: InputConfig) -> Format:
     return found
 
 
+def check_link(name: str, target: str, root: str, links: Links) -> None:
+    """Raise DataError for a file whose links lead out of `root`, unless they may be followed.
+
+    `target` is where the file `name` really lies, relative to where `root` does.
+    """
+    if links == "within" and (target == ".." or target.startswith(("../", "/"))):
+        detail = f"{name} is a link that leads to {target}, out of {root}"
+        raise DataError(Reason.LINK_REFUSED, f"{detail}; set `links: follow` of the input to allow it")
+
+
 def why_missing(error: OSError) -> str:
     """Say why a file cannot be opened.
 
     Raises `error` itself if it is not the file's fault, as a lost connection or a broken disk: that stops
     the run, which can be resumed, and no example is lost.
     """
+    if isinstance(error, files.SpecialFileError):
+        return "is a pipe, a socket or a device, not a regular file"
     if not isinstance(error, _NO_FILE) and error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
         raise error
     return f"cannot be read ({error.strerror or type(error).__name__})"

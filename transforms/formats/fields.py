@@ -1,6 +1,7 @@
 """The JSON fields of an example."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from tagmill.tag_system.core.errors import DataError, Reason
@@ -28,8 +29,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object. Raises ValueError for a name that is there twice, of which one value would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in found if names.count(name) > 1)!r} is there twice")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name[:80]!r} is there twice")
     return found
 
 

@@ -30,6 +30,10 @@ class FileFormat(Format):
         if files.is_folder(config.path):
             example = files.join(config.path, self.pattern)
             raise ConfigError(f"input {config.name}: {config.path} is a folder; name its files: {example}")
+        if files.exists(config.path) and files.is_special(config.path):
+            raise ConfigError(
+                f"input {config.name}: {config.path} is a pipe or a device; name a regular file, or a pattern"
+            )
         root = _root(config.path)
         return root, [uri.removeprefix(root).lstrip("/") for uri in uris]
 

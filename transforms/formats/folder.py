@@ -4,17 +4,19 @@ Each folder that holds images is one source. It is passed through as one stream,
 image a frame of its header, its bytes and those of its captions. So one digest speaks for all of the folder.
 The key is the image's path without extension, or with it where two images differ in nothing else. Each
 line of KEY.txt is a caption. Names are sorted; those that begin with a dot, and linked folders, are passed
-over. The names of one folder are held in memory, and one image at a time.
+over. The frame of a linked file says where it leads, and the reader whether that is allowed. The names of
+one folder are held in memory, and one image at a time.
 """
 
 import hashlib
 import io
 import json
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import IO, Any
 
@@ -28,11 +30,16 @@ from tagmill.transforms.formats.base import (
     Record,
     Source,
     SourceExample,
+    check_link,
     why_missing,
 )
 from tagmill.transforms.formats.streams import HashingStream, PieceStream
 
 CHUNK = 1 << 20
+
+MAX_FILE_BYTES = 1 << 30
+"""A larger file is not passed through at all: one full of holes may claim to have any size."""
+
 LENGTH_BYTES = 8
 
 
@@ -45,13 +52,17 @@ class _File:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The header of an image in the stream: sizes in bytes; `problem` says why there is nothing to read."""
+    """The header of an image in the stream: sizes in bytes; `problem` says why there is nothing to read.
+
+    `links` are the files of the two that are links: name -> where they lead, relative to their folder.
+    """
 
     key: str
     name: str
     size: int
     captions_size: int | None = None
     problem: str | None = None
+    links: dict[str, str] = field(default_factory=dict)
 
 
 def find_folders(root: str) -> Iterator[str]:
@@ -122,7 +133,7 @@ class Folder(Format):
             if frame.problem:
                 yield SourceExample.failing(key, Reason.IMAGE_MISSING, f"{path}: {frame.problem}")
             else:
-                yield SourceExample(key, partial(_load, body, frame, path, limits))
+                yield SourceExample(key, partial(_load, body, frame, source, config, limits))
             body.skip()
 
 
@@ -142,9 +153,14 @@ class _Body:
             self.take(min(self._left, CHUNK))
 
 
-def _load(body: _Body, frame: _Frame, path: str, limits: Limits) -> Record:
-    for size in (frame.size, frame.captions_size or 0):
-        limits.check(path, size)
+def _load(body: _Body, frame: _Frame, source: Source, config: InputConfig, limits: Limits) -> Record:
+    folder = posixpath.normpath(source.path)
+    path = posixpath.normpath(posixpath.join(folder, frame.name))
+    for name, link in frame.links.items():
+        target = posixpath.normpath(posixpath.join(folder, link))
+        check_link(posixpath.join(source.path, name), target, source.root, config.links)
+    limits.check(path, frame.size)
+    limits.check_record(f"the captions of {path}", frame.captions_size or 0)
     reference = {"kind": "file", "uri": path, "offset": 0, "size": frame.size}
     record = Record(reference, body.take(frame.size))
     if frame.captions_size is not None:
@@ -163,38 +179,55 @@ def _captions(data: bytes) -> list[str | bytes]:
 
 def _frames(uri: str) -> Generator[bytes]:
     pairs = _pairs(uri)
+    real = os.path.realpath(files.filesystem(_folder(uri))[1])
     stems = Counter(_stem(image.name) for image, _ in pairs)
     for image, text in pairs:
         key = _stem(image.name) if stems[_stem(image.name)] == 1 else image.name
         with ExitStack() as stack:
             try:
                 opened = [
-                    (file, stack.enter_context(files.open_read(files.join(_folder(uri), file.name))))
+                    (file, stack.enter_context(files.opened(files.join(_folder(uri), file.name))))
                     for file in (image, text)
                     if file
                 ]
             except OSError as error:
                 yield _header(_Frame(key, image.name, 0, problem=why_missing(error)))
                 continue
-            yield _header(_Frame(key, image.name, image.size, text.size if text else None))
-            for file, stream in opened:
-                yield from _checked(stream, file, uri)
+            large = [file for file, _ in opened if file.size > MAX_FILE_BYTES]
+            if large:
+                problem = f"{large[0].name} has {large[0].size} bytes: no image or text is that large"
+                yield _header(_Frame(key, image.name, 0, problem=problem))
+                continue
+            links = {file.name: link for file, found in opened if (link := _link(found, file, real))}
+            captions_size = text.size if text else None
+            yield _header(_Frame(key, image.name, image.size, captions_size, links=links))
+            for file, found in opened:
+                yield from _checked(found, file, uri)
+
+
+def _link(found: files.Opened, file: _File, folder: str) -> str | None:
+    """Say where a file lies that is a link, relative to its folder; None if it is not."""
+    if found.real is None or found.real == os.path.join(folder, file.name):
+        return None
+    return os.path.relpath(found.real, folder)
 
 
 def _header(frame: _Frame) -> bytes:
-    data = json.dumps(asdict(frame)).encode()
+    values = asdict(frame)
+    if not frame.links:
+        del values["links"]  # as it always was: a folder without links keeps its digest
+    data = json.dumps(values).encode()
     return len(data).to_bytes(LENGTH_BYTES) + data
 
 
-def _checked(stream: IO[bytes], file: _File, uri: str) -> Iterator[bytes]:
-    """Give a file's bytes, as many as the listing said."""
-    size = 0
-    while piece := stream.read(CHUNK):
-        size += len(piece)
-        if size > file.size:
-            break
+def _checked(found: files.Opened, file: _File, uri: str) -> Iterator[bytes]:
+    """Give a file's bytes, as many as the listing said: some files of the system have more than they say."""
+    left = file.size
+    while left and (piece := found.stream.read(min(left, CHUNK))):
+        left -= len(piece)
         yield piece
-    if size != file.size:
+    size = os.fstat(found.stream.fileno()).st_size if found.real else found.size
+    if left or size != file.size:
         raise InputChangedError(f"{files.join(_folder(uri), file.name)} changed while it was read; run again")
 
 
@@ -209,18 +242,19 @@ def _pairs(uri: str) -> list[tuple[_File, _File | None]]:
 
 
 def _entries(uri: str) -> list[dict[str, Any]]:
-    """List what is in a folder, without hidden names; a link to a file, or to nothing, counts as a file."""
+    """List what is in a folder, without hidden names; all but folders and links to them count as files."""
     fs, path = files.filesystem(_folder(uri))
     entries = [entry for entry in fs.ls(path, detail=True) if not _name(entry).startswith(".")]
-    return [_followed(fs, entry) if entry.get("islink") else entry for entry in entries]
+    return [_as_file(fs, entry) if entry["type"] == "other" else entry for entry in entries]
 
 
-def _followed(fs: Any, entry: dict[str, Any]) -> dict[str, Any]:
+def _as_file(fs: Any, entry: dict[str, Any]) -> dict[str, Any]:
+    """Follow a link; one to nothing, and what is special, are for those to tell who open them."""
     name = entry["name"]
-    if fs.isfile(name):
-        found: dict[str, Any] = fs.info(name)
-        return found
-    return entry if fs.exists(name) else entry | {"type": "file"}
+    if fs.isdir(name):
+        return entry
+    found: dict[str, Any] = fs.info(name) if fs.isfile(name) else entry
+    return found | {"type": "file"}
 
 
 def _uri(root: str, path: str) -> str:

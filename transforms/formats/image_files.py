@@ -1,5 +1,6 @@
 """Images in files of their own, which a line or a record names by path."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import PurePosixPath
@@ -7,7 +8,7 @@ from typing import Any
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DataError, Reason
-from tagmill.transforms.formats.base import Limits, Record, Source, why_missing
+from tagmill.transforms.formats.base import Limits, Links, Record, Source, check_link, why_missing
 
 
 def check_path(path: Any, where: str) -> str:
@@ -39,17 +40,30 @@ def key_of(path: str) -> str:
 
 
 def loader(
-    path: str, captions: list[Any], fields: dict[str, Any], source: Source, limits: Limits
+    path: str,
+    captions: list[Any],
+    fields: dict[str, Any],
+    source: Source,
+    limits: Limits,
+    links: Links = "within",
 ) -> Callable[[], Record]:
-    """Make the `load` of an example whose image is the file `path` of the image folder."""
-    return partial(_load, path, captions, fields, source, limits)
+    """Make the `load` of an example whose image is the file `path` of the image folder.
+
+    `links` is the key of the input: whether links may lead out of that folder.
+    """
+    return partial(_load, path, captions, fields, source, limits, links)
 
 
-def _load(path: str, captions: list[Any], fields: dict[str, Any], source: Source, limits: Limits) -> Record:
-    uri = files.join(source.images, path)
+def _load(
+    path: str, captions: list[Any], fields: dict[str, Any], source: Source, limits: Limits, links: Links
+) -> Record:
     try:
-        limits.check(path, files.size_and_stamp(uri)[0])
-        data = files.read_bytes(uri)
+        with files.opened(files.join(source.images, path)) as found:
+            if found.real is not None:
+                target = os.path.relpath(found.real, os.path.realpath(source.images))
+                check_link(path, target, source.images, links)
+            limits.check(path, found.size)
+            data = found.stream.read(found.size)
     except OSError as error:
         detail = f"{path[:200]} in {source.images}: {why_missing(error)}"
         raise DataError(Reason.IMAGE_MISSING, detail) from error

@@ -6,7 +6,7 @@ The key is the `key` field, or the image's path without its extension.
 
 from collections.abc import Iterator
 
-from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DataError
 from tagmill.transforms.formats.base import InputConfig, Limits, Source, SourceExample
 from tagmill.transforms.formats.fields import captions_of, parse_object
 from tagmill.transforms.formats.file_format import FileFormat
@@ -24,7 +24,7 @@ class JsonLines(FileFormat):
         self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
     ) -> Iterator[SourceExample]:
         """Give the examples of a file of JSON lines; see `Format`. Blank lines are passed over."""
-        for number, line in enumerate(_lines(stream, limits.max_member_bytes), start=1):
+        for number, line in enumerate(_lines(stream, limits.line[0]), start=1):
             if line is None or line.strip():
                 where = f"{source.path}:{number}"
                 try:
@@ -35,27 +35,31 @@ class JsonLines(FileFormat):
 
 def _lines(stream: HashingStream, limit: int) -> Iterator[bytes | None]:
     """Give the lines of a file; None for a line longer than `limit`, which is never held whole."""
-    pending = b""
-    skipping = False
+    pieces: list[bytes] = []
+    size = 0
     while chunk := stream.read(1 << 20):
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            yield None if skipping or len(line) > limit else line
-            skipping = False
-        if len(pending) > limit:
-            pending, skipping = b"", True
-    if pending or skipping:
-        yield None if skipping else pending
+        first, *others = chunk.split(b"\n")
+        for number, piece in enumerate((first, *others)):
+            if number:
+                yield b"".join(pieces) if size <= limit else None
+                pieces, size = [], 0
+            size += len(piece)
+            if size <= limit:
+                pieces.append(piece)
+            else:
+                pieces.clear()
+    if size:
+        yield b"".join(pieces) if size <= limit else None
 
 
 def _example(
     line: bytes | None, where: str, source: Source, config: InputConfig, limits: Limits
 ) -> SourceExample:
     if line is None:
-        detail = f"{where}: a line longer than {limits.max_member_bytes} bytes"
-        raise DataError(Reason.MEMBER_TOO_LARGE, f"{detail} (ingest.max_member_bytes)")
+        most, key, reason = limits.line
+        raise DataError(reason, f"{where}: a line longer than {most} bytes ({key})")
     fields = parse_object(line, where)
     path = check_path(fields.pop("image", None), where)
     key = fields.pop("key", None)
     key = key_of(path) if key in (None, "") else str(key)
-    return SourceExample(key, loader(path, captions_of(fields, config), fields, source, limits))
+    return SourceExample(key, loader(path, captions_of(fields, config), fields, source, limits, config.links))

@@ -1,6 +1,7 @@
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,16 +33,16 @@ def photos(tmp_path):
     return photos
 
 
-def config(path: Path) -> InputConfig:
-    return InputConfig(name="x", format="folder", path=str(path))
+def config(path: Path, **changes: Any) -> InputConfig:
+    return InputConfig(name="x", format="folder", path=str(path), **changes)
 
 
-def walk(root: Path, path: str = ".", *, limit: int = 1 << 20, load: bool = True):
+def walk(root: Path, path: str = ".", *, limit: int = 1 << 20, load: bool = True, links: str = "within"):
     """Read one folder: for each example its key, and its record or the reason why there is none."""
     source = Source(str(root), path, str(root))
     found = []
     with FORMAT.open_read(source.uri) as raw:
-        for item in FORMAT.read(HashingStream(raw), source, config(root), Limits(limit)):
+        for item in FORMAT.read(HashingStream(raw), source, config(root, links=links), Limits(limit)):
             try:
                 found.append((item.key, item.load() if load else None))
             except DataError as error:
@@ -112,14 +113,14 @@ def test_what_is_over_the_cap_is_dead_and_the_next_lives(photos, large):
 
 def test_an_image_that_may_not_be_read_is_dead_and_the_next_lives(photos, monkeypatch):
     root = photos({"a.png": PNG, "b.png": PNG})
-    whole = folder.files.open_read
+    whole = folder.files.opened
 
     def refuse(uri):
         if uri.endswith("a.png"):
             raise PermissionError(13, "Permission denied")
         return whole(uri)
 
-    monkeypatch.setattr(folder.files, "open_read", refuse)
+    monkeypatch.setattr(folder.files, "opened", refuse)
     found = walk(root)
     assert found[0] == ("a", Reason.IMAGE_MISSING)
     assert found[1][1].data == PNG
@@ -132,7 +133,8 @@ def test_links_to_files_count_and_links_to_folders_are_not_entered(photos, tmp_p
     (root / "a" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     (root / "a" / "loop").symlink_to(root)
     assert FORMAT.find_sources(config(root))[1] == ["a"]
-    (first, one), (second, two), lost = walk(root, "a")
+    (first, one), (second, two), lost = walk(root, "a", links="follow")
+    assert walk(root, "a")[1] == ("a/2", Reason.LINK_REFUSED)
     assert (first, one.data, second, two.data) == ("a/1", PNG, "a/2", OTHER)
     assert lost == ("a/lost", Reason.IMAGE_MISSING)
 

@@ -1,0 +1,269 @@
+"""What the containers of images say before a decoder is asked: size, memory, scans, and what is no picture.
+
+A file may hold any number of chunks that say nothing of its pixels. Pillow reads them one by one and keeps
+copies. `read` passes over them fast, and where they are many or long gives the file without them.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tagmill.tag_system.core.errors import DataError, Reason
+
+MAX_SCANS = 100
+"""Scans of a JPEG, each of which goes over all of the picture; cameras and optimizers write up to 20."""
+
+MAX_PIECES = 10_000
+"""Pieces that the bytes of a picture may be scattered over, with others between them."""
+
+SPARE = 64 << 10
+"""So many bytes that say nothing of the pixels may stay where they are."""
+
+BYTES_A_PIXEL = {"JPEG": 12, "PNG": 8, "WEBP": 12}
+"""The most memory that a pixel of each format takes until it stands in upright RGB, see `Header.memory`."""
+
+RESULT = 4
+"""Bytes of a pixel of upright RGB in Pillow; three as an array."""
+
+_PNG_MARK = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PNG_MOVING = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_PNG_CHUNK = 12
+_EXIF_BYTES = 64 << 10
+
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_MULTIPLE = frozenset({0xC2, 0xC3, 0xC6, 0xCA, 0xCE})
+"""Frames whose picture comes in several scans, as a rule."""
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+_FILL = re.compile(rb"[^\xff]*\xff+")
+_MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+
+_WEBP_KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM"})
+_WEBP_FLAGS = ~(0x20 | 0x04)
+"""Of `VP8X`: without those of the colour profile and of XMP."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself, and `data`, the file or what a decoder needs of it.
+
+    `memory` is an upper bound of the bytes that are taken at any time until the picture stands in upright
+    RGB: of the decoder, of the picture as it is stored, of the result, and of a `data` that is a copy. A size
+    of 0 by 0 was not found, and it is for the decoder to say what is wrong.
+    """
+
+    data: bytes
+    width: int = 0
+    height: int = 0
+    memory: int = 0
+
+
+def read(data: bytes) -> Header:
+    """Read the container of a JPEG, PNG or WebP. What cannot be followed is left as it is.
+
+    Raises DataError for more than `MAX_SCANS` scans or `MAX_PIECES` pieces.
+    """
+    try:
+        if data.startswith(_PNG_MARK):
+            return _png(data)
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp(data)
+    except (struct.error, IndexError):
+        pass
+    return Header(data)
+
+
+class _Kept:
+    """The spans of a file that a decoder needs; those that lie together are one."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._spans: list[tuple[int, int]] = []
+
+    def add(self, start: int, stop: int) -> None:
+        """Add a span that lies behind the others. Raises DataError for too many."""
+        if self._spans and self._spans[-1][1] == start:
+            start = self._spans.pop()[0]
+        self._spans.append((start, stop))
+        if len(self._spans) > MAX_PIECES:
+            detail = f"its bytes lie scattered in more than {MAX_PIECES} pieces: save it anew"
+            raise DataError(Reason.IMAGE_TOO_LARGE, detail)
+
+    def joined(self) -> bytes:
+        """Copy the spans into one."""
+        view = memoryview(self._data)
+        return b"".join(view[start:stop] for start, stop in self._spans)
+
+
+def _png(data: bytes) -> Header:
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    kept = _Kept(data)
+    spare = stripped = copied = 0
+    moving = False
+    exif = False
+    place = len(_PNG_MARK)
+    while place + _PNG_CHUNK <= len(data):
+        (size,) = struct.unpack_from(">I", data, place)
+        kind, stop = data[place + 4 : place + 8], place + _PNG_CHUNK + size
+        whole = kind in _PNG_KEPT and not (kind == b"IDAT" and size == 0)
+        if whole or (kind == b"eXIf" and not exif and size <= _EXIF_BYTES):
+            exif |= kind == b"eXIf"
+            kept.add(place, stop)
+        else:
+            spare += _PNG_CHUNK + size
+            stripped += 1
+            moving |= kind in _PNG_MOVING
+        place = stop
+        if kind == b"IEND":
+            break
+    if moving or spare > SPARE or stripped > SPARE // _PNG_CHUNK:
+        data = _PNG_MARK + kept.joined()
+        copied = len(data)
+    stored = 4 if colour in (2, 4, 6) else 2 if depth == 16 else 1
+    return Header(data, width, height, (stored + RESULT) * width * height + copied)
+
+
+def _jpeg(data: bytes) -> Header:
+    kept = _Kept(data)
+    kept.add(0, 2)
+    end, spare, copied = 2, 0, 0
+    frame = _Frame()
+    exif = False
+    for marker, start, body, stop in _segments(data):
+        if marker in _JPEG_FRAMES:
+            frame = _Frame.read(data, marker, body)
+        is_exif = marker == 0xE1 and data.startswith(b"Exif\0\0", body)
+        is_note = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        if not is_note or marker in (0xE0, 0xEE) or (is_exif and not exif):
+            spare += start - end
+            if marker == _JPEG_SCAN:
+                end = start
+                frame.is_multiple |= data[body] < len(frame.factors)
+                break
+            kept.add(start, stop)
+            end = stop
+        exif |= is_exif
+    if frame.is_multiple and data.count(b"\xff\xda") > MAX_SCANS:  # of another, libjpeg reads one scan
+        _check_scans(data, end)
+    if spare > SPARE:
+        kept.add(end, len(data))
+        data = kept.joined()
+        copied = len(data)
+    return Header(data, frame.width, frame.height, frame.memory() + copied)
+
+
+@dataclass
+class _Frame:
+    """What a JPEG's header says of its picture; `factors` say how each component is sampled."""
+
+    width: int = 0
+    height: int = 0
+    factors: tuple[tuple[int, int], ...] = ()
+    is_multiple: bool = False
+
+    @classmethod
+    def read(cls, data: bytes, marker: int, body: int) -> "_Frame":
+        height, width, components = struct.unpack_from(">HHB", data, body + 1)
+        factors = tuple(divmod(data[body + 7 + 3 * n], 16) for n in range(components))
+        return cls(width, height, factors, marker in _JPEG_MULTIPLE)
+
+    def memory(self) -> int:
+        """Bound the memory: a picture of several scans is held in whole blocks of numbers of two bytes."""
+        pixels = self.width * self.height
+        stored = 1 if len(self.factors) == 1 else 4
+        more = RESULT * pixels
+        if self.is_multiple and self.factors:
+            wide, high = max(1, *(h for h, _ in self.factors)), max(1, *(v for _, v in self.factors))
+            across, down = math.ceil(self.width / (8 * wide)), math.ceil(self.height / (8 * high))
+            more = max(more, 2 * sum(64 * h * v * across * down for h, v in self.factors))
+        return stored * pixels + more
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Give the segments of a JPEG up to its first scan: marker, start, start of the content, end."""
+    place = 2
+    while found := _FILL.match(data, place):
+        start, marker, place = found.end() - 1, data[found.end()], found.end() + 1
+        if marker in _JPEG_BARE:
+            continue
+        if marker == _JPEG_END:
+            return
+        (size,) = struct.unpack_from(">H", data, place)
+        yield marker, start, place + 2, place + size
+        place += size
+
+
+def _check_scans(data: bytes, place: int) -> None:
+    """Raise DataError if more than `MAX_SCANS` scans begin from `place` on."""
+    scans = 0
+    while found := _MARKER_IN_SCAN.search(data, place):
+        marker, place = data[found.end() - 1], found.end()
+        if marker == _JPEG_END:
+            return
+        scans += marker == _JPEG_SCAN
+        if scans > MAX_SCANS:
+            detail = f"a JPEG of more than {MAX_SCANS} scans: save it anew"
+            raise DataError(Reason.IMAGE_TOO_LARGE, detail)
+        if marker not in _JPEG_BARE:
+            place += struct.unpack_from(">H", data, place)[0]
+
+
+def _webp(data: bytes) -> Header:
+    kept = _Kept(data)
+    width = height = spare = frames = exifs = copied = 0
+    for kind, start, stop in _webp_chunks(data):
+        wide, high = _webp_size(data, kind, start + 8)
+        width, height = max(width, wide), max(height, high)
+        frames += kind == b"ANMF"
+        exifs += kind == b"EXIF"
+        if (
+            kind in _WEBP_KEPT
+            or (kind == b"ANMF" and frames == 1)
+            or (kind == b"EXIF" and exifs == 1 and stop - start <= _EXIF_BYTES)
+        ):
+            kept.add(start, stop)
+        else:
+            spare += stop - start
+    if spare > SPARE:
+        data = _without_flags(kept.joined())
+        copied = len(data)
+    return Header(data, width, height, BYTES_A_PIXEL["WEBP"] * width * height + copied)
+
+
+def _webp_size(data: bytes, kind: bytes, place: int) -> tuple[int, int]:
+    """Read the width and height that a chunk notes; (0, 0) of one that notes none."""
+    if kind == b"VP8X":
+        return 1 + _u24(data, place + 4), 1 + _u24(data, place + 7)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, place + 6)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, place + 1)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return 0, 0
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Give the chunks of a WebP: name, where it starts, and where the next one does."""
+    place = 12
+    while place + 8 <= len(data):
+        (size,) = struct.unpack_from("<I", data, place + 4)
+        stop = place + 8 + size + size % 2
+        yield data[place : place + 4], place, min(stop, len(data))
+        place = stop
+
+
+def _without_flags(chunks: bytes) -> bytes:
+    """Make a WebP of chunks; it claims no metadata but EXIF."""
+    if chunks.startswith(b"VP8X"):
+        chunks = chunks[:8] + bytes([chunks[8] & _WEBP_FLAGS & 0xFF]) + chunks[9:]
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def _u24(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 3], "little")
