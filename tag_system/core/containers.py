@@ -22,7 +22,7 @@ SPARE = 64 << 10
 """So many bytes that say nothing of the pixels may stay where they are."""
 
 BYTES_A_PIXEL = {"JPEG": 12, "PNG": 8, "WEBP": 12}
-"""The most memory that a pixel of each format takes until it stands in upright RGB, see `Header.memory`."""
+"""The most memory that a pixel of each format takes until it stands in upright RGB, see `ImageHeader.memory`."""
 
 RESULT = 4
 """Bytes of a pixel of upright RGB in Pillow; three as an array."""
@@ -47,7 +47,7 @@ _WEBP_FLAGS = ~(0x20 | 0x04)
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What a file says of itself, and `data`, the file or what a decoder needs of it.
 
     `memory` is an upper bound of the bytes that are taken at any time until the picture stands in upright
@@ -61,7 +61,7 @@ class Header:
     memory: int = 0
 
 
-def read(data: bytes) -> Header:
+def read(data: bytes) -> ImageHeader:
     """Read the container of a JPEG, PNG or WebP. What cannot be followed is left as it is.
 
     Raises DataError for more than `MAX_SCANS` scans or `MAX_PIECES` pieces.
@@ -75,7 +75,7 @@ def read(data: bytes) -> Header:
             return _webp(data)
     except (struct.error, IndexError):
         pass
-    return Header(data)
+    return ImageHeader(data)
 
 
 class _Kept:
@@ -100,7 +100,7 @@ class _Kept:
         return b"".join(view[start:stop] for start, stop in self._spans)
 
 
-def _png(data: bytes) -> Header:
+def _png(data: bytes) -> ImageHeader:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     kept = _Kept(data)
     spare = stripped = copied = 0
@@ -125,18 +125,18 @@ def _png(data: bytes) -> Header:
         data = _PNG_MARK + kept.joined()
         copied = len(data)
     stored = 4 if colour in (2, 4, 6) else 2 if depth == 16 else 1
-    return Header(data, width, height, (stored + RESULT) * width * height + copied)
+    return ImageHeader(data, width, height, (stored + RESULT) * width * height + copied)
 
 
-def _jpeg(data: bytes) -> Header:
+def _jpeg(data: bytes) -> ImageHeader:
     kept = _Kept(data)
     kept.add(0, 2)
     end, spare, copied = 2, 0, 0
-    frame = _Frame()
+    frame = _JpegFrame()
     exif = False
     for marker, start, body, stop in _segments(data):
         if marker in _JPEG_FRAMES:
-            frame = _Frame.read(data, marker, body)
+            frame = _JpegFrame.read(data, marker, body)
         is_exif = marker == 0xE1 and data.startswith(b"Exif\0\0", body)
         is_note = 0xE0 <= marker <= 0xEF or marker == 0xFE
         if not is_note or marker in (0xE0, 0xEE) or (is_exif and not exif):
@@ -154,11 +154,11 @@ def _jpeg(data: bytes) -> Header:
         kept.add(end, len(data))
         data = kept.joined()
         copied = len(data)
-    return Header(data, frame.width, frame.height, frame.memory() + copied)
+    return ImageHeader(data, frame.width, frame.height, frame.memory() + copied)
 
 
 @dataclass
-class _Frame:
+class _JpegFrame:
     """What a JPEG's header says of its picture; `factors` say how each component is sampled."""
 
     width: int = 0
@@ -167,7 +167,7 @@ class _Frame:
     is_multiple: bool = False
 
     @classmethod
-    def read(cls, data: bytes, marker: int, body: int) -> "_Frame":
+    def read(cls, data: bytes, marker: int, body: int) -> "_JpegFrame":
         height, width, components = struct.unpack_from(">HHB", data, body + 1)
         factors = tuple(divmod(data[body + 7 + 3 * n], 16) for n in range(components))
         return cls(width, height, factors, marker in _JPEG_MULTIPLE)
@@ -213,7 +213,7 @@ def _check_scans(data: bytes, place: int) -> None:
             place += struct.unpack_from(">H", data, place)[0]
 
 
-def _webp(data: bytes) -> Header:
+def _webp(data: bytes) -> ImageHeader:
     kept = _Kept(data)
     width = height = spare = frames = exifs = copied = 0
     for kind, start, stop in _webp_chunks(data):
@@ -232,7 +232,7 @@ def _webp(data: bytes) -> Header:
     if spare > SPARE:
         data = _without_flags(kept.joined())
         copied = len(data)
-    return Header(data, width, height, BYTES_A_PIXEL["WEBP"] * width * height + copied)
+    return ImageHeader(data, width, height, BYTES_A_PIXEL["WEBP"] * width * height + copied)
 
 
 def _webp_size(data: bytes, kind: bytes, place: int) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def open_image(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> pill
     return open_header(read_header(data, max_pixels, max_bytes), max_pixels, max_bytes)
 
 
-def read_header(data: bytes, max_pixels: int, max_bytes: int) -> containers.Header:
+def read_header(data: bytes, max_pixels: int, max_bytes: int) -> containers.ImageHeader:
     """Read what an image's container says, before a decoder is opened: that of WebP takes its memory at once.
 
     Raises DataError as `open_image`.
@@ -101,7 +101,7 @@ def read_header(data: bytes, max_pixels: int, max_bytes: int) -> containers.Head
     return header
 
 
-def open_header(header: containers.Header, max_pixels: int, max_bytes: int) -> pillow.Image:
+def open_header(header: containers.ImageHeader, max_pixels: int, max_bytes: int) -> pillow.Image:
     """Open the decoder of an image whose container was read. Raises DataError as `open_image`."""
     try:
         image = identify(header.data)
