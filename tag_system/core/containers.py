@@ -22,7 +22,7 @@ SPARE = 64 << 10
 """So many bytes that say nothing of the pixels may stay where they are."""
 
 BYTES_A_PIXEL = {"JPEG": 12, "PNG": 8, "WEBP": 12}
-"""The most memory that a pixel of each format takes until it stands in upright RGB, see `ImageHeader.memory`."""
+"""The most memory of a pixel of each format until it stands in upright RGB, see `ImageHeader.memory`."""
 
 RESULT = 4
 """Bytes of a pixel of upright RGB in Pillow; three as an array."""
