@@ -5,7 +5,6 @@ a box and a score for each token. Here a tag is known by the place of its tokens
 never by a decoded string: a decoded label merges neighbours, is cut inside a word, or is empty.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from tagmill.models import pretrained
 from tagmill.models.base import Boxes, Image, Prepared
 from tagmill.models.grounding_dino_images import Picture, Preparation
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.text import parse_json
 from tagmill.tag_system.prompts import Text, build
 
 CLS, SEP, DOT, QUESTION = 101, 102, 1012, 1029
@@ -264,7 +264,10 @@ class GroundingDino:
 
 
 def _check_family(folder: Path) -> None:
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    try:
+        kind = parse_json((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{folder / 'config.json'} is not the config of a model ({error})") from error
     if kind not in FAMILY:
         raise ConfigError(f"{folder} holds a model of type {kind!r}, not one of {FAMILY}")
 

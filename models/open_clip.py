@@ -1,6 +1,5 @@
 """CLIP (arXiv 2103.00020) through open_clip as an embedder of images and names."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ import numpy as np
 from tagmill.models.base import Floats, Image, Prepared
 from tagmill.models.pretrained import CheckpointSource, changed, check_dtype, digest, resolve_device
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import parse_json
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
@@ -182,7 +182,7 @@ class OpenClip:
         if self._source is not None:
             file = self._source.folder() / CONFIG
             try:
-                config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+                config = parse_json(file.read_text(encoding="utf-8"))["model_cfg"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{file} is not a config of open_clip ({error!r})") from error
         else:

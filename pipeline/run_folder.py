@@ -18,6 +18,7 @@ import yaml
 from tagmill.pipeline import ledger, records
 from tagmill.pipeline.records import StageRecord
 from tagmill.tag_system.core import files, notes
+from tagmill.tag_system.core.config import parse_yaml
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms import parts
 
@@ -180,10 +181,10 @@ class RunFolder:
         if not files.exists(uri):
             return None
         try:
-            saved: dict[str, Any] = yaml.safe_load(files.read_bytes(uri))
+            saved: dict[str, Any] = parse_yaml(files.read_bytes(uri))
             if not isinstance(saved["config"], dict) or "part_size" not in saved["config"]:
                 raise TypeError("its config is not valid")
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DamageError(f"{uri} is damaged; remove it and run again") from error
         if saved.get("format") != FORMAT:
             raise ConfigError(

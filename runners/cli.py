@@ -1,12 +1,12 @@
 """The command line: `tagmill demo`, `run`, `plan`, `status`, `inspect`, `predict`, `models` and the rest."""
 
 import atexit
+import errno
 import os
 import sys
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from tagmill.runners.commands import (
     evaluate,
@@ -20,6 +20,7 @@ from tagmill.runners.commands import (
 )
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
+from tagmill.runners.commands.terminal import Terminal, complain, report, safe
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import (
     ConfigError,
@@ -37,7 +38,10 @@ EXIT_CODES: dict[type[Exception], int] = {
     DamageError: 5,
 }
 
-INTERRUPTED = 130
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""Errors of the operating system that say that a path cannot be what it was named for."""
+
+CRASHED, INTERRUPTED = 1, 130
 
 app = typer.Typer(
     cls=ShelvedGroup,
@@ -89,7 +93,7 @@ def demo(
     """Run the whole engine on embedded scenes with tiny models, offline, and say what came out."""
     from tagmill.runners.commands.demo import Demo, embedded, show_demo
 
-    show_demo(_console(), Demo(photos, run_folder, workers), embedded())
+    show_demo(Terminal(), Demo(photos, run_folder, workers), embedded())
 
 
 @app.command(context_settings=WITH_FLAGS)
@@ -125,7 +129,7 @@ def run(
             log_format=launch.log_format(log_format),
             beam_flags=context.args,
         ),
-        _console(),
+        Terminal(),
         dry_run=dry_run,
     )
 
@@ -145,7 +149,7 @@ def plan(
     driver = Driver(
         load_config(config, overrides or []), accept_changes=accept_changes, check_sources=check_sources
     )
-    inspection.show_plan(_console(), driver)
+    inspection.show_plan(Terminal(), driver)
 
 
 @app.command()
@@ -153,7 +157,7 @@ def status(run_folder: Run) -> None:
     """Say how far a run is: stages, parts, counts, dead letters, who drives it."""
     from tagmill.runners.commands import inspection
 
-    inspection.show_status(_console(), run_folder)
+    inspection.show_status(Terminal(), run_folder)
 
 
 @app.command()
@@ -166,7 +170,7 @@ def inspect(
     from tagmill.runners.commands import inspection
     from tagmill.runners.commands.example_view import show_example
 
-    show_example(_console(), inspection.open_run(run_folder), key, output)
+    show_example(Terminal(), inspection.open_run(run_folder), key, output)
 
 
 @app.command()
@@ -179,7 +183,7 @@ def score(
     """Score a run's tags against a truth, by step, kind and tag."""
     from tagmill.runners.commands.score import show_score
 
-    show_score(_console(), run_folder, truth, per_tag=per_tag, as_json=as_json)
+    show_score(Terminal(), run_folder, truth, per_tag=per_tag, as_json=as_json)
 
 
 @app.command()
@@ -193,7 +197,7 @@ def tune(
     """Choose clean.policy by half of a truth, and check it on the rest."""
     from tagmill.runners.commands.tune import TuningRequest, show_tuned
 
-    show_tuned(_console(), TuningRequest(run_folder, truth, goal, rule, kind))
+    show_tuned(Terminal(), TuningRequest(run_folder, truth, goal, rule, kind))
 
 
 @app.command()
@@ -206,7 +210,7 @@ def verify(
     """Check every part and shard of a run against its recorded digest."""
     from tagmill.runners.commands import inspection
 
-    inspection.show_verify(_console(), run_folder, root)
+    inspection.show_verify(Terminal(), run_folder, root)
 
 
 @app.command()
@@ -217,11 +221,7 @@ def gc(
     """Remove what no current stage needs: old generations, superseded parts, leftovers."""
     from tagmill.runners.commands import inspection
 
-    inspection.show_gc(_console(), run_folder, dry_run=dry_run)
-
-
-def _console() -> Console:
-    return Console(soft_wrap=True)
+    inspection.show_gc(Terminal(), run_folder, dry_run=dry_run)
 
 
 def main() -> None:
@@ -236,29 +236,29 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except tuple(EXIT_CODES) as error:
-        _say(str(error))
+        complain(*map(str, error.args))
         code = EXIT_CODES[type(error)]
-    except OSError as error:
-        line = files.refusal(error, "a folder of this machine")
+    except Exception as error:  # noqa: BLE001  # Typer would print it as it is
+        line = files.refusal(error, "a folder of this machine") if isinstance(error, OSError) else None
+        if line is None and isinstance(error, OSError) and error.errno in NO_PATH:
+            line = f"{str(error.filename)[:200]}: {error.strerror}"
         if line is None:
-            raise
-        _say(line)
-        code = EXIT_CODES[ConfigError]
+            report(type(error), error, error.__traceback__)
+            code = CRASHED
+        else:
+            complain(line)
+            code = EXIT_CODES[ConfigError]
     if code == INTERRUPTED:
-        _say("interrupted; run the same command to go on")
+        complain("interrupted; run the same command to go on")
     _leave(code)
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"tagmill: {message}\n")
 
 
 def _say_usage(message: str) -> None:
     """Say what is wrong with a command line; of one without a command the message is the help."""
     if message.startswith("Usage:"):
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(safe(message, keep="\n") + "\n")
     else:
-        _say(message)
+        complain(message)
 
 
 def _leave(code: int) -> NoReturn:

@@ -24,8 +24,10 @@ from google.protobuf import json_format, text_format  # type: ignore[import-unty
 
 from tagmill.models.guard import MAX_FAILURES
 from tagmill.pipeline.job import Job
+from tagmill.runners.commands.terminal import report_thread
 from tagmill.runners.fork_server import ForkServer, WorkerProcess
 from tagmill.tag_system.core.errors import StoppedError
+from tagmill.tag_system.core.redaction import redacted
 from tagmill.transforms import failures
 from tagmill.transforms.stage import PartTask
 from tagmill.transforms.worker import PartWorker, Probe
@@ -86,6 +88,7 @@ class LocalEngine:
             if str(error).startswith("KeyboardInterrupt"):  # as Beam wraps it in this process
                 raise KeyboardInterrupt from error
             if DIED not in str(error) or failures.find(job.folder):
+                error.args = (redacted(str(error)),)  # a plug-in may have quoted its token
                 raise
             at = failures.left_at(job.folder)
             dead = [worker for worker in self._started if worker.has_died]
@@ -255,4 +258,4 @@ class _WatchedWorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
 def _report_thread(failure: threading.ExceptHookArgs) -> None:
     """Report what ends a thread, except for the line to a dead worker: its job reports that."""
     if not issubclass(failure.exc_type, grpc.RpcError):
-        threading.__excepthook__(failure)
+        report_thread(failure)

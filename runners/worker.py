@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, TextIO
 
 from tagmill.runners.commands.logs import configure_logging
+from tagmill.runners.commands.terminal import safe
 from tagmill.runners.fork_server import Ended, Kill, Start, Started
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -27,7 +28,10 @@ number, see `transforms.stage.limit_threads`."""
 
 
 class _WithoutEcho:
-    """Standard error without the tracebacks of failed bundles: Beam also sends them to the driver."""
+    """Standard error without the tracebacks of failed bundles, which Beam also sends to the driver.
+
+    It is safe to look at: a plug-in's own words come here.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -38,7 +42,8 @@ class _WithoutEcho:
         was_skipping, self._is_skipping = self._is_skipping, "[while running '" in text
         if self._is_skipping or (was_skipping and text == "\n"):
             return len(text)
-        return self._stream.write(text)
+        self._stream.write(safe(text, keep="\n"))
+        return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import parse_json
 from tagmill.tag_system.vocabulary import normalize_name
 
 TEMPLATES = (
@@ -129,7 +130,7 @@ def read(path: Path, names: Sequence[str]) -> list[list[str]]:
     the same number of descriptions.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the descriptions {path}: {error}") from error
     described: dict[str, list[str]] = {}

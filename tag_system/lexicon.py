@@ -13,6 +13,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
+from tagmill.tag_system.core.text import lines
+
 if TYPE_CHECKING:
     from spacy.language import Language
 
@@ -60,7 +62,7 @@ def parse_lexicon(text: str) -> Lexicon:
     """Read what `dump` wrote."""
     words: dict[str, tuple[Use, ...]] = {}
     pairs: dict[tuple[str, str], int] = {}
-    for line in text.splitlines():
+    for line in lines(text):
         if line.startswith("#"):
             continue
         first, *cells = line.split("\t")

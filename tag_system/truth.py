@@ -4,7 +4,6 @@ A row an image: `key`; `tags`, the names of what it shows; `kinds`, if there, th
 if there, what was looked for and is not shown. Without `absent`, what is not among the tags is not shown.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import parse_json
 
 LINES = (".jsonl", ".ndjson")
 """How the names of files of JSON lines end; others are Parquet."""
@@ -58,11 +58,11 @@ def _rows(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _lines(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_bytes(uri).splitlines(), 1):
+    for number, line in enumerate(_bytes(uri).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise ConfigError(f"{uri}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict):

@@ -1,14 +1,23 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sources import encode, members, square_image, write_config, write_tar
+from tagmill.tag_system.core import redaction
 
 
 def pytest_configure() -> None:
     """Models this small lose more time between threads than they win, the more so on a busy machine."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_resolved() -> Iterator[None]:
+    """Have a test forget what it resolved, which would be taken out of what later ones are shown."""
+    yield
+    redaction._resolved.clear()
 
 
 @pytest.fixture(scope="session")

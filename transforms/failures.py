@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError, InputChangedError
+from tagmill.tag_system.core.redaction import redacted
 
 CARRIED = (ConfigError, DamageError, InputChangedError)
 """Errors that say what somebody has to do; any other is a bug, and its traceback is the message."""
@@ -40,9 +41,10 @@ def noted(folder: str) -> Iterator[None]:
                 raise
             raise ConfigError(line) from error
     except CARRIED as error:
-        note = json.dumps({"error": type(error).__name__, "message": str(error)})
+        told = {"error": type(error).__name__, "lines": [redacted(str(one)) for one in error.args]}
         with suppress(OSError):
-            files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), note.encode())
+            data = json.dumps(told).encode()
+            files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), data)
         raise
 
 
@@ -75,7 +77,7 @@ def find(folder: str) -> Exception | None:
     notes = files.join(folder, FOLDER)
     for name in files.list_names(notes, ".json"):
         note = json.loads(files.read_bytes(files.join(notes, name)))
-        return {kind.__name__: kind for kind in CARRIED}[note["error"]](note["message"])
+        return {kind.__name__: kind for kind in CARRIED}[note["error"]](*note["lines"])
     return None
 
 

@@ -6,7 +6,6 @@ runs no CLIP. They are of the whole image, where a training without them shows C
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from tagmill.models import base
 from tagmill.models.base import Floats, Prepared
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
+from tagmill.tag_system.core.text import parse_json
 from tagmill.transforms import bitmaps, parquet
 from tagmill.transforms.answers import check_vectors
 from tagmill.transforms.images import IMAGE_REFERENCE, read_references
@@ -82,7 +82,7 @@ class Features(ModelStage[FeaturesConfig]):
     def read(self, task: PartTask) -> Inputs:
         """Read what the samples of a shard say of their images, as if they were the examples of a part."""
         index = parquet.read_table(task.inputs["shards"])
-        header = json.loads((index.schema.metadata or {})[contract.METADATA_KEY])
+        header = parse_json((index.schema.metadata or {})[contract.METADATA_KEY])
         members = index.to_pylist()
         tar = task.name + ".tar"
         images = [_range(tar, member) for member in members if not member["member"].endswith(".json")]

@@ -9,7 +9,6 @@ does not say which rows still live: a filter that is added or removed later chan
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -24,6 +23,7 @@ import pyarrow as pa
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import row_digests, table_digest, value_digest
 from tagmill.tag_system.core.errors import DamageError, DataError, Reason
+from tagmill.tag_system.core.text import parse_json
 from tagmill.transforms import bitmaps, parquet
 
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
@@ -232,8 +232,8 @@ class Header:
         """Read the header from a Parquet footer. Raises DamageError if there is none."""
         if not metadata or parquet.METADATA_KEY not in metadata:
             raise DamageError(f"{uri} is not a part: its footer has no tagmill header")
-        values = json.loads(metadata[parquet.METADATA_KEY])
         try:
+            values = parse_json(metadata[parquet.METADATA_KEY])
             captions_of = {int(row): count for row, count in values.get("captions_of", {}).items()}
             rows = bitmaps.load(bytes.fromhex(values["rows"]))
             return cls(**{**values, "rows": rows, "captions_of": captions_of})

@@ -24,6 +24,7 @@ from tagmill.tag_system.core.config import Config, ConfigT
 from tagmill.tag_system.core.digests import table_digest, value_digest
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.pixels import MAX_BYTES
+from tagmill.tag_system.core.redaction import referring
 from tagmill.transforms import bitmaps, parquet, parts
 
 if TYPE_CHECKING:  # a stage with a model does not load it
@@ -155,7 +156,7 @@ class Stage(ABC, Generic[ConfigT]):
 
         The driver computes it once, for a model's digest reads its weights, and pickles it to the workers.
         """
-        spec = self._spec()
+        spec = referring(self._spec())  # of what a model was constructed with, not the secrets
         return spec | {"libraries": libraries()} if self.shared.strict_versions else spec
 
     def _spec(self) -> dict[str, Any]:

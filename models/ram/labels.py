@@ -27,6 +27,7 @@ from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
 from tagmill.models.ram.writing import save_tensors
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import parse_json
 from tagmill.tag_system.descriptions import TEMPLATES, sentences
 
 CLASSES_AT_ONCE = 64
@@ -102,7 +103,7 @@ def load(path: Path) -> Labels:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
+    names = parse_json(text)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
     return tuple(names)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tagmill.tag_system.core import text as texts
 from tagmill.tag_system.core.errors import ConfigError
 
 PROMPT = "a picture of "
@@ -42,7 +43,7 @@ class WordPieces:
         from tokenizers import BertWordPieceTokenizer
 
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = texts.lines(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

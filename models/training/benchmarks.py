@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import lines
 from tagmill.tag_system.vocabulary import normalize_name
 
 
@@ -111,7 +112,7 @@ def _labels(names: Sequence[str], lines: Sequence[str]) -> tuple[list[list[str]]
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        return [line.strip() for line in lines(path.read_text(encoding="utf-8-sig"))]
     except OSError as error:
         raise ConfigError(f"cannot read the list {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

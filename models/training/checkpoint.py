@@ -30,6 +30,7 @@ from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.tag_system.core.text import parse_json
 
 LAST, BEST = "last", "best"
 STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"
@@ -101,7 +102,7 @@ def load(out: Path) -> Saved:
     if not exists(out):
         raise ConfigError(f"{out} has no checkpoint to resume from: leave --resume out")
     try:
-        return Saved(load_file(out / LAST / TENSORS), json.loads((out / LAST / STATE).read_text()))
+        return Saved(load_file(out / LAST / TENSORS), parse_json((out / LAST / STATE).read_text()))
     except (OSError, ValueError, SafetensorError) as error:
         raise DamageError(f"cannot read the checkpoint {out / LAST}: {error}") from error
 

@@ -16,6 +16,7 @@ from tagmill.models.training.newer import StoredDecisions
 from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
 from tagmill.models.training.teacher import Teacher
+from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.errors import ConfigError
 
 DECISIONS = "decisions"
@@ -56,7 +57,7 @@ def teacher_of(recipe: Recipe, process: Process) -> Teacher | None:
     if recipe.clip is None:
         return None
     try:
-        teacher = Teacher(**{"device": str(process.device), **recipe.clip})
+        teacher = Teacher(**{"device": str(process.device), **secrets.resolve(recipe.clip)})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"clip: {error}") from error
     teacher.load()

@@ -1,6 +1,5 @@
 """Datasets of shards: what the manifest lists, checked, and where in the tars every sample lies."""
 
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.tag_system.core.text import parse_json
 from tagmill.tag_system.shard_contract import FeatureNotes, Manifest, ManifestShard, Split
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -147,7 +147,7 @@ def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:
     uri = files.join(folder, f"{shard.name}.parquet")
     try:
         header = pq.read_schema(pa.BufferReader(files.read_bytes(uri))).metadata[contract.METADATA_KEY]
-        notes = FeatureNotes.model_validate(json.loads(header)["notes"])
+        notes = FeatureNotes.model_validate(parse_json(header)["notes"])
     except FileNotFoundError as error:
         raise ConfigError(
             f"{folder} has no features of {shard.name}: give the folder that the stage features wrote, "

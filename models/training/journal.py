@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, secrets
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import parse_json
 
 LOG, WANDB_ID = "log.jsonl", "wandb.id"
 
@@ -23,8 +24,8 @@ class Journal:
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / LOG
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = "".join(line for line in lines if _step(line) <= step)
+        lines = path.read_text().split("\n") if path.exists() else []
+        kept = "".join(f"{line}\n" for line in lines if _step(line) <= step)
         files.replace_bytes(str(path), kept.encode())
         self._stream = path.open("a", buffering=1)
         self._board = _board(out, step) if tensorboard else None
@@ -52,8 +53,8 @@ class Journal:
 def _step(line: str) -> float:
     """Give a line's step; one that a dying process broke off is as good as of a later step."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
@@ -65,8 +66,9 @@ def _run(out: Path, options: dict[str, Any]) -> Any:
     name = out / WANDB_ID
     if not name.exists():
         files.replace_bytes(str(name), (uuid4().hex[:8] + "\n").encode())
+    ours = {"dir": str(out), "id": name.read_text().strip(), "resume": "allow"}
     try:
-        return wandb.init(**{"dir": str(out), "id": name.read_text().strip(), "resume": "allow", **options})
+        return wandb.init(**ours | secrets.resolve(options))
     except (TypeError, ValueError, wandb.Error) as error:
         raise ConfigError(f"wandb: {str(error).splitlines()[0]}") from error
 

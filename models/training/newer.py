@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tagmill.models.training.targets import NewerTag
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import parse_json
 from tagmill.tag_system.decisions import Basis, Evidence, Verdict
 from tagmill.tag_system.shard_contract import Sample
 
@@ -107,7 +108,7 @@ class StoredDecisions:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+            self.about: dict[str, Any] = parse_json((folder / ABOUT).read_text())
         except (OSError, ValueError) as error:
             raise ConfigError(f"{folder} is not a folder of a run's decisions: {error}") from error
         self._open()

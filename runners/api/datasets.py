@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 
 from PIL import Image as pillow
 
@@ -111,7 +110,7 @@ class ShardDataset:
         return f"<dataset {self.folder}, split {self._split}: {len(self):,} samples>"
 
     def _repr_html_(self) -> str:
-        return f"<code>{escape(repr(self))}</code>"
+        return f"<code>{html.safe(repr(self))}</code>"
 
     def _read(self, places: range | list[int]) -> list[DatasetSample]:
         ranges = [span for place in places for span in self._spans(place)]

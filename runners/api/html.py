@@ -1,6 +1,7 @@
 """HTML for notebooks: no scripts, nothing from elsewhere, a few kilobytes for each thing that is shown.
 
-Everything is escaped: captions and keys come from anywhere.
+Everything is escaped, also what is invisible or turns the direction of reading: captions and keys come from
+anywhere.
 """
 
 import base64
@@ -12,6 +13,7 @@ from typing import Any
 from PIL import Image as pillow
 
 from tagmill.pipeline.study.picture import COLOURS
+from tagmill.tag_system.core.text import shown
 
 SIDE = 480
 """Pixels that a picture in a notebook is wide and high at most."""
@@ -43,20 +45,25 @@ SAMPLE_COLUMNS = ("tag", "kind", "verdict", "rule", "basis")
 PREDICTION_COLUMNS = ("tag", "score")
 
 
+def safe(text: str) -> str:
+    """Write a text into a page as it can be read; see `shown`."""
+    return escape(shown(text, keep="\n"))
+
+
 def heading(text: str) -> str:
     """Write a line in bold."""
-    return f"<p><b>{escape(text)}</b></p>"
+    return f"<p><b>{safe(text)}</b></p>"
 
 
 def line(before: str, text: str) -> str:
     """Write a text after what is HTML already."""
-    return f"<p>{before} {escape(text)}</p>"
+    return f"<p>{before} {safe(text)}</p>"
 
 
 def verdict(name: str) -> str:
     """Write a verdict in its colour, as pictures have it."""
     style = f"background:{COLOURS.get(name, 'grey')};color:white;padding:1px 6px;border-radius:3px"
-    return f'<span style="{style}">{escape(name)}</span>'
+    return f'<span style="{style}">{safe(name)}</span>'
 
 
 def picture(image: pillow.Image) -> str:
@@ -72,7 +79,7 @@ def picture(image: pillow.Image) -> str:
 
 def note(text: str) -> str:
     """Write a remark."""
-    return f"<p><i>{escape(text)}</i></p>"
+    return f"<p><i>{safe(text)}</i></p>"
 
 
 def marked(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -80,14 +87,14 @@ def marked(text: str, spans: Iterable[tuple[int, int]]) -> str:
     written, place = "", 0
     for start, end in sorted(spans):
         if start >= place:
-            written += f"{escape(text[place:start])}<mark>{escape(text[start:end])}</mark>"
+            written += f"{safe(text[place:start])}<mark>{safe(text[start:end])}</mark>"
             place = end
-    return written + escape(text[place:])
+    return written + safe(text[place:])
 
 
 def items(texts: Iterable[str]) -> str:
     """Write a list."""
-    return listed(map(escape, texts))
+    return listed(map(safe, texts))
 
 
 def listed(entries: Iterable[str]) -> str:
@@ -98,13 +105,13 @@ def listed(entries: Iterable[str]) -> str:
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Write the columns of records as a table."""
-    head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
+    head = "".join(f"<th>{safe(column.replace('_', ' '))}</th>" for column in columns)
     body = "".join(f"<tr>{_cells(row, columns)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    return "".join(f"<td>{escape(_text(row[column]))}</td>" for column in columns)
+    return "".join(f"<td>{safe(_text(row[column]))}</td>" for column in columns)
 
 
 def _text(value: Any) -> str:

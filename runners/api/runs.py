@@ -8,7 +8,6 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image as pillow
-from rich.console import Console
 
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.current import current_records
@@ -24,6 +23,7 @@ from tagmill.runners.api.datasets import ShardDataset, open_dataset
 from tagmill.runners.api.decisions import RunDecision, example_picture
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands import inspection, launch
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.runners.local import LocalEngine
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Split
@@ -194,7 +194,7 @@ def run(
         raise ConfigError(f"workers must be 0 or more, got {workers}")
     driver = Driver(checked(config), accept_changes=accept_changes, check_sources=check_sources)
     quiet = progress == "quiet"
-    console = Console(soft_wrap=True, quiet=quiet)
+    console = Terminal(quiet=quiet)
     log_format = launch.log_format("plain" if quiet else progress)
     launch.make(driver, LocalEngine(workers, parse_flags([])), console, log_format)
     return Run(driver.run_folder)

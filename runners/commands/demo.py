@@ -104,6 +104,6 @@ def _check(demo: Demo, data: Path) -> None:
 
 def _say(console: Console, text: str, style: str = "") -> None:
     """Print a paragraph, broken between words, with an empty line around it."""
-    console.print(
-        f"\n{text}\n", style=style, highlight=False, markup=False, soft_wrap=not console.is_terminal
-    )
+    console.print()
+    console.print(text, style=style, highlight=False, soft_wrap=not console.is_terminal)
+    console.print()

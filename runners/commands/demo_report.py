@@ -34,18 +34,21 @@ def show(console: Console, run: RunFolder, config: str, truth_file: Path | None)
     if truth:
         _show_scores(console, run, truth)
     key = choose_example(run, truth)
-    console.print("\n[bold]What to look at next[/bold]")
+    console.print()
+    console.print("What to look at next", style="bold")
     _show_dataset(console, run, key)
     _show_tables(console, run)
     if key:
         _show_example(console, run, key)
-    console.print("\nWhat would another policy cost? No model runs again:")
+    console.print()
+    console.print("What would another policy cost? No model runs again:")
     _show_command(console, f"{command()} plan {config} --set clean.policy.rule=paper")
 
 
 def _show_scores(console: Console, run: RunFolder, truth: Truth) -> None:
     scores = score_run(run, truth)
-    console.print("\n[bold]Tags against the truth[/bold]")
+    console.print()
+    console.print("Tags against the truth", style="bold")
     console.print(score_table(scores, truth))
     for line in remarks(scores["clean"]):
         console.print(line, style="dim", highlight=False)
@@ -79,8 +82,9 @@ def _worth(decisions: Sequence[dict[str, Any]], true: AbstractSet[str] | None) -
 
 def _show_dataset(console: Console, run: RunFolder, key: str | None) -> None:
     folder = run.generation("shards", run.current("shards") or "")
+    console.print()
     console.print(
-        "\nThe dataset: webdataset tars, an index of each, a manifest and a data card", highlight=False
+        "The dataset: webdataset tars, an index of each, a manifest and a data card", highlight=False
     )
     console.print(f"  {_short(folder)}", highlight=False, markup=False)
     found = _members(folder, key) if key else None
@@ -102,7 +106,8 @@ def _members(folder: str, key: str) -> tuple[str, str] | None:
 
 def _show_tables(console: Console, run: RunFolder) -> None:
     path = run.path("report", "tags.parquet")
-    console.print("\nA table of all tags and one of all stages. Which tags did the cleaning drop most?")
+    console.print()
+    console.print("A table of all tags and one of all stages. Which tags did the cleaning drop most?")
     _show_command(console, f'duckdb -c "{MOST_DROPPED.format(path=_short(path))}"')
     table = Table(box=None, header_style="dim")
     for column in ("tag", "kept", "dropped"):
@@ -125,7 +130,8 @@ def most_dropped(path: str) -> list[tuple[str, int, int]]:
 def _show_example(console: Console, run: RunFolder, key: str) -> None:
     picture = run.path("report", "example.png")
     draw(run, find_example(run, key), picture)
-    console.print("\nWhy does an image have its tags, and why did others go? This one is drawn already:")
+    console.print()
+    console.print("Why does an image have its tags, and why did others go? This one is drawn already:")
     console.print(f"  {_short(picture)}", highlight=False, markup=False)
     _show_command(console, f"{command()} inspect {_short(run.root)} {key} --output {_short(picture)}")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tagmill.runners.commands import scoring
 from tagmill.runners.commands.scoring import ScoringRequest
 from tagmill.runners.commands.taggers import sharing
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def evaluate(
     tagger = request.tagger()
     asked = evaluation.ask(tagger, request.taglist, request.embeddings)
     limits = scoring.thresholds(tagger, asked, threshold, thresholds)
-    console = Console(soft_wrap=True)
+    console = Terminal()
     with scoring.scored(request, tagger, asked, console) as (scored, kinds):
         found = metrics.measure(
             scored.store, asked.names, limits, [kinds.get(name, "") for name in asked.names]
@@ -69,7 +69,7 @@ def calibrate(
             f"none: leave it out, and take the thresholds from {out}/thresholds.txt"
         )
     asked = evaluation.ask(tagger, request.taglist, request.embeddings)
-    console = Console(soft_wrap=True)
+    console = Terminal()
     has_own = scoring.own_thresholds(tagger) is not None
     own = scoring.thresholds(tagger, asked, None, None) if has_own else None
     aim = calibration.Aim(precision, hold_out, min_positives)

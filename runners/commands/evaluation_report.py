@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tagmill.models.training.metrics import RECALLS, Metrics, Summary, TagMetrics
 from tagmill.tag_system.core import files
+from tagmill.tag_system.core.text import shown
 
 CURVE = pa.list_(pa.float32(), len(RECALLS))
 
@@ -93,7 +95,7 @@ def show(console: Console, found: Metrics, images: int) -> None:
     table.add_column("metric")
     summaries = _summaries(found)
     for name, summary in summaries.items():
-        table.add_column(f"{name}\n{summary.tags:,} tags", justify="right")
+        table.add_column(Text(shown(name) + f"\n{summary.tags:,} tags"), justify="right")
     for field, name in NAMES.items():
         table.add_row(name, *[f"{100 * getattr(summary, field):.2f}" for summary in summaries.values()])
     console.print(table)
@@ -116,9 +118,14 @@ def _kinds(found: Metrics) -> list[str]:
     return sorted({tag.kind for tag in found.tags if tag.kind})
 
 
+def _html(text: str) -> str:
+    """Write a text into a page; what is invisible or turns the direction of reading is shown as an escape."""
+    return escape(shown(text))
+
+
 def _page(found: Metrics, images: int, model: str) -> str:
     summaries = _summaries(found)
-    head = "".join(f"<th>{escape(name)}" for name in summaries)
+    head = "".join(f"<th>{_html(name)}" for name in summaries)
     rows = [("tags", [f"{summary.tags:,}" for summary in summaries.values()])] + [
         (name, [f"{100 * getattr(summary, field):.2f}" for summary in summaries.values()])
         for field, name in NAMES.items()
@@ -129,11 +136,11 @@ def _page(found: Metrics, images: int, model: str) -> str:
         "mean of the tags that have positives", RECALLS, found.macro_curve()
     )
     body = (
-        f"<h1>Tags of {escape(model)}</h1><p>{images:,} images. All numbers in percent.</p>"
+        f"<h1>Tags of {_html(model)}</h1><p>{images:,} images. All numbers in percent.</p>"
         f"<table><tr><th>{head}{table}</table>"
         f"<h2>Precision over recall</h2><div class=plots>{plots}</div>{_groups(found)}"
     )
-    return f"<!doctype html><meta charset=utf-8><title>{escape(model)}</title><style>{STYLE}</style>{body}\n"
+    return f"<!doctype html><meta charset=utf-8><title>{_html(model)}</title><style>{STYLE}</style>{body}\n"
 
 
 def _groups(found: Metrics) -> str:
@@ -170,5 +177,5 @@ def _plot(
     return (
         f"<figure><svg width='{SIDE}' height='{SIDE}'>{grid}"
         f"<polyline points='{points}' fill='none' stroke='#247' stroke-width='2'/>{dot}</svg>"
-        f"<figcaption>{escape(title)}</figcaption></figure>"
+        f"<figcaption>{_html(title)}</figcaption></figure>"
     )

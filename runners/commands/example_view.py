@@ -1,7 +1,6 @@
 """Shows one example of a run: why each of its tags was kept or dropped, as a table and as a picture."""
 
 from typing import Any
-from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +11,7 @@ from tagmill.pipeline.study.example import Example, find_example, read_pixels
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
+from tagmill.tag_system.core.text import shown
 
 TABLE_WIDTH = 200
 
@@ -92,20 +92,15 @@ def _print_captions(console: Console, example: Example) -> None:
         console.print(f"generated: {shown(example.generated)}", markup=False, highlight=False)
 
 
-def shown(text: str) -> str:
-    """Put a mark in the place of each character that would steer a terminal: captions come from anywhere.
-
-    The places of all other characters stay.
-    """
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(each) == "Cc" else each for each in text)
-
-
 def _underlined(caption: str, mentions: list[dict[str, Any]]) -> Text:
     """Mark in a caption what the parser took for a tag."""
-    text = Text(shown(caption))
-    for mention in mentions:
-        text.stylize("underline", mention["start"], mention["end"])
-    return text
+    text, place = Text(), 0
+    for start, end in sorted((mention["start"], mention["end"]) for mention in mentions):
+        start = max(start, place)
+        if start < end:
+            text.append(shown(caption[place:start])).append(shown(caption[start:end]), "underline")
+            place = end
+    return text.append(shown(caption[place:]))
 
 
 def decision_table(example: Example) -> Table:

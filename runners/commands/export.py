@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from tagmill.runners.commands.terminal import Terminal
 
 
 def export(
@@ -18,7 +19,7 @@ def export(
     exporting.check(out)
     model = store.load(folder)
     done = exporting.export(model, out)
-    console = Console(soft_wrap=True)
+    console = Terminal()
     said = f"{out}: {model.config.kind}, {len(model.config.classes):,} classes, float32"
     if done.difference is not None:
         said += f"; logits differ by at most {done.difference:.1g} at batches of other sizes"

@@ -1,6 +1,7 @@
 """What the commands that look at a run print: plan, status, verify, gc."""
 
 import json
+import socket
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -122,6 +123,8 @@ def show_status(console: Console, folder: str) -> None:
     console.print(table)
     lease = read_lease(run.path("lease.json"))
     driver = f"process {lease['pid']} on {lease['host']}" if lease else "nobody"
+    if lease and lease["host"] != socket.gethostname():
+        driver += ", unless that was killed: `tagmill run` watches its heartbeat"
     console.print(f"driven by {driver}", highlight=False)
     console.print(f"digest of its bytes:   {root_digest(records)}", highlight=False)
     console.print(f"digest of its content: {content_digest(records)} (equal for equal runs)", highlight=False)

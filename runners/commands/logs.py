@@ -1,6 +1,9 @@
 """What is logged to standard error: our own warnings, and of Beam only errors."""
 
 import logging
+from typing import Any
+
+from tagmill.runners.commands.terminal import guard_standard_error, safe
 
 NOISE = (
     "apitools not found",
@@ -14,10 +17,25 @@ NOISE = (
 
 def configure_logging() -> None:
     """Set up logging for this process; to be called before Beam is imported, which logs while it is."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_worth_reading)
+    handler.addFilter(_is_worth_reading)
+    guard_standard_error()
+
+
+class _Formatter(logging.Formatter):
+    """Writes a message as one line, whatever is in it, and a traceback as many."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        return safe(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # logging's name
+        return safe(super().formatException(ei), keep="\n")
+
+    def formatStack(self, stack_info: str) -> str:  # logging's name
+        return safe(super().formatStack(stack_info), keep="\n")
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 
 from tagmill.runners.commands import export
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core import files
+from tagmill.tag_system.core import text as texts
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -76,7 +78,7 @@ def convert(
         leave_out=leave_out or (),
         dtype=getattr(torch, dtype),
     )
-    console = Console(soft_wrap=True)
+    console = Terminal()
     _say(console, f"{out}: {done.config.kind}, {_classes(done.config)}, {dtype}")
     if done.guessed:
         size = f"{done.config.image_size} x {done.config.image_size}"
@@ -110,7 +112,7 @@ def info(
         "vocabulary": config.vocabulary or "not named",
         "sha256": files.sha256(str(folder / WEIGHTS)),
     }
-    console = Console(soft_wrap=True)
+    console = Terminal()
     for name, said in lines.items():
         _say(console, f"{name + ':':<15}{said}")
 
@@ -125,13 +127,13 @@ def relabel(
     from tagmill.models.ram import labels as embeddings
 
     config = embeddings.relabel(folder, embeddings.load(labels), out)
-    _say(Console(soft_wrap=True), f"{out}: {config.kind}, {_classes(config)}, no thresholds")
+    _say(Terminal(), f"{out}: {config.kind}, {_classes(config)}, no thresholds")
 
 
 def read_lines(path: Path, what: str) -> list[str]:
     """Read a list, one entry a line. Raises ConfigError that says what is wanted, or which line is empty."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in texts.lines(path.read_text(encoding="utf-8-sig"))]
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror}): it should be {what}") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,6 @@
 """`tagmill parse`: the tags that captions state, where they state them, and why other words give none."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import dump_json, shown
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention, Unmatched
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -32,11 +33,11 @@ def parse(
     """Print captions with their tags marked, and why other words give none."""
     parser = CaptionParser(Vocabulary.load(vocabulary), spacy_model, mode)
     parser.load()
-    console = Console(soft_wrap=True)
+    console = Terminal()
     for caption in _captions(captions, file):
         mentions, unmatched = parser.explain(caption)
         if as_json:
-            console.file.write(json.dumps(_record(caption, mentions, unmatched), ensure_ascii=False) + "\n")
+            console.file.write(dump_json(_record(caption, mentions, unmatched)) + "\n")
         else:
             _show(console, caption, mentions, unmatched)
 
@@ -65,11 +66,13 @@ def _record(caption: str, mentions: list[TagMention], unmatched: list[Unmatched]
 def _show(console: Console, caption: str, mentions: list[TagMention], unmatched: list[Unmatched]) -> None:
     line, position = Text(), 0
     for mention in mentions:
-        line.append(caption[position : mention.start])
-        line.append(f"[{mention.surface}]", style=f"bold {STYLES[mention.kind]}")
+        line.append(shown(caption[position : mention.start]))
+        line.append(f"[{shown(mention.surface)}]", style=f"bold {STYLES[mention.kind]}")
         position = mention.end
-    console.print(line.append(caption[position:]))
+    console.print(line.append(shown(caption[position:])))
     for mention in mentions:
-        console.print(Text(f"  {mention.surface}: {mention.tag}, {mention.kind}", style=STYLES[mention.kind]))
+        console.print(
+            Text(shown(f"  {mention.surface}: {mention.tag}, {mention.kind}"), style=STYLES[mention.kind])
+        )
     for word in unmatched:
-        console.print(Text(f"  {word.surface}: no tag, {word.reason}", style="dim"))
+        console.print(Text(shown(f"  {word.surface}: no tag, {word.reason}"), style="dim"))

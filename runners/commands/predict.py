@@ -1,7 +1,5 @@
 """`tagmill predict`: the tags of images, without a run; with boxes if a localizer is named."""
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +9,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tagmill.runners.commands import taggers
+from tagmill.runners.commands.terminal import Terminal, complain
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import dump_json, shown
 from tagmill.tag_system.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def predict(
     tagger = taggers.construct(model, options, device=device)
     asked = None if taglist is None else TagList.read(taglist, tagger.classes, known)
     for line in asked.remarks() if asked else ():
-        sys.stderr.write(f"tagmill: {line}\n")
+        complain(line)
     device = device or "auto"
     finder = _localizer(localizer, box_threshold, device) if boxes or localizer else None
     tagger.load()
     write = _captioner(captioner, known, device)
-    console = Console(soft_wrap=True)
+    console = Terminal()
     failed = 0
     for batch in prediction.batches(files, BATCH):
         with taggers.named(model):
@@ -71,10 +71,10 @@ def predict(
             prediction.find(batch, finder, known)
         failed += len(batch.errors)
         for path, why in batch.errors.items():
-            sys.stderr.write(f"tagmill: {path}: {why}\n")
+            complain(f"{path}: {why}")
         for one in batch.images:
             if as_json:
-                console.file.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
+                console.file.write(dump_json(_record(one)) + "\n")
             else:
                 _show(console, one)
             if output is not None:
@@ -132,10 +132,10 @@ def _show(console: Console, one: "Prediction") -> None:
     console.print(str(one.path), markup=False, highlight=False, style="bold")
     if one.caption is not None:
         console.print(f"  caption: {one.caption}", markup=False, highlight=False)
-    width = max((cell_len(tag["tag"]) for tag in one.tags), default=0)
+    width = max((cell_len(shown(tag["tag"])) for tag in one.tags), default=0)
     for tag in one.tags:
         words = [
-            f"{tag['tag']:<{width}}",
+            f"{shown(tag['tag']):<{width}}",
             "   -" if tag["score"] is None else f"{tag['score']:.2f}",
             ", ".join(tag["sources"]),
             *_boxes_in_words(tag["boxes"]),

@@ -36,7 +36,8 @@ def show_score(console: Console, folder: str, truth_file: str, *, per_tag: bool,
     cleaned = scores["clean"]
     console.print(score_table(scores, truth))
     if per_tag:
-        console.print(f"\n[bold]The {WORST_TAGS} tags with the most errors after cleaning[/bold]")
+        console.print()
+        console.print(f"The {WORST_TAGS} tags with the most errors after cleaning", style="bold")
         console.print(_tag_table(cleaned, truth))
     for line in remarks(cleaned):
         console.print(line, style="dim", highlight=False)

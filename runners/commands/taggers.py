@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.config import set_text
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -40,6 +41,7 @@ def construct(name: str, options: Sequence[str] | None, **others: Any) -> "Tagge
     values = {key: value for key, value in others.items() if value is not None}
     for option in options or ():
         set_text(values, option, "--option")
+    secrets.check_no_secrets("--option", values)
     return create_tagger(name, values)
 
 

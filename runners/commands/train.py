@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.config import read_config
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def train(
     from tagmill.models.training.process import join_process_group
     from tagmill.models.training.train import Trainer
 
-    console = Console(soft_wrap=True)
+    console = Terminal()
     with ExitStack() as stack:
         process = stack.enter_context(join_process_group(recipe.engine.device))
         asked = stack.enter_context(_asked_to_stop())

@@ -76,7 +76,8 @@ def show_tuned(console: Console, request: TuningRequest) -> None:
     for line in _comments(request, fitting, checking, policy, best):
         console.print(f"# {line}", markup=False, highlight=False)
     found = {"clean": {"policy": best.model_dump(mode="json", exclude=best.idle())}}
-    console.print(yaml.safe_dump(found, sort_keys=False), end="", markup=False, highlight=False)
+    for line in yaml.safe_dump(found, sort_keys=False).splitlines():
+        console.print(line, highlight=False)
 
 
 def is_held_out(key: str) -> bool:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.checking import difference, problems
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
@@ -151,4 +151,4 @@ def _write(path: str, text: str) -> None:
 
 
 def _say(line: str) -> None:
-    Console(soft_wrap=True).print(line, markup=False, highlight=False)
+    Terminal().print(line, markup=False, highlight=False)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system import descriptions
 from tagmill.tag_system.builder import answers as asking
 from tagmill.tag_system.builder import glosses
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, secrets
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -37,6 +37,7 @@ def describe(
         raise ConfigError("a server needs both --base-url and --model; leave both out for WordNet's glosses")
     if output.suffix != ".json":
         raise ConfigError(f"{output}: name a .json file, beside which the answers are kept")
+    secrets.check_no_secrets("--base-url", base_url)
     known = Vocabulary.load(vocabulary)
     if base_url is None or model is None:
         made, origin = _by_wordnet(known, answers)
@@ -54,7 +55,7 @@ def describe(
     with files.replacing(str(output.with_suffix(ORIGIN))) as partial:
         partial.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     said = f"{output}: {len(made):,} tags, {origin['texts']} texts each, by {origin['by']}"
-    Console(soft_wrap=True).print(said, markup=False, highlight=False)
+    Terminal().print(said, markup=False, highlight=False)
 
 
 def _by_wordnet(known: Vocabulary, answers: int) -> tuple[dict[str, list[str]], dict[str, Any]]:
@@ -88,6 +89,6 @@ def _by_server(
 
 def _bar() -> Progress:
     """Count prompts on a terminal, and say nothing elsewhere."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = TextColumn("prompts answered"), MofNCompleteColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

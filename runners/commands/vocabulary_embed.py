@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system import descriptions as texts_of_tags
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -30,7 +30,7 @@ def embed(
     described = None if descriptions is None else texts_of_tags.read(descriptions, names)
     texts = [texts_of_tags.sentences(name) for name in names] if described is None else described
     digest = labels.digest_of(model, texts, averaged=described is None)
-    console = Console(soft_wrap=True)
+    console = Terminal()
     old = labels.load(output) if output.exists() else None
     if old is not None and old.digest == digest:
         vectors = old.embeddings

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tagmill.tag_system import descriptions
+from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.redaction import redacted, remember
+from tagmill.tag_system.core.text import parse_json
 
 PATIENCE = 5
 """Requests in a row that bring no new answer to a prompt before it is given up."""
@@ -56,7 +59,7 @@ class AnswerJournal:
         self._answers: dict[str, list[str]] = {}
         try:
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-            for line in text.splitlines():
+            for line in text.split("\n"):  # an answer may hold what str.splitlines takes for a line's end
                 self._take(line)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
@@ -83,7 +86,7 @@ class AnswerJournal:
 
     def _take(self, line: str) -> None:
         try:
-            found = json.loads(line)
+            found = parse_json(line)
             self._answers.setdefault(found["key"], []).extend(map(str, found["answers"]))
         except (ValueError, KeyError, TypeError):
             return
@@ -148,11 +151,13 @@ class _Asker:
         self._several, self._stopped = True, False
         try:
             self._client = openai.OpenAI(
-                base_url=server.base_url,
-                api_key=os.environ.get(API_KEY) or "none",
+                base_url=secrets.resolve_text(server.base_url),
+                api_key=_key(),
                 max_retries=server.retries,
                 timeout=server.timeout,
             )
+        except ConfigError:
+            raise
         except Exception as error:  # of the client's own library for addresses
             raise ConfigError(f"--base-url {server.base_url!r} is not an address: {error}") from error
 
@@ -208,7 +213,7 @@ class _Asker:
 
     def _explain(self, error: Exception) -> str:
         status = getattr(error, "status_code", None)
-        said = " ".join(str(error).split())[:300]
+        said = " ".join(redacted(str(error)).split())[:300]
         where = f"{self._server.base_url}, model {self._server.model}"
         if status is None:
             return f"cannot reach {where} ({said}); what was answered is kept: run again"
@@ -217,6 +222,14 @@ class _Asker:
             "what was answered is kept: run again" if status == 429 or status >= 500 else "check the options"
         )
         return f"{where} refuses ({said}); {advice.get(status, kept)}"
+
+
+def _key() -> str:
+    """Give the server's key, which no message may quote."""
+    key = os.environ.get(API_KEY) or "none"
+    if key != "none":
+        remember(key, f"${API_KEY}")
+    return key
 
 
 def _texts(response: Any) -> Iterator[str]:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tagmill.tag_system.core import text as texts
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL
 
@@ -52,7 +53,7 @@ class PhraseCounts:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(f"cannot read the counts {path}: make them by `tagmill vocab count`") from exc
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(texts.lines(text), start=1):
             cells = line.split("\t")
             if len(cells) != 3 or cells[0] not in CLASSES or not cells[2].isdecimal():
                 raise ConfigError(f"{path}:{number}: not a count; make the file by `tagmill vocab count`")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagmill.tag_system.core import text as texts
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.vocabulary import normalize_name
@@ -66,14 +67,14 @@ def read_list(source: CategoryList, folder: str | None) -> set[str]:
     """The normalised names of a list; ConfigError if its package is neither in `folder` nor installed."""
     path = find_file(source.path, folder)
     text = path.read_text(encoding="utf-8")
-    raw = _strings(text, source.variable, path) if source.variable else text.splitlines()
+    raw = _strings(text, source.variable, path) if source.variable else texts.lines(text)
     return {name for line in raw for name in split_names(line, paths=source.kind == "scene")}
 
 
 def read_names(path: str) -> set[str]:
     """The normalised names of a user's own list: a name a line, or the last column of a CSV file."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = texts.lines(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"cannot read the list of names {path}: {exc}; give UTF-8 text, a name a line"
@@ -85,7 +86,7 @@ def read_names(path: str) -> set[str]:
 
 def read_lemmas(folder: str | None) -> set[str]:
     """The normalised lemmas of ImageNet-21k: names of what people found pictures for."""
-    lines = find_file(LEMMAS, folder).read_text(encoding="utf-8").splitlines()
+    lines = texts.lines(find_file(LEMMAS, folder).read_text(encoding="utf-8"))
     return {normalize_name(name) for line in lines for name in line.split("\t")[1].split(", ")}
 
 

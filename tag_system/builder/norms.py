@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tagmill.tag_system.builder.lists import find_file
+from tagmill.tag_system.core import text as texts
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import normalize_name
 
@@ -64,7 +65,7 @@ def _table(path: str, folder: str | None, value: Callable[[dict[str, str]], str]
 
 def _bigrams(folder: str | None) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for line in find_file(_BIGRAMS, folder).read_text(encoding="utf-8").splitlines():
+    for line in texts.lines(find_file(_BIGRAMS, folder).read_text(encoding="utf-8")):
         pair, _, count = line.lower().partition("\t")
         counts[pair] = counts.get(pair, 0) + int(count)
     return counts

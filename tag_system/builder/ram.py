@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tagmill.tag_system.builder import wordnet
+from tagmill.tag_system.core import text as texts
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.tag_system.vocabulary import Origin, Tag, Vocabulary, normalize_name
@@ -50,7 +51,7 @@ def read_decisions() -> dict[str, RamDecision]:
     """The decisions of `ram_names.tsv` by normalised name; ConfigError for a line without a reason."""
     text = files("tagmill.tag_system.builder").joinpath("ram_names.tsv").read_text(encoding="utf-8")
     found: dict[str, RamDecision] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(texts.lines(text), start=1):
         if line.startswith("#"):
             continue
         name, kind, aliases, reason = (*line.split("\t"), "", "", "")[:4]

@@ -16,6 +16,7 @@ from tagmill.tag_system.builder.evidence import NameEvidence
 from tagmill.tag_system.builder.lists import CategoryList
 from tagmill.tag_system.builder.marks import mark
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import lines
 from tagmill.tag_system.kinds import KINDS, Kind
 from tagmill.tag_system.vocabulary import normalize_name
 
@@ -66,7 +67,7 @@ def read_decisions() -> dict[str, NameDecision]:
     """The exceptions that are made by hand; ConfigError for a line without a reason."""
     text = files("tagmill.tag_system.builder").joinpath("decisions.tsv").read_text(encoding="utf-8")
     found = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines(text), start=1):
         if not line or line.startswith("#"):
             continue
         cells = [cell.strip() for cell in line.split("\t")]

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from tagmill.tag_system.core.redaction import redacted
+
 
 class Reason(StrEnum):
     """Why an example or a caption became a dead letter; a closed list, counted in the reports."""
@@ -35,16 +37,22 @@ class DataError(Exception):
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
         self.reason = reason
-        self.detail = detail
+        self.detail = redacted(detail)  # it is written down
+        super().__init__(reason, self.detail)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
 
 
 class ConfigError(Exception):
-    """Bad usage or configuration; the message says in one line what to do. Exit code 2."""
+    """Bad usage or configuration; the message says in one line what to do. Exit code 2.
+
+    Several things that are wrong are several arguments, a line each.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class StoppedError(RuntimeError):

@@ -13,15 +13,18 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.redaction import referring
 
 THREADS = 16
 """Files that are looked at together: on an object store, each look takes its time."""
@@ -37,11 +40,14 @@ TEMPORARY = ".tmp-"
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """Find the file system of `uri` and the path in it. Raises ConfigError if nothing here can open it."""
+    """Find the file system of `uri`, whose references to the environment are resolved, and the path in it.
+
+    Raises ConfigError if nothing here can open it, or if it refers to a variable that is not set.
+    """
     try:
         # Other processes write: with a remembered listing, what they made would not be there.
-        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
+        return fsspec.core.url_to_fs(secrets.resolve_text(uri), use_listings_cache=False)
+    except (ImportError, ValueError, TypeError) as error:
         raise ConfigError(f"{uri} cannot be opened: {error}; fsspec needs a package for it") from error
 
 
@@ -64,7 +70,7 @@ def is_local(uri: str) -> bool:
 
 def absolute(uri: str) -> str:
     """Give a local path from the root on; the uri of another store is as it is."""
-    return filesystem(uri)[1] if is_local(uri) else uri
+    return referring(filesystem(uri)[1]) if is_local(uri) else uri
 
 
 class SpecialFileError(OSError):
@@ -228,7 +234,9 @@ def expand(pattern: str) -> list[str]:
     if fsspec.core.has_magic(path):
         entries = fs.glob(path, detail=True).items()
         found = [name for name, entry in entries if _is_file(fs, entry) and not _is_hidden(name)]
-    return sorted(name if is_local(pattern) else fs.unstrip_protocol(name) for name in found)
+    local = is_local(pattern)
+    # What is found is written down: without the values that the pattern referred to.
+    return sorted(referring(name if local else fs.unstrip_protocol(name)) for name in found)
 
 
 def _is_file(fs: Any, entry: Mapping[str, Any]) -> bool:
@@ -273,17 +281,16 @@ def local_scratch(target: str) -> Iterator[Path]:
     local = is_local(target)
     folder = Path(filesystem(target)[1]).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
-    os.close(handle)
+    # Not by `tempfile`, whose 0600 would hide the run from a colleague: the umask says who may read it.
+    scratch = folder / f"{TEMPORARY}{token_hex(8)}"
+    os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        yield Path(name)
+        yield scratch
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+        scratch.unlink(missing_ok=True)
 
 
 def _link(scratch: Path, path: str) -> bool:
-    os.chmod(scratch, 0o644)  # mkstemp's 0600 would hide the run from a colleague
     try:
         os.link(scratch, path)
     except FileExistsError:
@@ -312,7 +319,6 @@ def adopt(source: str, target: str) -> int:
             raise
         with local_scratch(destination) as scratch:
             shutil.copyfile(path, scratch)
-            os.chmod(scratch, 0o644)
             os.rename(scratch, destination)
         return os.path.getsize(destination)
     return 0
@@ -326,7 +332,6 @@ def replace_bytes(uri: str, data: bytes) -> None:
         return
     with local_scratch(path) as scratch:
         scratch.write_bytes(data)
-        os.chmod(scratch, 0o644)
         os.replace(scratch, path)
 
 

@@ -5,7 +5,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.redaction import redacted
 
 
 def create(
@@ -20,11 +22,15 @@ def create(
 
 
 def construct(kind: str, name: str, options: Mapping[str, Any], factory: Any) -> Any:
-    """Construct what `find` found. Raises ConfigError if the constructor refuses the options."""
+    """Construct what `find` found, its options' references to the environment resolved.
+
+    Raises ConfigError if the constructor refuses the options, or a variable is not set.
+    """
     try:
-        return factory(**options)
+        return factory(**secrets.resolve(options))
     except (TypeError, ValueError, FileNotFoundError) as error:
-        raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {error}") from error
+        said = redacted(str(error))
+        raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {said}") from error
 
 
 def find(kind: str, name: str, built_in: Mapping[str, str], needs: str = "") -> Any:

@@ -112,7 +112,7 @@ def test_a_key_that_is_missing_at_the_top_is_named(tmp_path):
         (b"- a\n- b\n", "expected keys and values"),
         (b"", "expected keys and values"),
         (b"just words", "expected keys and values"),
-        (b"\xff\xfe", "cannot read"),
+        (b"\xff\xfe", "byte 0 is not UTF-8"),
         (b"!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
@@ -126,14 +126,14 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, content, words):
 def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path):
     with pytest.raises(ConfigError, match=rf"no config file nothere\.yaml \(looked in {Path.cwd()}\)"):
         load_config("nothere.yaml")
-    with pytest.raises(ConfigError, match="no config file"):
+    with pytest.raises(ConfigError, match="is a folder"):
         load_config(str(tmp_path))
 
 
 def test_a_key_that_stands_twice_is_an_error(tmp_path):
     path = write_config(tmp_path)
     path.write_text("run: a\ninputs:\n  - name: b\n    path: c\n    name: d\n")
-    with pytest.raises(ConfigError, match=r"the key name stands there twice in .*line 5"):
+    with pytest.raises(ConfigError, match=r"the key name stands there twice \(line 5\)"):
         load_config(str(path))
 
 

@@ -12,10 +12,10 @@ import pytest
 from runs import CountingEngine, Quiet, squares_config
 from tagmill.pipeline import lease
 from tagmill.pipeline.config import load_config
-from tagmill.pipeline.lease import STALE_SECONDS, Lease, read_lease
+from tagmill.pipeline.lease import Lease, read_lease
 from tagmill.pipeline.run import Driver
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 
 
 def write_lease(path: Path, **changes: object) -> str:
@@ -52,19 +52,77 @@ def test_a_process_that_only_has_the_number_of_the_driver_holds_nothing(tmp_path
         assert read_lease(uri) is not None
 
 
-@pytest.mark.parametrize(("age", "is_free"), [(STALE_SECONDS - 20, False), (STALE_SECONDS + 5, True)])
-def test_a_lease_of_another_host_is_free_when_its_heart_stopped(tmp_path, age, is_free):
-    uri = write_lease(tmp_path / "lease.json", heartbeat=time.time() - age)
-    if is_free:
-        with Lease(uri):
-            assert (read_lease(uri) or {})["host"] == socket.gethostname()
-    else:
-        with pytest.raises(ConfigError, match="on elsewhere"):
-            Lease(uri).__enter__()
-        assert json.loads(Path(uri).read_text())["host"] == "elsewhere"
+@pytest.fixture
+def short(monkeypatch):
+    """Have the heartbeats of other machines watched for a moment only."""
+    for name in ("WATCH_SECONDS", "CLAIM_SECONDS"):
+        monkeypatch.setattr(lease, name, 0.4)
 
 
-def test_of_many_who_take_over_one_succeeds(tmp_path):
+@pytest.mark.parametrize("ahead", [-1e6, -30, 0, 1e6, float("inf")])
+def test_a_lease_of_another_host_is_free_when_its_heart_stopped_whatever_its_clock(tmp_path, short, ahead):
+    uri = write_lease(tmp_path / "lease.json", heartbeat=time.time() + ahead)
+    with Lease(uri):
+        assert (read_lease(uri) or {})["host"] == socket.gethostname()
+
+
+@pytest.mark.parametrize("ahead", [-1e6, 1e6])
+def test_a_heart_that_beats_on_another_host_holds_the_lease_whatever_its_clock(tmp_path, short, ahead):
+    uri = write_lease(tmp_path / "lease.json", heartbeat=ahead)
+    beat = threading.Timer(0.2, lambda: write_lease(tmp_path / "lease.json", heartbeat=ahead + 4))
+    beat.start()
+    with pytest.raises(ConfigError, match="on elsewhere"):
+        Lease(uri).__enter__()
+    beat.join()
+    assert json.loads(Path(uri).read_text())["host"] == "elsewhere"
+    assert not list((tmp_path / "tokens").iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        "{garbage",
+        "[" * 100_000,
+        '{"host": 1, "pid": 2, "heartbeat": 3}',
+        '{"host": "a", "pid": 99999999999999999999, "heartbeat": 3}',
+        '{"host": "a", "pid": -1, "heartbeat": 3}',
+        '{"host": "a", "pid": 1, "heartbeat": "soon"}',
+    ],
+)
+def test_what_is_not_a_lease_is_one_line_that_says_what_to_do(tmp_path, content):
+    (tmp_path / "lease.json").write_text(content)
+    with pytest.raises(DamageError, match=r"lease\.json is damaged .*remove it and run again") as raised:
+        Lease(str(tmp_path / "lease.json")).__enter__()
+    assert "\n" not in str(raised.value)
+    assert not list((tmp_path / "tokens").iterdir())
+
+
+@pytest.mark.parametrize("owner", ["ended", "elsewhere", "damaged"])
+def test_a_claim_that_a_kill_left_heals(tmp_path, short, owner):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = {"host": socket.gethostname(), "pid": process.pid}
+    uri = write_lease(tmp_path / "lease.json", **dead)
+    claim = tmp_path / "lease.json.claim"
+    write_lease(claim, **(dead if owner == "ended" else {"heartbeat": time.time() + 1e6}))
+    if owner == "damaged":
+        claim.write_text("{}")
+    with Lease(uri):
+        assert not claim.exists()
+
+
+def test_a_claim_whose_owner_lives_is_left(tmp_path, short):
+    uri = write_lease(tmp_path / "lease.json")
+    start = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
+    write_lease(tmp_path / "lease.json.claim", host=socket.gethostname(), pid=os.getpid(), process=start)
+    with pytest.raises(ConfigError, match=r"another driver is taking over the run.*lease\.json\.claim"):
+        Lease(uri).__enter__()
+
+
+def test_of_many_who_take_over_one_succeeds(tmp_path, short):
     for _ in range(10):
         uri = write_lease(tmp_path / "lease.json", heartbeat=0)
         barrier = threading.Barrier(8)

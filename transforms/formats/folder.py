@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError, Reason
+from tagmill.tag_system.core.text import lines
 from tagmill.transforms.formats.base import (
     IMAGE_EXTENSIONS,
     Format,
@@ -83,7 +84,7 @@ def find_folders(root: str) -> Iterator[str]:
 class Folder(Format):
     """The format `folder`."""
 
-    version = 1
+    version = 2
     images_apart = False
 
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
@@ -169,12 +170,12 @@ def _load(body: _Body, frame: _Frame, source: Source, config: InputConfig, limit
 
 
 def _captions(data: bytes) -> list[str | bytes]:
-    """Split a text into captions, one a line; what is empty or no UTF-8 is left for ingest to refuse."""
+    """Split a text into captions, a line each; what is empty or no UTF-8 is left for ingest to refuse."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return [data]
-    return [line for line in text.splitlines() if line.strip()] or [text]
+    return [line for line in lines(text) if line.strip()] or [text]
 
 
 def _frames(uri: str) -> Generator[bytes]:

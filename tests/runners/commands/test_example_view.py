@@ -7,8 +7,8 @@ from rich.console import Console
 
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.commands.example_view import show_example
-from tagmill.runners.commands.example_view import shown as shown_text
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.text import shown as shown_text
 
 
 @pytest.fixture
@@ -65,4 +65,4 @@ def test_a_file_that_cannot_be_written_is_one_line(shown, tmp_path):
 
 
 def test_a_caption_cannot_steer_the_terminal():
-    assert shown_text("a \x1b]0;dog\x07\n cat 狗 👩‍👧") == "a \ufffd]0;dog\ufffd\ufffd cat 狗 👩‍👧"
+    assert shown_text("a \x1b]0;dog\x07\n cat 狗 👧") == "a \\x1b]0;dog\\x07\\n cat 狗 👧"

@@ -8,6 +8,7 @@ from chat_server import completion, error, serving, several
 from commands import start
 from tagmill.runners.commands.vocabulary_describe import describe
 from tagmill.tag_system import descriptions
+from tagmill.tag_system.builder.answers import AnswerJournal
 from tagmill.tag_system.core.errors import ConfigError
 
 
@@ -86,6 +87,38 @@ def test_a_killed_call_goes_on_where_it_was(tags):
         assert len(chat.requests) - before == 4
     lines = [line for line in journal.read_text().splitlines() if line != '{"key": "cut of']
     assert len([json.loads(line) for line in lines]) == 10
+
+
+def test_what_separates_lines_elsewhere_loses_no_answer(tags, tmp_path):
+    odd = "a \u2028b \u2029c \x85d \x0b\x0c\x1c\x1d\x1e e"
+    with serving() as chat:
+        for _ in range(2):
+            describe(str(tags), output=tags.with_name("out.json"), base_url=chat.url, model=odd)
+            assert len(chat.requests) == 10
+    journal = AnswerJournal(tmp_path / "answers.jsonl")
+    journal.add("key", odd, odd, [odd, "f"])
+    journal.close()
+    assert AnswerJournal(tmp_path / "answers.jsonl").answers("key") == [odd, "f"]
+
+
+def test_a_password_is_neither_taken_nor_written(tags, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-clear-0123456789")
+    monkeypatch.setenv("CHAT_WORD", "hunter2hunter2")
+    output = tags.with_name("out.json")
+    with serving(lambda request, number: error(401, "wrong key sk-clear-0123456789")) as chat:
+        clear = chat.url.replace("http://", "http://me:hunter2hunter2@")
+        with pytest.raises(ConfigError, match="--base-url looks like a secret in clear"):
+            describe(str(tags), output=output, base_url=clear, model="m")
+        referring = clear.replace("hunter2hunter2", "${ENV:CHAT_WORD}")
+        with pytest.raises(ConfigError, match="refuses") as raised:
+            describe(str(tags), output=output, base_url=referring, model="m")
+        assert "sk-clear" not in str(raised.value)
+        chat.reply = several
+        describe(str(tags), output=output, base_url=referring, model="m")
+    written = "".join(path.read_text() for path in tags.parent.iterdir())
+    assert "hunter2" not in written
+    assert "sk-clear" not in written
+    assert "${ENV:CHAT_WORD}" in written
 
 
 def test_a_server_that_fails_now_and_then_is_asked_again(tags):

@@ -66,6 +66,13 @@ def test_each_image_is_an_example_and_the_lines_beside_it_its_captions(photos):
     assert (a.captions, b.captions) == (["a dog", " a cat "], [])
 
 
+def test_separators_within_a_caption_do_not_split_it(photos):
+    caption = "a dog\u2028on\u2029a\x85red\x0b\x0c\x1c\x1d\x1e mat"
+    root = photos({"a.png": PNG, "a.txt": f"{caption}\r\na cat\ra bird\n".encode()})
+    ((_, record),) = walk(root)
+    assert record.captions == [caption, "a cat", "a bird"]
+
+
 def test_every_folder_with_images_is_a_source_of_its_own_in_a_fixed_order(photos):
     names = [
         "b.png",
