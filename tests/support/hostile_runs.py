@@ -9,7 +9,7 @@ from stage_runs import Bench
 from tagmill.runners.commands.demo import embedded
 from tagmill.transforms import bitmaps
 from tagmill.transforms.ingest import IngestConfig
-from tagmill.transforms.tag import Tag, TagConfig
+from tagmill.transforms.tag import TagConfig, TagStage
 
 
 def ingest_and_tag(folder: str, source: str, changes: dict[str, Any], ingest: dict[str, Any]) -> Any:
@@ -18,7 +18,7 @@ def ingest_and_tag(folder: str, source: str, changes: dict[str, Any], ingest: di
     bench = Bench(Path(folder), part_size=1000, threads=2, max_image_bytes=limits.max_image_bytes)
     bench.ingest(Path(source), limits, **changes)
     options = {"path": str(embedded() / "tagger"), "device": "cpu"}
-    bench.run(Tag(TagConfig(model="ram", options=options), bench.shared))
+    bench.run(TagStage(TagConfig(model="ram", options=options), bench.shared))
     return {stage: outcome(bench, stage) for stage in ("ingest", "tag")}
 
 
