@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGE := build/package
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test check format-check lint types package clean
+.PHONY: demo setup links test trust check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
@@ -40,6 +40,10 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# Every way in which a run must come to no harm, more often than the tests try it: see docs/trust.md.
+trust: setup
+	PYTHONPATH=tests/support $(BIN)/python tests/support/trust.py
 
 # The artefact, not the checkout: sdist, wheel from it, installed aside, tested from a folder without sources.
 package: setup

@@ -113,7 +113,7 @@ class Lease:
         found = _bytes(claim)
         try:
             holder = None if found is None else _parse(claim)
-        except DamageError:  # a claim says nothing that could be lost
+        except (DamageError, FileNotFoundError):  # a claim says nothing that could be lost
             holder = None
         is_own = holder is not None and holder["host"] == self._owner["host"]
         if holder is not None and is_own and is_held(holder):

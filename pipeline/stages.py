@@ -37,7 +37,7 @@ from tagmill.transforms.ingest import Ingest
 from tagmill.transforms.localize import Localize
 from tagmill.transforms.parse import Parse
 from tagmill.transforms.shards import Shards
-from tagmill.transforms.stage import RunContext, Shared, Stage
+from tagmill.transforms.stage import PartStage, RunContext, Shared, Stage
 from tagmill.transforms.tag import TagStage
 
 Use = Literal["always", "on", "off", "implied"]
@@ -84,6 +84,8 @@ def class_of(own: OwnStage) -> type[Stage[Any]]:
     missing = [name for name in ("kind", "name", "version", "schema") if not hasattr(found, name)]
     if missing:
         raise ConfigError(f"stage {own.stage!r} lacks {', '.join(missing)}: give the class these attributes")
+    if found.schema.names[:1] != ["row"] and found.kind == PartStage.kind:
+        raise ConfigError(f"stage {own.stage!r}: the first column of its schema must be `row`, int32")
     if found.kind not in KINDS:
         raise ConfigError(f"stage {own.stage!r}: its kind is {found.kind!r}; use one of {', '.join(KINDS)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", found.name):
@@ -139,12 +141,22 @@ def build_stages(config: Config, vocabulary: Vocabulary) -> list[Stage[Any]]:
     run = RunContext(shared, vocabulary, values)
     made = [stage for one in order(values["stages"]) if (stage := one.of_run(run)) is not None]
     names = [stage.name for stage in made]
+    known = {stage.name for stage in order(values["stages"])}
     for place, stage in enumerate(made):
+        _check_inputs(stage, known)
         if later := set(stage.inputs()) & set(names[place:]):
             raise ConfigError(
                 f"stage {stage.name} reads {', '.join(sorted(later))}, which comes after it; set `after`"
             )
     return made
+
+
+def _check_inputs(stage: Stage[Any], known: set[str]) -> None:
+    """Raise ConfigError for inputs that no stage has, and for a part stage without the rows of ingest."""
+    if unknown := set(stage.inputs()) - known:
+        raise ConfigError(f"stage {stage.name} reads {', '.join(sorted(unknown))}, which is not a stage")
+    if stage.kind == PartStage.kind and Ingest.name not in stage.inputs():
+        raise ConfigError(f"stage {stage.name} does not read ingest: its inputs must name it, for the rows")
 
 
 def inputs_of(stage: Stage[Any], stages: list[Stage[Any]]) -> list[str]:

@@ -9,38 +9,15 @@ import pytest
 from pydantic import BaseModel
 
 from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.stages import STAGES
 from tagmill.pipeline.study.report import STAGES_SCHEMA, TAGS_SCHEMA
-from tagmill.tag_system.shard_contract import INDEX_SCHEMA, Manifest, Sample, SampleEvidence, SampleTag
-from tagmill.transforms import (
-    candidates,
-    caption,
-    clean,
-    cluster,
-    duplicates,
-    embed,
-    features,
-    ingest,
-    localize,
-    parse,
-    parts,
-    tag,
-)
+from tagmill.tag_system.shard_contract import Manifest, Sample, SampleEvidence, SampleTag
+from tagmill.transforms import parts
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tables.md"
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "ingest": ingest.SCHEMA,
-    "duplicates": duplicates.SCHEMA,
-    "parse": parse.SCHEMA,
-    "caption": caption.SCHEMA,
-    "tag": tag.SCHEMA,
-    "candidates": candidates.SCHEMA,
-    "localize": localize.SCHEMA,
-    "embed": embed.SCHEMA,
-    "cluster": cluster.SCHEMA,
-    "clean": clean.SCHEMA,
-    "shards": INDEX_SCHEMA,
-    "features": features.SCHEMA,
+    **{stage.name: stage.schema for stage in STAGES},
     "dead": parts.DEAD_SCHEMA,
     "report/stages": STAGES_SCHEMA,
     "report/tags": TAGS_SCHEMA,

@@ -67,9 +67,12 @@ class Clean(PartStage[CleanConfig]):
     def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
         """Name thresholds that lie under the floor of the candidates, which leaves nothing there to decide
         on."""
+        policy = config[cls.name].policy
+        if config["localize"] is None and policy.rule not in BUILT_IN:
+            yield f"clean.policy.rule: {policy.rule} is never asked, as the stage localize is switched off"
         if config["tag"] is None:
             return
-        floor, policy = config["candidate_floor"], config[cls.name].policy
+        floor = config["candidate_floor"]
         for name in ("tagger_threshold", "unchecked_threshold"):
             threshold = getattr(policy, name)
             if threshold is not None and threshold < floor:

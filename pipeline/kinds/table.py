@@ -22,6 +22,8 @@ class Table(Global[TableStage[Any]]):
         """Look for a table that was made of just this."""
         plan = super().plan(stage, generation, inputs, upstream)
         plan.more["table"] = stage.table
+        # Without a single part nothing has to be done, but the table is there all the same.
+        plan.unfinished = not (plan.unknown or plan.tasks or "rows" in plan.more)
         return plan
 
     def is_there(self, record: StageRecord, folder: str) -> bool:
@@ -41,7 +43,7 @@ class Table(Global[TableStage[Any]]):
 
     def finish(self, plan: StagePlan[TableStage[Any]], upstream: Upstream) -> dict[str, PartRecord]:
         """Merge the buckets into the one table, and note a digest for every row."""
-        if plan.tasks:
+        if plan.tasks or plan.unfinished:
             stage, attempt = plan.stage, work(plan)
             buckets = [name for name in files.list_names(attempt, ".parquet") if name.startswith(BUCKET)]
             table = stage.merge(parquet.read_table(files.join(attempt, name)) for name in buckets)
