@@ -250,6 +250,7 @@ def _execute(engine: Engine, job: Job) -> None:
         if noted is None:
             raise
         raise noted from error
+    failures.forget(job.folder)
 
 
 def _dead(record: StageRecord) -> int:

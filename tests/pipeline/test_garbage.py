@@ -20,8 +20,9 @@ def test_what_an_interrupted_run_has_begun_is_no_garbage(copy):
     killed.write_bytes(b"half a part")
     found = dict(garbage(RunFolder(str(run))))
     assert found.pop(str(killed)) == 11
-    # Besides, notes that newer ones have taken the place of.
-    assert all("_STAGE-" in path or "/rows-" in path or "/tokens/" in path for path in found)
+    # Besides, notes that newer ones have taken the place of, and what the worker said when it failed.
+    history = ("_STAGE-", "/rows-", "/tokens/", "/failures")
+    assert all(any(part in path for part in history) for path in found)
 
 
 def test_garbage_is_what_no_current_stage_needs(copy):

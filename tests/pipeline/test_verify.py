@@ -21,7 +21,7 @@ from tagmill.pipeline.verify import check_root
 from tagmill.tag_system.core import notes
 from tagmill.tag_system.core.errors import DamageError
 
-FLIPS = 60
+FLIPS = 40
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,19 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from commands import start
+from own_workers import Numbers
 from runs import current_folder, parts_there, shard_bytes, squares_config, tagmill
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.run import Driver
 from tagmill.runners.local import LocalEngine
 from tagmill.transforms import parts
-from tagmill.transforms.stage import PartTask, limit_threads
-from tagmill.transforms.worker import PartWorker
+from tagmill.transforms.stage import PartTask
 from troubled_models import digests_of
 
 
@@ -218,20 +217,6 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind_and_is_quietly_gone_on_
     assert (result.returncode, result.stderr) == (0, "")
     assert before.items() <= parts_there(run, "tag").items()
     assert shard_bytes(run) == expected
-
-
-class Numbers(PartWorker):
-    """Notes the process that does a task, and whether it has what its driver has."""
-
-    def setup(self) -> None:
-        limit_threads(2)
-
-    def do(self, task: PartTask) -> None:
-        ones = np.ones((300, 300))
-        assert (ones @ ones)[0, 0] == 300  # with threads that started after the fork
-        assert os.environ["OF_THIS_JOB"] == task.root
-        assert os.getcwd() == task.root
-        Path(self.folder, f"{task.name}-{os.getpid()}").touch()
 
 
 def test_jobs_follow_each_other_with_new_processes_that_have_what_the_driver_has(tmp_path, monkeypatch):

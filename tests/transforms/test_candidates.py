@@ -169,7 +169,7 @@ class TestTagger:
         assert found.notes == {"unmapped_classes": 2, "unmapped": "sofa, lamp"}
 
     def test_processing_before_setup_is_a_bug(self):
-        with pytest.raises(RuntimeError, match="before setup"):
+        with pytest.raises(RuntimeError, match="call setup"):
             stage_of().process(inputs(example(0)))
 
 

@@ -1,9 +1,9 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
 import warnings
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -232,7 +232,7 @@ def test_the_beam_job_writes_the_same_bytes(shard, bench, stage, tmp_path, runne
     assert [unescape(m.name.split(".")[0]) for m, _ in read(folder, "val-000000")] == [
         f"squares/{KEYS[2]}"
     ] * 2
-    assert len(os.listdir(folder)) == 4
+    assert len(list(Path(folder).glob("*.*"))) == 4
 
 
 def test_webdataset_reads_a_shard(shard, bench):

@@ -1,0 +1,23 @@
+"""Workers of our own: where worker processes find them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tagmill.transforms.stage import PartTask, limit_threads
+from tagmill.transforms.worker import PartWorker
+
+
+class Numbers(PartWorker):
+    """Notes the process that does a task, and whether it has what its driver has."""
+
+    def setup(self) -> None:
+        limit_threads(2)
+
+    def do(self, task: PartTask) -> None:
+        ones = np.ones((300, 300))
+        assert (ones @ ones)[0, 0] == 300  # with threads that started after the fork
+        assert os.environ["OF_THIS_JOB"] == task.root
+        assert os.getcwd() == task.root
+        Path(self.folder, f"{task.name}-{os.getpid()}").touch()
