@@ -2,12 +2,12 @@
 it."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from tagmill.pipeline.accounts import read_footers
 from tagmill.pipeline.config import RunConfig
+from tagmill.pipeline.dead_letters import check_fraction
 from tagmill.pipeline.job import Engine, Job
 from tagmill.pipeline.kinds import kind_of
 from tagmill.pipeline.ledger import claim_token, give_back_token
@@ -16,11 +16,9 @@ from tagmill.pipeline.progress import Extent, Progress
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import FORMAT, RunFolder
 from tagmill.pipeline.stages import build_stages, inputs_of
-from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import ConfigError, DamageError, TooManyDeadError
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
-from tagmill.transforms import failures, parquet, parts
-from tagmill.transforms.parts import Unit
+from tagmill.transforms import failures
 from tagmill.transforms.stage import libraries
 
 
@@ -117,7 +115,7 @@ class Driver:
             if not plan.is_whole:
                 self._make(plan, engine, progress)
             record = self.upstream.records[plan.stage.name]
-            self._check_fraction(record, "of all")
+            check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of all")
             record.files = kind.files(plan)
             self.run_folder.write_record(record)
             self.upstream.close(record)  # once more: the next stage's tasks name the table beside it
@@ -199,45 +197,7 @@ class Driver:
         made = {name: PartRecord.of(footer) for name, footer in footers.items()}
         stage = plan.stage
         record = StageRecord(stage.name, stage.kind, stage.version, plan.generation, {}, parts=made)
-        self._check_fraction(record, "of the first parts")
-
-    def _check_fraction(self, record: StageRecord, of_what: str) -> None:
-        """Raise TooManyDeadError if more of a stage's input died than `max_dead_fraction`.
-
-        Of captions it is the mean over the examples that have some, of the fraction of each that died: every
-        example weighs the same, so no single one can end a run by the number of its captions, and where all
-        have as many it is the fraction of all captions.
-        """
-        units: tuple[Unit, ...] = ("example", "caption")
-        for unit in units:
-            dead, total = record.count(unit, "dead"), record.count(unit, "in")
-            lost: float = dead
-            of_all = total
-            if unit == "caption":
-                of_all = sum(part.counts.captioned for part in record.parts.values())
-                lost = sum(part.counts.caption_loss for part in record.parts.values())
-            if lost > self.config.max_dead_fraction * of_all:
-                share = "" if unit == "example" else f" ({lost / of_all:.1%} of an example's, on average)"
-                raise TooManyDeadError(
-                    f"{record.stage}: {dead} {of_what} {total} {unit}s{share} are dead letters, more than "
-                    f"max_dead_fraction {self.config.max_dead_fraction} allows{self._most(record, unit)}"
-                )
-
-    def _most(self, record: StageRecord, unit: Unit) -> str:
-        """Say what most of a stage's dead letters are, by one of them, and where all are."""
-        folder = self.run_folder.generation(record.stage, record.generation)
-        reasons: Counter[str] = Counter()
-        for part in record.parts.values():
-            reasons.update(part.counts.dead if unit == "example" else part.counts.dead_captions)
-        ((reason, count),) = reasons.most_common(1)
-        for name in record.parts:
-            uri = parts.dead_uri(folder, name)
-            letters = parquet.read_table(uri).to_pylist() if files.exists(uri) else []
-            for one in letters:
-                if (one["unit"], one["reason"]) == (unit, reason):
-                    said = f"{count} are {reason}, such as {one['key']}: {one['detail']}"
-                    return f"; {said}; see {files.join(folder, 'dead')}"
-        return f"; see {files.join(folder, 'dead')}"
+        check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of the first parts")
 
 
 def _execute(engine: Engine, job: Job) -> None:
