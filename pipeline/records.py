@@ -98,10 +98,13 @@ class PartRecord:
         """Give the digest of a slice, or of the whole."""
         return self.digest if part_slice is None else self.slices[part_slice]
 
+    def file_beside(self, what: str) -> str:
+        """Name the file beside the part, `dead` or `array`, in its generation's folder."""
+        return {"dead": f"dead/{self.name}{parts.SUFFIX}", "array": f"{self.name}{parts.ARRAY_SUFFIX}"}[what]
+
     def files(self) -> list[str]:
         """Name the part's files in its generation's folder, the part last: it makes the others count."""
-        names = {"dead": f"dead/{self.name}{parts.SUFFIX}", "array": f"{self.name}{parts.ARRAY_SUFFIX}"}
-        return [*(names[what] for what in sorted(self.beside)), f"{self.name}{parts.SUFFIX}"]
+        return [*map(self.file_beside, sorted(self.beside)), f"{self.name}{parts.SUFFIX}"]
 
 
 BITMAPS = ("made_for", "came", "removed", "tags")

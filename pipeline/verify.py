@@ -95,13 +95,8 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
     folder = run.generation(stage, generation)
     if not _has_record(run, stage, generation):
         return
-    problems = list(_records(folder))
+    record, problems = _records(folder)
     expected: dict[str, checks.Check] = {}
-    try:
-        record = records.read_record(folder)
-    except DamageError as error:
-        record = None
-        problems += [str(error)] if str(error) not in problems else []
     if record is not None:
         if record.kind not in KINDS:
             problems.append(f"{folder}: its record names an unknown kind of stage, {record.kind!r}")
@@ -117,23 +112,26 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
     yield stage, max(1, len(expected)), problems
 
 
-def _records(folder: str) -> Iterator[str]:
-    """Check every record of a generation, the one that counts and earlier ones, and their tables."""
+def _records(folder: str) -> tuple[StageRecord | None, list[str]]:
+    """Check every record of a generation and its table; gives the one that counts, unless it is damaged."""
+    record, problems = None, []
     within = files.join(folder, records.FOLDER)
     known: set[str] = set()
     for note_id in ledger.note_ids(within):
         uri = ledger.note_uri(within, note_id)
         known.add(uri.rpartition("/")[2])
+        record = None  # an earlier one does not count
         try:
             found = notes.read(uri, "stage")
             known.add(found.get("rows", ""))
-            records.parse_record(found, folder, uri)
+            record = records.parse_record(found, folder, uri)
         except DamageError as error:
-            yield str(error)
+            problems.append(str(error))
     for name in files.list_names(within):
         # A table without its record was left by an interruption; nobody reads it.
         if name not in known and not records.is_rows_name(name):
-            yield f"{files.join(within, name)} does not belong there"
+            problems.append(f"{files.join(within, name)} does not belong there")
+    return record, problems
 
 
 def _extra(folder: str, expected: dict[str, checks.Check]) -> list[str]:

@@ -70,8 +70,7 @@ class Kind(ABC, Generic[StageT]):
         found: dict[str, Check] = {}
         for name, known in record.parts.items():
             found[name + parts.SUFFIX] = checks.sealed(known.seal)
-            beside = dict(zip(sorted(known.beside), known.files(), strict=False))
-            found |= {beside[what]: checks.digested(digest) for what, digest in known.beside.items()}
+            found |= {known.file_beside(what): checks.digested(d) for what, d in known.beside.items()}
         return found
 
 
