@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -196,7 +197,8 @@ def run(
     quiet = progress == "quiet"
     console = Terminal(quiet=quiet)
     log_format = launch.log_format("plain" if quiet else progress)
-    launch.make(driver, LocalEngine(workers, parse_flags([])), console, log_format)
+    with closing(LocalEngine(workers, parse_flags([]))) as engine:
+        launch.make(driver, engine, console, log_format)
     return Run(driver.run_folder)
 
 
