@@ -46,6 +46,12 @@ def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> 
     return kept
 
 
+def is_shrunk(cut: Cut, before: Cut) -> bool:
+    """Tell whether a cut has no shard, and no part in a shard, that it had not before."""
+    parts = {shard["name"]: set(shard["parts"]) for shard in before}
+    return all(set(shard["parts"]) <= parts.get(shard["name"], set()) for shard in cut)
+
+
 def _fitting(shard: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], size: int) -> list[str]:
     """List the parts of a shard that have examples of its split, as far as they fit."""
     fitting, filled = [], 0

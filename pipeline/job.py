@@ -28,6 +28,7 @@ class Job:
         folder: Folder in which workers note their failures.
         graph: Gives the Beam transform from tasks to results.
         worker: Does one task after the other, for engines without Beam; None if tasks depend on each other.
+        is_trial: Whether it shows what the rest would cost in dead letters.
     """
 
     stage: Stage[Any]
@@ -35,11 +36,12 @@ class Job:
     folder: str
     graph: Callable[[], beam.PTransform]
     worker: Worker[Any, Any] | None = None
+    is_trial: bool = False
 
     @classmethod
-    def of_worker(cls, tasks: list[Any], worker: Worker[Any, Any]) -> "Job":
+    def of_worker(cls, tasks: list[Any], worker: Worker[Any, Any], *, is_trial: bool = False) -> "Job":
         """Make a job of independent tasks."""
-        return cls(worker.stage, tasks, worker.folder, partial(Deal, worker), worker)
+        return cls(worker.stage, tasks, worker.folder, partial(Deal, worker), worker, is_trial)
 
     @property
     def name(self) -> str:
@@ -49,6 +51,8 @@ class Job:
     @property
     def uses_model(self) -> bool:
         """Whether the job needs an accelerator."""
+        if self.worker is not None and self.worker.uses_model is not None:
+            return self.worker.uses_model
         return self.stage.uses_model
 
     def build(self, pipeline: beam.Pipeline, hints: Mapping[str, str] | None = None) -> None:

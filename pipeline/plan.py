@@ -14,6 +14,7 @@ from typing import Any, Generic
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import FoundSource
+from tagmill.pipeline.takedown import NOTE
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -44,9 +45,10 @@ class StagePlan(Generic[StageT]):
         tasks: What must be made.
         reasons: Why, one line for each part.
         adopted: Where adopted parts come from.
+        origins: Folders of parts that are to be rewritten without some of their rows.
         strays: Parts that lie there of sources that were removed.
         unknown: Whether inputs are still to be made, so that more tasks may follow.
-        unfinished: Whether a file beside the parts, such as a manifest, is missing or stale.
+        unfinished: What is to be done besides, such as to write a manifest that is missing or stale.
         more: What else the stage's kind records.
         state: What the stage's kind keeps from one of its steps to the next.
     """
@@ -59,9 +61,10 @@ class StagePlan(Generic[StageT]):
     tasks: list[Any]
     reasons: list[str] = field(default_factory=list)
     adopted: dict[str, Adoption] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
     unknown: bool = False
-    unfinished: bool = False
+    unfinished: str = ""
     more: dict[str, Any] = field(default_factory=dict)
     state: Any = None
 
@@ -115,6 +118,11 @@ class Upstream:
             self.rows = record.rows
 
     @property
+    def has_excluded(self) -> bool:
+        """Tell whether something was taken out of the run because it is excluded."""
+        return any(NOTE in record.more for record in self.records.values())
+
+    @property
     def first(self) -> StagePlan[Any]:
         """The plan of the stage that all parts come from."""
         return next(iter(self.plans.values()))
@@ -125,13 +133,20 @@ class Upstream:
 
     def came(self) -> dict[str, int]:
         """Give the bitmap of the rows that come in now, by part."""
-        ingested = self.records[self.first.stage.name].parts
-        return {name: part.made_for & ~self.removed[name] for name, part in ingested.items()}
+        return {name: rows & ~self.removed[name] for name, rows in self.ingested().items()}
 
-    def digests(self, stage: Stage[Any], inputs: Iterable[str], name: str) -> dict[str, str]:
-        """Give the digests of what a part depends on in the same-named parts of its inputs."""
+    def ingested(self) -> dict[str, int]:
+        """Give the bitmap of the rows that ingest has, by part."""
+        return {name: part.made_for for name, part in self.records[self.first.stage.name].parts.items()}
+
+    def digests(
+        self, stage: Stage[Any], inputs: Iterable[str], name: str, *, before: bool = False
+    ) -> dict[str, str]:
+        """Give the digests of what a part depends on in the same-named parts of its inputs: as they are, or
+        `before` rows were taken out of them.
+        """
         return {
-            other: self.records[other].parts[name].digest_of(stage.slices.get(other))
+            other: self.records[other].parts[name].digest_of(stage.slices.get(other), before=before)
             for other in inputs
             if other not in stage.tables
         }
@@ -146,17 +161,29 @@ class Upstream:
         return found
 
     def task(
-        self, stage: Stage[Any], inputs: Iterable[str], name: str, fingerprint: str, base: str = ""
+        self,
+        stage: Stage[Any],
+        inputs: Iterable[str],
+        name: str,
+        fingerprint: str,
+        base: str = "",
+        origin: str = "",
     ) -> PartTask:
         """Make the task of a part."""
         plans = {other: self.plans[other] for other in inputs}
         where = {other: plan.stage.output_uri(plan.folder, name) for other, plan in plans.items()}
         removed = self.rows if self.removed[name] else ""
-        return PartTask(name, fingerprint, where, self.sources[name].images, removed, base)
+        images = self.sources[name].images
+        return PartTask(name, fingerprint, where, images, removed, base, origin=origin)
 
     def is_open(self, inputs: Iterable[str]) -> bool:
         """Tell whether some input is still to be made."""
         return any(name not in self.records for name in inputs)
+
+
+def work(plan: StagePlan[Any]) -> str:
+    """Name the folder for what is made on the way to a plan's output."""
+    return files.join(plan.folder, "work")
 
 
 def generation_of(stage: Stage[Any], inputs: Mapping[str, str]) -> str:

@@ -44,6 +44,7 @@ class PartRecord:
         came: Bitmap of those of them that came in.
         removed: Bitmap of the rows that this stage or an earlier one removed.
         tags: Tags that the table holds, if later stages depend on them.
+        was: Digests before rows were taken out, see `Header`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class PartRecord:
     came: int = 0
     removed: int = 0
     tags: tuple[str, ...] = ()
+    was: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, footer: Footer) -> "PartRecord":
@@ -82,6 +84,7 @@ class PartRecord:
             header.rows,
             header.lost,
             tuple(header.tags),
+            header.was,
         )
 
     @property
@@ -94,9 +97,10 @@ class PartRecord:
         """The rows that live after the stage."""
         return self.came & ~self.removed
 
-    def digest_of(self, part_slice: str | None) -> str:
-        """Give the digest of a slice, or of the whole."""
-        return self.digest if part_slice is None else self.slices[part_slice]
+    def digest_of(self, part_slice: str | None, *, before: bool = False) -> str:
+        """Give the digest of a slice, or of the whole: as it is, or `before` rows were taken out."""
+        now = self.digest if part_slice is None else self.slices[part_slice]
+        return self.was.get(part_slice or parts.WHOLE, now) if before else now
 
     def file_beside(self, what: str) -> str:
         """Name the file beside the part, `dead` or `array`, in its generation's folder."""

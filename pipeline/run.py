@@ -120,8 +120,9 @@ class Driver:
             self.run_folder.write_record(record)
             self.upstream.close(record)  # once more: the next stage's tasks name the table beside it
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
+        # What a stage made that is off now may be of what is excluded.
         for name in set(self.run_folder.stages()) - {stage.name for stage in self.stages}:
-            self.run_folder.switch_off(name)
+            self.run_folder.switch_off(name, keep=not self.upstream.has_excluded)
         check()
         self._save_config({name: plan.generation for name, plan in self.upstream.plans.items()})
 
@@ -154,7 +155,7 @@ class Driver:
         for job in self.jobs(plan):
             with progress.watch(plan.stage.name, lambda: kind.count_done(plan)):
                 _execute(engine, job)
-            if len(job.tasks) < len(plan.tasks):
+            if job.is_trial:
                 self._check_first_parts(plan, job)
         made = kind.finish(plan, self.upstream)
         plan.more["wall"] = round(time.monotonic() - start, 2)

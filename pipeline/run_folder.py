@@ -78,11 +78,15 @@ class RunFolder:
         if found := self._pointer(stage):
             self._point(stage, found["generation"], [*found["keep"], generation])
 
-    def switch_off(self, stage: str) -> None:
-        """Note that a stage is not of the run any more; its last generation is kept for a change of mind."""
+    def switch_off(self, stage: str, *, keep: bool = True) -> None:
+        """Note that a stage is not of the run any more; its last generation is kept for a change of mind, if
+        that may be.
+        """
         generation = self.current(stage)
-        if generation is not None:
+        if generation is not None and keep:
             self._point(stage, None, [generation])
+        elif not keep and self._pointer(stage):
+            self._point(stage, None)
 
     def _pointer(self, stage: str) -> dict[str, Any]:
         uri = ledger.latest(self.path(stage))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +87,7 @@ def _find(source: InputConfig, format_: Format, root: str, path: str) -> FoundSo
 
 def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
     """Make the task that ingests a source."""
-    made_by = {"stage": stage.name, "version": stage.version, "spec": stage.spec}
+    made_by = {"stage": stage.name, "version": stage.version, "spec": stage.reading}
     fingerprint = value_digest(made_by | {"input": input_spec(source.config)})
     return SourceTask(
         name=source.name,
@@ -123,11 +123,13 @@ class Sources:
         self._stage = stage
         self.order = list(self.found)
         self.digests: dict[str, str] = {}
-        self.records = self._read_records()
+        self.records = self._read_records(folder)
         self._touched: dict[str, dict[str, Any]] = {}
         self._rewritten: set[str] = set()
         self.removed: list[str] = []
         self._folder_before = folder
+        self._adopted_from = folder
+        self._adopted: dict[str, dict[str, Any]] = {}
 
     def follow(self, before: list[str], folder: str) -> None:
         """Take over the order of the sources `before`, which were ingested into a generation's folder."""
@@ -137,17 +139,50 @@ class Sources:
         self.removed = [name for name in before if name not in self.found]
         self._folder_before = folder
 
-    def _read_records(self) -> dict[str, dict[str, Any]]:
-        there = set(files.list_names(files.join(self.folder, "sources")))
-        names = [name for name in self.order if f"{name}.json" in there]
-        with ThreadPoolExecutor(files.THREADS) as pool:
-            notes_read = pool.map(files.read_bytes, (source_record_uri(self.folder, n) for n in names))
-            return {name: self._parse(name, data) for name, data in zip(names, notes_read, strict=True)}
+    def adopt(self, folder: str, whole: Collection[str], again: Collection[str]) -> None:
+        """Take over the sources that another generation read in just the same way.
 
-    def _parse(self, name: str, data: bytes) -> dict[str, Any]:
+        Args:
+            folder: The folder of that generation.
+            whole: The parts that are there with all their files.
+            again: Sources that must be read again all the same.
+        """
+        self._adopted_from = folder
+        for name, record in self._read_records(folder).items():
+            is_same = record["fingerprint"] == source_task(self._stage, self.found[name]).fingerprint
+            is_whole = _parts_of(name, record) <= set(whole)
+            if is_same and is_whole and name not in again and name not in self.records:
+                self.records[name] = self._adopted[name] = record
+                self._whole |= _parts_of(name, record)
+
+    def adopted(self, tasks: list[SourceTask]) -> list[str]:
+        """Name the sources that are taken over, but for those that are read again after all."""
+        again = {task.name for task in tasks}
+        return [name for name in self._adopted if name not in again]
+
+    def adopted_parts(self, tasks: list[SourceTask]) -> Iterator[str]:
+        """Name the parts of the sources that are taken over."""
+        for name in self.adopted(tasks):
+            yield from sorted(_parts_of(name, self._adopted[name]))
+
+    def note_adopted(self, tasks: list[SourceTask]) -> None:
+        """Write the records of the sources that were taken over: their parts are there."""
+        for name in self.adopted(tasks):
+            record = self._touched.pop(name, self._adopted[name])
+            files.replace_bytes(source_record_uri(self.folder, name), notes.dump(record))
+
+    def _read_records(self, folder: str) -> dict[str, dict[str, Any]]:
+        there = set(files.list_names(files.join(folder, "sources")))
+        names = [name for name in self.order if f"{name}.json" in there]
+        uris = [source_record_uri(folder, name) for name in names]
+        with ThreadPoolExecutor(files.THREADS) as pool:
+            read = zip(names, uris, pool.map(files.read_bytes, uris), strict=True)
+            return {name: self._parse(name, data, uri) for name, uri, data in read}
+
+    def _parse(self, name: str, data: bytes, uri: str) -> dict[str, Any]:
         """Read what a worker noted of a source, and keep the digest of its bytes. Raises DamageError."""
         self.digests[name] = hashlib.sha256(data).hexdigest()
-        return notes.parse(data, source_record_uri(self.folder, name), *RECORD)
+        return notes.parse(data, uri, *RECORD)
 
     def _check_removed(self, *, accept_changes: bool) -> None:
         """Name sources that were ingested and are not there any more.
@@ -231,9 +266,10 @@ class Sources:
                 return f"the image of {row['key']}"
             return ""
 
+        folder = self._adopted_from if source.name in self._adopted else self.folder
         with ThreadPoolExecutor(files.THREADS) as pool:
             for name in sorted(_parts_of(source.name, record) & self._whole):
-                table = parquet.read_table(parts.part_uri(self.folder, name), ["key", "image", "sha256"])
+                table = parquet.read_table(parts.part_uri(folder, name), ["key", "image", "sha256"])
                 if what := next(filter(None, pool.map(compare, table.to_pylist())), ""):
                     return what
         return ""
@@ -241,10 +277,12 @@ class Sources:
     def note_touched(self) -> None:
         """Write down the new stamps of sources whose bytes are the old ones: they need no second look."""
         for name, record in self._touched.items():
+            if name in self._adopted:
+                continue  # see `note_adopted`
             data = notes.dump(record)
             files.replace_bytes(source_record_uri(self.folder, name), data)
             self.digests[name] = hashlib.sha256(data).hexdigest()
-        self._touched.clear()
+        self._touched = {name: record for name, record in self._touched.items() if name in self._adopted}
 
     def stale_parts(self, tasks: list[SourceTask]) -> list[str]:
         """Name the parts of these sources that are there and must be made again.
@@ -276,7 +314,7 @@ class Sources:
 
     def part_names(self) -> Iterator[tuple[str, FoundSource]]:
         """Name the parts of all ingested sources, in order, with their sources."""
-        for name, record in self._read_records().items():
+        for name, record in self._read_records(self.folder).items():
             for chunk in range(record["parts"]):
                 yield part_name(name, chunk), self.found[name]
 

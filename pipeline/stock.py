@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tagmill.pipeline.accounts import known_parts
-from tagmill.pipeline.plan import Adoption, StagePlan
+from tagmill.pipeline.plan import Adoption, StagePlan, work
 from tagmill.pipeline.records import PartRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import equal_rows
 from tagmill.transforms import bitmaps, parquet, parts
+from tagmill.transforms.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,22 @@ class Wanted:
         fingerprint: The fingerprint that it must have.
         came: Bitmap of the rows that come in.
         base: The fingerprint without slices, see `Header`.
+        before: The fingerprint that it had before rows were taken out of its inputs.
+        base_before: Likewise the fingerprint without slices.
+        ingested: Bitmap of the rows that ingest has; None where parts are not of ingest's.
     """
 
     name: str
     fingerprint: str
     came: int
     base: str = ""
+    before: str = ""
+    base_before: str = ""
+    ingested: int | None = None
+
+    def excess(self, part: PartRecord) -> int:
+        """Give the rows of a part that ingest does not have any more."""
+        return 0 if self.ingested is None else part.made_for & ~self.ingested
 
 
 class Stock:
@@ -59,9 +70,13 @@ class Stock:
                 continue
             reason = _why_not(part, wanted)
             if reason == CHANGED and self._is_equal_where_it_counts(folder, part, wanted, by_row):
-                part, reason = replace(part, fingerprint=wanted.fingerprint), ""
+                part, reason = replace(part, fingerprint=wanted.fingerprint, base=wanted.base), ""
             if not reason and folder != plan.folder and not self._is_sound(folder, part):
                 reason = "its copy is damaged"
+            if not reason and (excess := wanted.excess(part)):
+                plan.origins[name] = folder if folder != plan.folder else work(plan)
+                why = f"rewritten without {excess.bit_count()} of its rows"
+                break
             if not reason:
                 plan.done[name] = part
                 if folder != plan.folder:
@@ -72,14 +87,29 @@ class Stock:
         plan.reasons.append(f"{name}: {why}")
         return False
 
+    def find_relative(self, name: str, stage: Stage[Any]) -> str:
+        """Give the folder of a part in another generation that was made likewise of other inputs, or ""."""
+        for folder, found in self._folders():
+            part = found.get(name)
+            if part is not None and folder != self._run.generation(self._stage, self._generation):
+                header = parts.read_header(parts.part_uri(folder, name))
+                if (header.version, header.spec) == (stage.version, stage.spec):
+                    return folder
+        return ""
+
     def _is_equal_where_it_counts(
         self, folder: str, part: PartRecord, wanted: Wanted, by_row: Callable[[], dict[str, str]]
     ) -> bool:
         """Tell whether a part's inputs are unchanged in all living rows.
 
-        Digests of slices cover all rows that the inputs were made for, which a filter changes.
+        Digests of slices cover all rows that the inputs were made for, which a filter changes. Digests of
+        the whole are those that the inputs had before rows were taken out.
         """
-        if not part.base or part.base != wanted.base or wanted.came & ~part.made_for:
+        if wanted.came & ~part.made_for:
+            return False
+        if part.fingerprint == wanted.before:
+            return True
+        if not part.base or part.base not in (wanted.base, wanted.base_before):
             return False
         read, rows = parts.read_header(parts.part_uri(folder, part.name)).read, bitmaps.numbers(wanted.came)
         now = by_row()

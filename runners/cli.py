@@ -206,11 +206,15 @@ def verify(
     root: Annotated[
         str | None, typer.Option(help="the digest of the run's bytes that `status` printed before")
     ] = None,
+    absent: Annotated[
+        str | None,
+        typer.Option(help="a file like that of an input's `exclude`: looks for nothing but what it names"),
+    ] = None,
 ) -> None:
     """Check every part and shard of a run against its recorded digest."""
     from tagmill.runners.commands import inspection
 
-    inspection.show_verify(Terminal(), run_folder, root)
+    inspection.show_verify(Terminal(), run_folder, root, absent)
 
 
 @app.command()

@@ -115,6 +115,11 @@ class Candidates(PartStage[CandidatesConfig]):
     def _spec(self) -> dict[str, Any]:
         return {**super()._spec(), "vocabulary": self._vocabulary.digest, "asked": self._asked.spec()}
 
+    def cut_slices(self, table: pa.Table) -> dict[str, pa.Table]:
+        """Cut out what a localizer and a tagger are asked."""
+        asked = table.filter(pc.greater(pc.list_value_length(table["prompts"]), 0))
+        return {name: asked.select(["row", "tag", name]) for name in ("prompts", "classes")}
+
     def setup(self) -> None:
         """Map the models' classes to tags."""
         if self._asked.tagger is not None:
@@ -128,13 +133,11 @@ class Candidates(PartStage[CandidatesConfig]):
             raise RuntimeError("call setup() before process()")
         records = [record for row in inputs.rows for record in self._of_row(inputs, row)]
         table = pa.Table.from_pylist(records, SCHEMA)
-        asked = table.filter(pc.greater(pc.list_value_length(table["prompts"]), 0))
-        slices = {name: asked.select(["row", "tag", name]) for name in ("prompts", "classes")}
         notes = {}
         if self._tagger is not None:
             unmapped = self._tagger.unmapped
             notes = {"unmapped_classes": len(unmapped), "unmapped": summary(unmapped)}
-        return Output(table, len(inputs.rows), notes=notes, slices=slices)
+        return Output(table, len(inputs.rows), notes=notes)
 
     def _of_row(self, inputs: Inputs, row: int) -> Iterator[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

@@ -120,6 +120,10 @@ class Embed(ModelStage[EmbedConfig]):
             spec["tagger"] = tagger.fingerprint()
         return spec
 
+    def tags_of(self, table: pa.Table) -> list[str]:
+        """Name the tags of the regions: the clusters of these are what matters for a part."""
+        return sorted(set(table["tag"].to_pylist()))
+
     def check_loaded(self) -> None:
         """Check the embedding of a word."""
         check_text_vectors(self.model.text([WORD]), [WORD])
@@ -161,8 +165,7 @@ class Embed(ModelStage[EmbedConfig]):
         run = run_on_pixels(self, inputs, rows, call, prepare, held)
         records = [{"row": row, **record} for row, found in run.results.items() for record in found]
         table = pa.Table.from_pylist(records, SCHEMA)
-        tags = sorted({record["tag"] for record in records})
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, tags=tags)
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
 
     def _cut(self, image: Image, region: Region, classes: dict[str, list[int]]) -> Cut:
         pixels = crop(image, region, self.config.padding)

@@ -6,7 +6,7 @@ runs no CLIP. They are of the whole image, where a training without them shows C
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from pydantic import Field
 from tagmill.models import base
 from tagmill.models.base import Floats, Prepared
 from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
 from tagmill.tag_system.core.text import parse_json
-from tagmill.transforms import bitmaps, parquet
+from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.answers import check_vectors
 from tagmill.transforms.images import IMAGE_REFERENCE, read_references
 from tagmill.transforms.on_pixels import ModelConfig, ModelStage, run_on_pixels
@@ -30,9 +31,10 @@ SCHEMA = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
         pa.field("length", pa.float32(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
     ]
 )
-"""A row for each example of a shard that has features; `length` is theirs."""
+"""A row for each example of a shard that has features; `length` is theirs, `sha256` the image's."""
 
 EXAMPLES = pa.schema(
     [
@@ -62,7 +64,7 @@ class Features(ModelStage[FeaturesConfig]):
 
     kind = "shard_parts"
     name = "features"
-    version = 2
+    version = 3
     schema = SCHEMA
 
     def inputs(self) -> tuple[str, ...]:
@@ -111,12 +113,29 @@ class Features(ModelStage[FeaturesConfig]):
             return found
 
         run = run_on_pixels(self, inputs, inputs.rows, call)
-        dimension = len(next(iter(run.results.values()))) if run.results else 0
+        found = {row: (vector, float(np.linalg.norm(vector))) for row, vector in run.results.items()}
+        output = self._output(inputs, found)
+        output.dead, output.seconds = run.dead, run.seconds
+        return output
+
+    def reuse(self, inputs: Inputs, folder: str) -> Output | None:
+        """Take the features of the same images from an earlier state of the shard, if it had all of them."""
+        table = parquet.read_table(parts.part_uri(folder, inputs.name), ["row", "length", "sha256"])
+        array = np.load(io.BytesIO(files.read_bytes(parts.array_uri(folder, inputs.name))))
+        known = {one["sha256"]: (array[one["row"]], one["length"]) for one in table.to_pylist()}
+        found = {row: known.get(inputs.examples[row]["sha256"]) for row in inputs.rows}
+        complete = {row: one for row, one in found.items() if one is not None}
+        return self._output(inputs, complete) if len(complete) == len(found) else None
+
+    def _output(self, inputs: Inputs, found: Mapping[int, tuple[Floats, float]]) -> Output:
+        """Make a part of vectors and their lengths, by row."""
+        dimension = len(next(iter(found.values()))[0]) if found else 0
         array = np.full((len(inputs.rows), dimension), np.nan, np.float16)
         records = []
-        for row, vector in run.results.items():
+        for row, (vector, length) in found.items():
             array[row] = vector
-            records.append({"row": row, "key": inputs.key(row), "length": float(np.linalg.norm(vector))})
+            sha256 = inputs.examples[row]["sha256"]
+            records.append({"row": row, "key": inputs.key(row), "length": length, "sha256": sha256})
         data = io.BytesIO()
         np.save(data, array)
         notes = contract.FeatureNotes(
@@ -128,8 +147,6 @@ class Features(ModelStage[FeaturesConfig]):
         return Output(
             pa.Table.from_pylist(records, SCHEMA),
             len(inputs.rows),
-            dead=run.dead,
-            seconds=run.seconds,
             notes=notes.model_dump(),
             array=data.getvalue(),
         )

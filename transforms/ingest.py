@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,6 +21,7 @@ from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedE
 from tagmill.tag_system.core.pixels import MAX_BYTES
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms import images, parts
+from tagmill.transforms.exclusion import NOTHING, Exclusion, read_exclusion
 from tagmill.transforms.formats.base import (
     Format,
     InputConfig,
@@ -32,7 +33,7 @@ from tagmill.transforms.formats.base import (
 )
 from tagmill.transforms.formats.streams import HashingStream
 from tagmill.transforms.given import Caps, Given, given, upright_labels
-from tagmill.transforms.stage import Stage, conform, made_by
+from tagmill.transforms.stage import RunContext, Shared, Stage, conform, made_by
 from tagmill.transforms.worker import Worker
 
 SCHEMA = pa.schema(
@@ -116,17 +117,39 @@ class Ingest(Stage[IngestConfig]):
     version = 5
     schema = SCHEMA
 
+    def __init__(self, config: IngestConfig, shared: Shared, exclusion: Exclusion = NOTHING) -> None:
+        super().__init__(config, shared)
+        self.exclusion = exclusion
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self:
+        """Make the stage, which is never off, with what the run's inputs exclude."""
+        return cls(run.config[cls.name], run.shared, read_exclusion(run.config["inputs"]))
+
     def inputs(self) -> tuple[str, ...]:
         """Ingest reads no other stage."""
         return ()
 
     def _spec(self) -> dict[str, Any]:
-        return {**super()._spec(), "part_size": self.shared.part_size}
+        excluded = {"exclude": self.exclusion.digest} if self.exclusion else {}
+        return {**super()._spec(), "part_size": self.shared.part_size, **excluded}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What decides how sources are read: the spec, but for what is taken out afterwards."""
+        return {name: value for name, value in self.spec.items() if name != "exclude"}
+
+    def cut_slices(self, table: pa.Table) -> dict[str, pa.Table]:
+        """Cut the table by what stages read: a changed caption then does not make a stage run again that
+        looks at pixels alone.
+        """
+        return {name: table.select(["row", *columns]) for name, columns in SLICES.items()}
 
 
 def input_spec(config: InputConfig) -> dict[str, Any]:
     """Give the non-default settings of an input that decide what is read from its sources."""
-    changed = {name: value for name, value in config.changed().items() if name not in ("path", "images")}
+    where = ("path", "images", "exclude")
+    changed = {name: value for name, value in config.changed().items() if name not in where}
     version = format_of(config).version
     return changed if version == 1 else {**changed, "format_version": version}
 
@@ -259,20 +282,11 @@ def _make_part(
             dead.append(parts.Dead.of(row, key, error))
     table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
     notes = {"source": task.name, "input": config.name, "boxes_undecided": undecided}
-    output = parts.Output(
-        table, count, sum(captions.values()), dead, notes=notes, slices=slices_of(table), captions_of=captions
-    )
+    output = parts.Output(table, count, sum(captions.values()), dead, notes=notes, captions_of=captions)
+    output.slices = stage.cut_slices(table)
     output.seconds["total"] = time.perf_counter() - start
     parts.commit(folder, made_by(stage, name, part_fingerprint(task, name)), output, range(count))
     return count
-
-
-def slices_of(table: pa.Table) -> dict[str, pa.Table]:
-    """Cut the table into slices, so that a stage depends only on what it reads.
-
-    A changed caption then does not make a stage run again that looks at pixels alone.
-    """
-    return {name: table.select(["row", *columns]) for name, columns in SLICES.items()}
 
 
 @dataclass(frozen=True)

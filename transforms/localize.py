@@ -51,6 +51,10 @@ class Localize(ModelStage[LocalizeConfig]):
         spec["config"].pop("kinds", None)  # they decide the candidates' prompts, and nothing here
         return spec
 
+    def cut_slices(self, table: pa.Table) -> dict[str, pa.Table]:
+        """Give the boxes, without what else came to the part."""
+        return {"regions": table}
+
     def check_model(self, model: Any) -> None:
         """Check the names that it knows, unless that is any."""
         if model.classes:
@@ -74,7 +78,7 @@ class Localize(ModelStage[LocalizeConfig]):
         for row, boxes in run.results.items():
             records += self._records(row, prompts[row], boxes, _size(inputs, row))
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, slices={"regions": table})
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
 
     def _records(
         self, row: int, prompt: list[tuple[str, str]], boxes: Boxes, size: tuple[int, int]

@@ -27,6 +27,8 @@ from tagmill.tag_system.core.text import parse_json
 from tagmill.transforms import bitmaps, parquet
 
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
+WHOLE = "whole"
+"""What the digest of all of a part is called among those of its slices."""
 Unit = Literal["example", "caption"]
 
 DEAD_SCHEMA = pa.schema(
@@ -165,6 +167,7 @@ class Header:
         notes: What later planning needs without reading the table.
         libraries: Versions of the libraries.
         captions_of: How many captions came in by row, where the stage says so.
+        was: The digests of `WHOLE` and of the slices before rows were taken out of the part, if they were.
     """
 
     stage: str
@@ -188,6 +191,7 @@ class Header:
     notes: dict[str, Any]
     libraries: dict[str, str]
     captions_of: dict[int, int] = field(default_factory=dict)
+    was: dict[str, str] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -400,7 +404,7 @@ def make_header(
     dead, dead_captions = output.dead_rows("example"), output.dead_rows("caption")
     header = Header(
         **vars(made_by),
-        digest=value_digest([table_digest(output.table), dropped, dead, dead_captions]),
+        digest=part_digest(output.table, dropped, dead, dead_captions),
         rows=bitmaps.of(rows),
         captions=output.captions,
         dropped=dropped,
@@ -419,6 +423,16 @@ def make_header(
     if not header.adds_up():
         raise ValueError(f"{made_by.stage}/{made_by.name}: lost a row twice, or one that did not come in")
     return header
+
+
+def part_digest(
+    table: pa.Table,
+    dropped: Mapping[str, list[int]],
+    dead: Mapping[str, list[int]],
+    dead_captions: Mapping[str, list[int]],
+) -> str:
+    """Hash the content of a part: its table, and the rows of what was lost, by reason."""
+    return value_digest([table_digest(table), dropped, dead, dead_captions])
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,16 @@ class Stage(ABC, Generic[ConfigT]):
         """Name the file that later stages read for a part; `folder` is of the generation."""
         return parts.part_uri(folder, name)
 
+    def cut_slices(self, table: pa.Table) -> dict[str, pa.Table]:
+        """Cut what later stages may depend on, instead of the whole, out of the table of a part: tables with
+        a column `row`, by name.
+        """
+        return {}
+
+    def tags_of(self, table: pa.Table) -> list[str]:
+        """Name the tags that the table of a part holds, if later stages depend on them."""
+        return []
+
     def setup(self) -> None:
         """Load what processing needs, once a worker."""
 
@@ -199,6 +209,12 @@ class PartStage(Stage[ConfigT]):
     @abstractmethod
     def process(self, inputs: parts.Inputs) -> parts.Output:
         """Make one part."""
+
+    def reuse(self, inputs: parts.Inputs, folder: str) -> parts.Output | None:
+        """Make one part of what it was before its inputs lost rows, which lies in `folder`; None if that
+        cannot be. Called without `setup`, for parts of shards.
+        """
+        return None
 
 
 class GlobalStage(Stage[ConfigT]):
@@ -264,6 +280,8 @@ class PartTask:
         removed: URI of the table of rows that earlier stages removed (`ROWS_SCHEMA`), or empty.
         base: The fingerprint without the slices that the part depends on.
         lost: Rows, in decimal, that kill the process that works on them, with what is known of that.
+        origin: Folder of a part to be rewritten without the rows that ingest does not have any more; empty
+            for a part to be made.
     """
 
     name: str
@@ -273,6 +291,7 @@ class PartTask:
     removed: str = ""
     base: str = ""
     lost: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
 
 
 ROWS_SCHEMA = pa.schema(
@@ -353,9 +372,17 @@ def make_part(stage: PartStage[Any], folder: str, task: PartTask) -> None:
     inputs = stage.read(task)
     opened = time.perf_counter()
     output = process_part(stage, task, inputs)
-    output.table = conform(output.table, stage)
     output.seconds["read"] = opened - start
     output.seconds["total"] = time.perf_counter() - start
+    commit_part(stage, folder, task, inputs, output)
+
+
+def commit_part(
+    stage: PartStage[Any], folder: str, task: PartTask, inputs: parts.Inputs, output: parts.Output
+) -> None:
+    """Commit what was made of a part's inputs into a generation's folder."""
+    output.table = conform(output.table, stage)
+    output.slices, output.tags = stage.cut_slices(output.table), stage.tags_of(output.table)
     read = {other: inputs.parts[other].header.by_row[name] for other, name in slices_of(stage, task.inputs)}
     made = replace(made_by(stage, task.name, task.fingerprint), base=task.base, read=read)
     parts.commit(folder, made, output, inputs.rows)

@@ -12,7 +12,15 @@ import apache_beam as beam
 
 from tagmill.tag_system.core import files
 from tagmill.transforms import failures, parts
-from tagmill.transforms.stage import PartStage, PartTask, StageT, limit_threads, make_part, process_part
+from tagmill.transforms.stage import (
+    PartStage,
+    PartTask,
+    StageT,
+    commit_part,
+    limit_threads,
+    make_part,
+    process_part,
+)
 
 
 class Named(Protocol):
@@ -31,6 +39,9 @@ class Worker(ABC, Generic[StageT, TaskT]):
 
     It is pickled to get there, and `setup` is called once in each process.
     """
+
+    uses_model: bool | None = None
+    """Whether a model is loaded; None if that is as in the stage."""
 
     def __init__(self, stage: StageT, folder: str) -> None:
         self.stage = stage
@@ -67,6 +78,21 @@ class PartWorker(Worker[PartStage[Any], PartTask]):
     def make(self, task: PartTask) -> None:
         """Make a part and commit it."""
         make_part(self.stage, self.folder, task)
+
+
+class ReuseWorker(PartWorker):
+    """Makes parts of what they were before their inputs lost rows, where that can be; leaves the others."""
+
+    uses_model = False
+
+    def setup(self) -> None:
+        """Load nothing."""
+
+    def make(self, task: PartTask) -> None:
+        """Make a part of an earlier one and commit it, or do nothing."""
+        inputs = self.stage.read(task)
+        if output := self.stage.reuse(inputs, task.origin):
+            commit_part(self.stage, self.folder, task, inputs, output)
 
 
 class Probe(PartWorker):

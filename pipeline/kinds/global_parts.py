@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tagmill.pipeline.accounts import account, read_footers
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, find_strays, made_footers, move_parts_away, require, served
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.plan import Adoption, StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts, supersede_part
 from tagmill.tag_system.core import files
@@ -118,11 +118,6 @@ class GlobalParts(Global[GlobalStage[Any]]):
         _publish(plan)
         made = {name: PartRecord.of(footer) for name, footer in made_footers(plan).items()}
         return account(plan.folder, upstream.first.folder, made, upstream.came(), upstream.removed)
-
-
-def work(plan: StagePlan[Any]) -> str:
-    """Name the folder into which the workers of a plan write."""
-    return files.join(plan.folder, "work")
 
 
 def _publish(plan: StagePlan[Any]) -> None:

@@ -1,17 +1,19 @@
 """Stages that make one part from the same-named parts of their inputs: most stages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from tagmill.pipeline.accounts import account
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, check_made, find_strays, made_footers, move_parts_away, served
-from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.pipeline.stock import Stock, Wanted
-from tagmill.transforms import bitmaps
+from tagmill.tag_system.core import files
+from tagmill.transforms import bitmaps, parts
+from tagmill.transforms.rewrite import RewriteWorker
 from tagmill.transforms.stage import PartStage, part_fingerprint
 from tagmill.transforms.worker import PartWorker
 
@@ -32,18 +34,19 @@ class Parts(Kind[PartStage[Any]]):
             return plan
         plan.names = upstream.names()
         find_strays(plan)
-        came = upstream.came()
+        came, ingested = upstream.came(), upstream.ingested()
         tables = {other: TableRows(upstream, other) for other in inputs if other in stage.tables}
         stock = Stock(upstream.run, stage.name, generation, plan.names)
         for name in plan.names:
-            digests: dict[str, Any] = upstream.digests(stage, inputs, name)
-            digests |= {other: rows.digest(name) for other, rows in tables.items()}
+            common: dict[str, Any] = {other: rows.digest(name) for other, rows in tables.items()}
             if stage.follows_rows:
-                digests["rows"] = bitmaps.dump(came[name]).hex()
-            base = part_fingerprint(stage, {k: v for k, v in digests.items() if k not in stage.slices})
-            wanted = Wanted(name, part_fingerprint(stage, digests), came[name], base)
+                common["rows"] = bitmaps.dump(came[name]).hex()
+            whole, base = _fingerprints(stage, upstream.digests(stage, inputs, name) | common)
+            before = _fingerprints(stage, upstream.digests(stage, inputs, name, before=True) | common)
+            wanted = Wanted(name, whole, came[name], base, *before, ingested[name])
             if not stock.serve(plan, wanted, partial(upstream.by_row, stage, inputs, name)):
-                plan.tasks.append(upstream.task(stage, inputs, name, wanted.fingerprint, base))
+                origin = plan.origins.get(name, "")
+                plan.tasks.append(upstream.task(stage, inputs, name, whole, base, origin))
         for source, found in _by_folder(plan).items():
             plan.done |= account(source, upstream.first.folder, found, came, upstream.removed)
         return plan
@@ -51,15 +54,22 @@ class Parts(Kind[PartStage[Any]]):
     def make_way(self, plan: StagePlan[PartStage[Any]], run: RunFolder) -> None:
         """Move the parts away that are made again, or make way for adopted ones."""
         again = [task.name for task in plan.tasks]
+        _keep_for_rewriting(plan)
         there = committed_parts(plan.folder)
         move_parts_away(plan, run, again, [name for name in [*again, *plan.adopted] if name in there])
 
     def jobs(self, plan: StagePlan[PartStage[Any]]) -> Iterator[Job]:
-        """Give one job, or for a model on many parts first the canaries."""
-        if plan.stage.uses_model and len(plan.tasks) > 10 * CANARIES:
-            yield Job.of_worker(plan.tasks[:CANARIES], PartWorker(plan.stage, plan.folder))
-        if plan.tasks:
-            yield Job.of_worker(plan.tasks, PartWorker(plan.stage, plan.folder))
+        """Give a job for the parts to be rewritten, and one for those to be made, or for a model on many
+        first the canaries.
+        """
+        rewritten = [task for task in plan.tasks if task.origin]
+        if rewritten:
+            yield Job.of_worker(rewritten, RewriteWorker(plan.stage, plan.folder))
+        tasks, worker = [task for task in plan.tasks if not task.origin], PartWorker(plan.stage, plan.folder)
+        if plan.stage.uses_model and len(tasks) > 10 * CANARIES:
+            yield Job.of_worker(tasks[:CANARIES], worker, is_trial=True)
+        if tasks:
+            yield Job.of_worker(tasks, worker)
 
     def finish(self, plan: StagePlan[PartStage[Any]], upstream: Upstream) -> dict[str, PartRecord]:
         """Check the new parts and account for their rows."""
@@ -69,6 +79,21 @@ class Parts(Kind[PartStage[Any]]):
         made = {name: PartRecord.of(footer) for name, footer in footers.items()}
         made = account(plan.folder, upstream.first.folder, made, came, upstream.removed) | served(plan)
         return {name: made[name] for name in plan.names}
+
+
+def _fingerprints(stage: PartStage[Any], digests: Mapping[str, Any]) -> tuple[str, str]:
+    """Give the fingerprint of a part, and the one without the slices that it depends on."""
+    others = {name: digest for name, digest in digests.items() if name not in stage.slices}
+    return part_fingerprint(stage, digests), part_fingerprint(stage, others)
+
+
+def _keep_for_rewriting(plan: StagePlan[PartStage[Any]]) -> None:
+    """Move the parts of this generation aside that are rewritten."""
+    for name, origin in plan.origins.items():
+        if origin == work(plan):
+            for uri in (parts.dead_uri, parts.part_uri):
+                if files.exists(uri(plan.folder, name)):
+                    files.move(uri(plan.folder, name), uri(origin, name))
 
 
 def _by_folder(plan: StagePlan[PartStage[Any]]) -> dict[str, dict[str, PartRecord]]:

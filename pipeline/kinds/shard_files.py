@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tagmill.pipeline.cut import CUT, Cut, extend_cut, read_cut
+from tagmill.pipeline.cut import CUT, Cut, extend_cut, is_shrunk, read_cut
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds import checks
 from tagmill.pipeline.kinds.base import Kind, require
@@ -56,7 +56,7 @@ class ShardFiles(Kind[Shards]):
             else:
                 plan.tasks.append(task)
                 plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
-        plan.unfinished = not _is_finished(plan)
+        plan.unfinished = "" if _is_finished(plan) else "write the manifest again"
         return plan
 
     def make_way(self, plan: StagePlan[Shards], run: RunFolder) -> None:
@@ -122,7 +122,11 @@ def _splits(stage: Shards, upstream: Upstream, came: Mapping[str, int]) -> dict[
 def _cut_before(
     stage: Shards, folder: str, counts: Mapping[str, Mapping[str, int]], upstream: Upstream
 ) -> Cut:
-    """Read where the parts were cut before; a new generation takes over a cut that is right as it stands."""
+    """Read where the parts were cut before.
+
+    A new generation takes over a cut that is right as it stands, or was before what is excluded left it:
+    else all later shards would be others, and with them what was made of shards.
+    """
     uri = files.join(folder, CUT)
     if files.exists(uri):
         return read_cut(uri)
@@ -130,7 +134,9 @@ def _cut_before(
     uri = files.join(upstream.run.generation(stage.name, current), CUT) if current else ""
     if current and files.exists(uri):
         cut = read_cut(uri)
-        return cut if extend_cut(cut, counts, stage.config.size) == cut else []
+        extended = extend_cut(cut, counts, stage.config.size)
+        is_right = extended == cut or (upstream.has_excluded and is_shrunk(extended, cut))
+        return cut if is_right else []
     return []
 
 

@@ -1,16 +1,26 @@
 """The stage whose unit of work is a source, which gives one part or more."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tagmill.pipeline.accounts import known_parts
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, move_parts_away, require
-from tagmill.pipeline.plan import StagePlan, Upstream
-from tagmill.pipeline.records import PartRecord
+from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import Sources
+from tagmill.pipeline.takedown import NOTE, Remembered, Takedown
 from tagmill.tag_system.core import files
 from tagmill.transforms.ingest import Ingest, SourceWorker, source_of, source_record_uri
+
+
+@dataclass(frozen=True)
+class _State:
+    """The sources as they were found, and what the run remembers of what was excluded."""
+
+    sources: Sources
+    memory: Remembered
 
 
 class SourceFiles(Kind[Ingest]):
@@ -23,31 +33,47 @@ class SourceFiles(Kind[Ingest]):
     ) -> StagePlan[Ingest]:
         """Compare the sources as they are now with those that were read."""
         plan = upstream.begin_plan(stage, generation)
-        record = upstream.run.read_record(stage.name, generation)
-        if record is None and (current := upstream.run.current(stage.name)):
-            # Another config must not hide that a source is missing.
-            record = upstream.run.read_record(stage.name, current)
-        whole = known_parts(upstream.run, stage.name, generation).keys()
-        sources = Sources(upstream.inputs, stage, plan.folder, set(whole))
+        run, current = upstream.run, upstream.run.current(stage.name)
+        own = run.read_record(stage.name, generation)
+        other = run.read_record(stage.name, current) if current and current != generation else None
+        # Another config must not hide that a source is missing.
+        record = own or other
+        here = known_parts(run, stage.name, generation)
+        sources = Sources(upstream.inputs, stage, plan.folder, set(here))
         if record:
-            sources.follow(record.more["sources"], upstream.run.generation(stage.name, record.generation))
+            sources.follow(record.more["sources"], run.generation(stage.name, record.generation))
+        there: dict[str, PartRecord] = {}
+        if other:
+            there = known_parts(run, stage.name, other.generation)
+            folder = run.generation(stage.name, other.generation)
+            sources.adopt(folder, there, _to_read_again(stage, other))
         plan.tasks, plan.reasons = sources.todo(
             accept_changes=upstream.accept_changes, check=upstream.check_sources
         )
+        if other:
+            parts = [name for name in sources.adopted_parts(plan.tasks) if name not in here]
+            plan.adopted = {n: Adoption(folder, tuple(there[n].files()), there[n].size) for n in parts}
         plan.strays = sources.strays()
         plan.more = {"sources": sources.order}
-        plan.state = sources
-        if not plan.tasks:
+        plan.state = _State(sources, Remembered.read(*(r.more.get(NOTE, {}) for r in (own, other) if r)))
+        # What an interruption left is looked through once more for what is excluded.
+        is_looked_through = own is not None and own.parts.keys() == here.keys()
+        if stage.exclusion and not is_looked_through:
+            plan.unfinished = "take out what is excluded"
+        elif sources.adopted(plan.tasks):
+            plan.unfinished = "note the sources that are taken over"
+        if plan.is_known:
+            plan.more |= {NOTE: own.more[NOTE]} if own and NOTE in own.more else {}
             _observe(plan, upstream)
         return plan
 
     def begin(self, plan: StagePlan[Ingest]) -> None:
         """Note the new stamps of sources whose bytes are the old ones."""
-        plan.state.note_touched()
+        plan.state.sources.note_touched()
 
     def make_way(self, plan: StagePlan[Ingest], run: RunFolder) -> None:
         """Move the stale parts of the sources that are read again away."""
-        sources: Sources = plan.state
+        sources: Sources = plan.state.sources
         stale = sources.stale_parts(plan.tasks)
         sources.drop_records(plan.tasks)
         record = run.read_record(plan.stage.name, plan.generation)
@@ -70,21 +96,37 @@ class SourceFiles(Kind[Ingest]):
         return self.total(plan) - sum(f"{task.name}.json" not in there for task in plan.tasks)
 
     def finish(self, plan: StagePlan[Ingest], upstream: Upstream) -> dict[str, PartRecord]:
-        """Check that all sources are read, and see which parts they gave."""
+        """Check that all sources are read, take out what is excluded, and see which parts there are."""
         uris = {task.path: source_record_uri(plan.folder, task.name) for task in plan.tasks}
         require(plan, [path for path, uri in uris.items() if not files.exists(uri)])
+        state: _State = plan.state
+        state.sources.note_adopted(plan.tasks)
+        if plan.stage.exclusion:
+            takedown = Takedown(plan.stage, plan.folder, state.memory)
+
+            def forget(names: set[str]) -> None:
+                upstream.run.forget_parts(plan.stage.name, plan.generation, names)
+
+            plan.more |= takedown.run(dict(state.sources.part_names()), forget)
         _observe(plan, upstream)
         return plan.done
 
     def files(self, plan: StagePlan[Ingest]) -> dict[str, str]:
         """Give the digests of what was noted of each source."""
-        digests = plan.state.digests
+        digests = plan.state.sources.digests
         return {f"sources/{name}.json": digests[name] for name in plan.more["sources"]}
+
+
+def _to_read_again(stage: Ingest, before: StageRecord) -> set[str]:
+    """Name the sources that something was taken out of which may be in the dataset now."""
+    if set(before.more.get(NOTE, {}).get("entries", ())) <= stage.exclusion.hashes():
+        return set()
+    return {source_of(name) for name, part in before.parts.items() if part.notes.get(NOTE)}
 
 
 def _observe(plan: StagePlan[Ingest], upstream: Upstream) -> None:
     """Read which parts there are now, in order."""
-    upstream.sources = dict(plan.state.part_names())
+    upstream.sources = dict(plan.state.sources.part_names())
     plan.names = list(upstream.sources)
     found = known_parts(upstream.run, plan.stage.name, plan.generation, plan.names)
     plan.done = {name: found[name] for name in plan.names}

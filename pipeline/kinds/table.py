@@ -3,8 +3,8 @@
 from typing import Any
 
 from tagmill.pipeline.kinds.base import served
-from tagmill.pipeline.kinds.global_parts import Global, work
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.kinds.global_parts import Global
+from tagmill.pipeline.plan import Adoption, StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
@@ -23,7 +23,7 @@ class Table(Global[TableStage[Any]]):
         plan = super().plan(stage, generation, inputs, upstream)
         plan.more["table"] = stage.table
         # Without a single part nothing has to be done, but the table is there all the same.
-        plan.unfinished = not (plan.unknown or plan.tasks or "rows" in plan.more)
+        plan.unfinished = "" if plan.unknown or plan.tasks or "rows" in plan.more else "write an empty table"
         return plan
 
     def is_there(self, record: StageRecord, folder: str) -> bool:

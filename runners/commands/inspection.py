@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tagmill.pipeline.absent import check_absent
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.lease import Lease, read_lease
@@ -60,7 +61,7 @@ def _to_do(plan: StagePlan[Any], unit: str) -> Iterator[str]:
     if plan.strays:
         yield f"move {len(plan.strays)} parts of removed sources away"
     if plan.unfinished and not plan.tasks:
-        yield "write the manifest again"
+        yield plan.unfinished
 
 
 def config_changes(driver: Driver, plan: StagePlan[Any]) -> list[str]:
@@ -144,19 +145,23 @@ def open_run(folder: str) -> RunFolder:
     return run
 
 
-def show_verify(console: Console, folder: str, root: str | None = None) -> None:
-    """Check a run and print what is wrong; `root` is a digest of its bytes that `status` printed before.
+def show_verify(console: Console, folder: str, root: str | None = None, absent: str | None = None) -> None:
+    """Check a run and print what is wrong; `root` is a digest of its bytes that `status` printed before,
+    `absent` a file of what must not be in it.
 
     Raises DamageError if anything is wrong.
     """
     damaged = 0
     run = open_run(folder)
     found = chain(verify(run), check_root(run, root) if root else ())
-    for stage, checked, problems in found:
-        console.print(f"{stage}: {checked} checked, {len(problems)} damaged", highlight=False)
+    for stage, checked, problems in check_absent(run, absent) if absent else found:
+        wrong = "with what is excluded" if absent else "damaged"
+        console.print(f"{stage}: {checked} checked, {len(problems)} {wrong}", highlight=False)
         for problem in problems:
             console.print(f"  {problem}", highlight=False, markup=False)
         damaged += len(problems)
+    if damaged and absent:
+        raise DamageError(f"{damaged} files hold what {absent} excludes")
     if damaged:
         raise DamageError(f"{damaged} damaged; remove the damaged files and run again")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from square_models import SquareCaptioner, SquareEmbedder, SquareLocalizer, SquareTagger
+from square_models import SquareCaptioner, SquareEmbedder, SquareLocalizer, SquareTagger, SquareTeacher
 from tagmill.models.base import Boxes, Floats, Image
 
 
@@ -45,6 +45,16 @@ class Captioner(_Counted, SquareCaptioner):
     def predict(self, images: Sequence[Image]) -> list[str]:
         self._count(images)
         return super().predict(images)
+
+
+class Teacher(_Counted, SquareTeacher):
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self._scale = 10.0
+
+    def image_features(self, batch: Sequence[Image]) -> Floats:
+        self._count(batch)
+        return super().image_features(batch)
 
 
 def counted(log: Path) -> dict[str, dict[str, object]]:

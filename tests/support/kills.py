@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,17 +33,23 @@ class Kill:
     wrong: str
 
 
-def kills(folder: Path, workers: int, count: int) -> Iterator[Kill]:
-    """Kill a run of all stages `count` times, evenly over its operations, each from the beginning."""
+def kills(folder: Path, workers: int, count: int, *, takedown: bool = False) -> Iterator[Kill]:
+    """Kill a run of all stages `count` times, evenly over its operations, each from the beginning.
+
+    With `takedown`, a run is killed that is whole but for what is now excluded.
+    """
+    if takedown:
+        made = run_forked(lambda: _drive(_config(folder / "whole"), workers, _count))
+        assert not made.error, made.error
     expected_run = folder / "expected"
-    config = _config(expected_run)
+    config = _begin(folder, expected_run, takedown)
     made = run_forked(lambda: _drive(config, workers, _count))
     assert not made.error, made.error
     total, expected = made.result, shard_bytes(expected_run / "run")
     for number in range(count):
         operation = 1 + number * total // count
         place = folder / f"killed-{workers}-{operation}"
-        config = _config(place)
+        config = _begin(folder, place, takedown)
         log = place / "operations"
         died = run_forked(partial(_drive, config, workers, _killer(operation, log)))
         at = log.read_text() if log.exists() else "?"
@@ -59,10 +65,24 @@ def kills(folder: Path, workers: int, count: int) -> Iterator[Kill]:
         shutil.rmtree(place)
 
 
-def _config(folder: Path) -> Path:
+def _begin(folder: Path, place: Path, takedown: bool) -> Path:
+    if not takedown:
+        return _config(place)
+    shutil.copytree(folder / "whole", place)
+    excluded = place / "excluded.txt"
+    excluded.write_text("squares/000003\nsquares/000009\n")
+    return _config(place, {}, str(excluded))
+
+
+TARS = {"a.tar": (7, 0), "b.tar": (6, 7)}
+
+
+def _config(folder: Path, tars: Mapping[str, tuple[int, int]] = TARS, exclude: str | None = None) -> Path:
+    squares = {"name": "squares", "format": "webdataset", "path": str(folder / "data" / "*.tar")}
     return squares_config(
         folder,
-        {"a.tar": (7, 0), "b.tar": (6, 7)},
+        tars,
+        inputs=[squares | {"labels": "truth", "exclude": exclude}],
         caption={"model": "square_models:SquareCaptioner"},
         parse={"mode": "fast"},
         features={"model": "square_models:SquareTeacher"},

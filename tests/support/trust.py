@@ -49,12 +49,13 @@ class Line:
     cpu: float = 0.0
 
 
-def killed(folder: Path, workers: int, count: int) -> Line:
+def killed(folder: Path, workers: int, count: int, *, takedown: bool = False) -> Line:
     """Kill the driver at `count` of its file operations; each run is then gone on with."""
     start = time.monotonic()
-    found = list(kills(folder, workers, count))
+    found = list(kills(folder, workers, count, takedown=takedown))
     wrong = [f"killed at {kill.at} ({kill.operation}): {kill.wrong}" for kill in found if kill.wrong]
-    what = f"kills of the driver, {workers} workers, in {_stages(kill.at for kill in found)} stages"
+    of = "driver in a takedown" if takedown else "driver"
+    what = f"kills of the {of}, {workers} workers, in {_stages(kill.at for kill in found)} stages"
     return Line(what, len(found), wrong, time.monotonic() - start)
 
 
@@ -134,6 +135,7 @@ def main(folder: Path) -> int:
     tries: list[Callable[[], Line]] = [
         lambda: killed(folder / "kills", 0, 30),
         lambda: killed(folder / "kills", 2, 12),
+        lambda: killed(folder / "takedown", 0, 30, takedown=True),
         lambda: hostile(folder),
         lambda: flipped(folder / "flips", 200),
     ]

@@ -247,7 +247,8 @@ class TestSlices:
 
     def slices(self, asked=KNOWN, vocabulary=SQUARES, names=("red", "tidy"), scores=(), row=0, **changes):
         found = inputs(example(row, labels=labels(*names)), tag=scored(*scores))
-        return gather(found, asked, vocabulary, **changes).slices
+        table = gather(found, asked, vocabulary, **changes).table
+        return stage_of(asked, vocabulary, **changes).cut_slices(table)
 
     def changed(self, **changes):
         before, after = self.slices(), self.slices(**changes)

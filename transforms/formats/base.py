@@ -42,6 +42,8 @@ class InputConfig(Config):
     of the upright pixels; `auto` goes by the size that an example notes. `split` overrides what the source
     says. `links` says where a link may lead that an image or its captions are: `within` the folder that they
     are looked for in, or anywhere (`follow`). What `path` names or matches may be a link in any case.
+    `exclude` is a text file of what must not be in the dataset, whatever input has it: see
+    `exclusion.Exclusion`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -54,6 +56,7 @@ class InputConfig(Config):
     boxes: Literal["stored", "upright", "auto"] = "auto"
     split: Split | None = None
     links: Links = "within"
+    exclude: str | None = None
 
     @model_validator(mode="after")
     def _check_format(self) -> "InputConfig":
