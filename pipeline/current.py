@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tagmill.pipeline.accounts import known_parts
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 
@@ -13,6 +14,17 @@ def current_records(run: RunFolder) -> Iterator[StageRecord]:
         record = run.read_record(stage, generation) if generation else None
         if record:
             yield record
+
+
+def begun_records(run: RunFolder) -> Iterator[StageRecord]:
+    """Make records of what lies in generations that were begun and never finished, from the parts there."""
+    for stage in run.stages():
+        current = run.current(stage)
+        for generation in run.begun(stage):
+            if generation != current and run.read_record(stage, generation) is None:
+                found = known_parts(run, stage, generation)
+                if found:
+                    yield StageRecord(stage, "", 0, generation, {}, parts=found)
 
 
 def living_rows(run: RunFolder) -> dict[str, int]:

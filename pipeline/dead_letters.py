@@ -1,6 +1,8 @@
 """How much of a stage's input may die before the run stops, and what is said then."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
@@ -19,7 +21,7 @@ def check_fraction(run: RunFolder, record: StageRecord, most: float, of_what: st
     example weighs the same, so no single one can end a run by the number of its captions.
 
     Raises:
-        TooManyDeadError: More died; names the most common reason, one of its dead letters, and the folder.
+        TooManyDeadError: More died; names the folder, and each reason with one of its dead letters.
     """
     for unit in UNITS:
         dead, total = record.count(unit, "dead"), record.count(unit, "in")
@@ -30,24 +32,54 @@ def check_fraction(run: RunFolder, record: StageRecord, most: float, of_what: st
             lost = sum(part.counts.caption_loss for part in record.parts.values())
         if lost > most * of_all:
             share = "" if unit == "example" else f" ({lost / of_all:.1%} of an example's, on average)"
+            found = list(by_reason(run, record, [unit]))
             raise TooManyDeadError(
                 f"{record.stage}: {dead} {of_what} {total} {unit}s{share} are dead letters, more than "
-                f"max_dead_fraction {most} allows{_commonest(run, record, unit)}"
+                f"max_dead_fraction {most} allows; {found[0].said()}; see {_folder(run, record)}",
+                *(f"  {one.said()}" for one in found[1:]),
             )
 
 
-def _commonest(run: RunFolder, record: StageRecord, unit: Unit) -> str:
-    """Say what most of a stage's dead letters are, by one of them, and where all are."""
-    folder = run.generation(record.stage, record.generation)
-    reasons: Counter[str] = Counter()
-    for part in record.parts.values():
-        reasons.update(part.counts.dead if unit == "example" else part.counts.dead_captions)
-    ((reason, count),) = reasons.most_common(1)
-    for name in record.parts:
-        uri = parts.dead_uri(folder, name)
-        letters = parquet.read_table(uri).to_pylist() if files.exists(uri) else []
-        for one in letters:
-            if (one["unit"], one["reason"]) == (unit, reason):
-                said = f"{count} are {reason}, such as {one['key']}: {one['detail']}"
-                return f"; {said}; see {files.join(folder, 'dead')}"
-    return f"; see {files.join(folder, 'dead')}"
+@dataclass(frozen=True)
+class DeadReason:
+    """How many dead letters a stage has for one reason, and the key and detail of one of them."""
+
+    stage: str
+    unit: Unit
+    reason: str
+    count: int
+    key: str = ""
+    detail: str = ""
+
+    def said(self) -> str:
+        """Say it in a line."""
+        such = f", such as {self.key}: {self.detail}" if self.key else ""
+        return f"{self.count} are {self.reason}{such}"
+
+
+def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS) -> Iterator[DeadReason]:
+    """Count a stage's dead letters by unit and reason, the commonest first, with an example of each."""
+    for unit in units:
+        places: dict[str, str] = {}
+        counts: Counter[str] = Counter()
+        for name, part in record.parts.items():
+            found = part.counts.dead if unit == "example" else part.counts.dead_captions
+            counts.update(found)
+            places |= {reason: name for reason in found if reason not in places}
+        for reason, count in counts.most_common():
+            key, detail = _example(run, record, places[reason], unit, reason)
+            yield DeadReason(record.stage, unit, reason, count, key, detail)
+
+
+def _example(run: RunFolder, record: StageRecord, name: str, unit: Unit, reason: str) -> tuple[str, str]:
+    """Give key and detail of a part's first dead letter for a reason; empty if its file is gone."""
+    uri = parts.dead_uri(run.generation(record.stage, record.generation), name)
+    letters = parquet.read_table(uri).to_pylist() if files.exists(uri) else []
+    for one in letters:
+        if (one["unit"], one["reason"]) == (unit, reason):
+            return one["key"], one["detail"]
+    return "", ""
+
+
+def _folder(run: RunFolder, record: StageRecord) -> str:
+    return files.join(run.generation(record.stage, record.generation), "dead")

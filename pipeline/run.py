@@ -37,17 +37,25 @@ class Driver:
     Args:
         config: The run's config.
         accept_changes: Ingest sources again that changed since they were ingested.
+        check_sources: Read sources again that look unchanged.
+        until: The last stage to be made; what comes after it is left as it is, and no model of it is needed.
 
     Raises:
         ConfigError: The vocabulary, a model or a stage cannot be had, or `part_size` was changed.
     """
 
     def __init__(
-        self, config: RunConfig, *, accept_changes: bool = False, check_sources: bool = False
+        self,
+        config: RunConfig,
+        *,
+        accept_changes: bool = False,
+        check_sources: bool = False,
+        until: str | None = None,
     ) -> None:
+        self._is_cut_short = until is not None
         self.config = config
         self.vocabulary = Vocabulary.load(config.vocabulary)
-        self.stages = build_stages(config, self.vocabulary)
+        self.stages = build_stages(config, self.vocabulary, until)
         self.run_folder = RunFolder(config.run)
         self.upstream = Upstream(
             self.run_folder, config.inputs, self.vocabulary, accept_changes, check_sources
@@ -115,16 +123,21 @@ class Driver:
             if not plan.is_whole:
                 self._make(plan, engine, progress)
             record = self.upstream.records[plan.stage.name]
-            check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of all")
             record.files = kind.files(plan)
             self.run_folder.write_record(record)
+            # Once it is recorded: whoever is stopped wants to look at what died.
+            check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of all")
             self.upstream.close(record)  # once more: the next stage's tasks name the table beside it
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
-        # What a stage made that is off now may be of what is excluded.
-        for name in set(self.run_folder.stages()) - {stage.name for stage in self.stages}:
-            self.run_folder.switch_off(name, keep=not self.upstream.has_excluded)
+        if not self._is_cut_short:
+            self._switch_off_others()
         check()
         self._save_config({name: plan.generation for name, plan in self.upstream.plans.items()})
+
+    def _switch_off_others(self) -> None:
+        for name in set(self.run_folder.stages()) - {stage.name for stage in self.stages}:
+            # What a stage made that is off now may be of what is excluded.
+            self.run_folder.switch_off(name, keep=not self.upstream.has_excluded)
 
     def extent(self, plan: StagePlan[Any]) -> Extent:
         """Count the finished units and all units of a stage."""

@@ -70,6 +70,13 @@ class RunFolder:
         found = self._pointer(stage)
         return {found["generation"], *found["keep"]} - {None} if found else None
 
+    def begun(self, stage: str) -> list[str]:
+        """Name the generations of a stage that are half made: all of them before one is current."""
+        found = self._pointer(stage)
+        if not found:
+            return self.generations(stage)
+        return [] if found["generation"] is None else found["keep"]
+
     def begin(self, stage: str, generation: str) -> None:
         """Note that a generation is being made; what was current stays so until it is whole.
 

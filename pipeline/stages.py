@@ -124,12 +124,17 @@ def sections(config: Config) -> dict[str, Any]:
     return values
 
 
-def build_stages(config: Config, vocabulary: Vocabulary) -> list[Stage[Any]]:
-    """Construct the stages of a run that are switched on, in order.
+def build_stages(config: Config, vocabulary: Vocabulary, until: str | None = None) -> list[Stage[Any]]:
+    """Construct the stages of a run that are switched on, in order, up to `until` if that is named.
 
-    Raises ConfigError if an own stage comes before one that it reads.
+    Raises ConfigError if an own stage comes before one that it reads, and if `until` is not a stage.
     """
     values = sections(config)
+    classes = order(values["stages"])
+    names = [one.name for one in classes]
+    if until is not None and until not in names:
+        raise ConfigError(f"--until {until}: there is no such stage; use one of {', '.join(names)}")
+    passed = classes if until is None else classes[: names.index(until) + 1]
     ingest = values[Ingest.name]
     shared = Shared(
         values["part_size"],
@@ -139,12 +144,12 @@ def build_stages(config: Config, vocabulary: Vocabulary) -> list[Stage[Any]]:
         ingest.max_image_bytes,
     )
     run = RunContext(shared, vocabulary, values)
-    made = [stage for one in order(values["stages"]) if (stage := one.of_run(run)) is not None]
-    names = [stage.name for stage in made]
-    known = {stage.name for stage in order(values["stages"])}
+    made = [stage for one in passed if (stage := one.of_run(run)) is not None]
+    if until is not None and (not made or made[-1].name != until):
+        raise ConfigError(f"--until {until}: the stage is switched off; give it a section, or name another")
     for place, stage in enumerate(made):
-        _check_inputs(stage, known)
-        if later := set(stage.inputs()) & set(names[place:]):
+        _check_inputs(stage, set(names))
+        if later := set(stage.inputs()) & {other.name for other in made[place:]}:
             raise ConfigError(
                 f"stage {stage.name} reads {', '.join(sorted(later))}, which comes after it; set `after`"
             )

@@ -107,7 +107,7 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
         if is_whole:
             extra = _extra(folder, expected)
             problems += [f"{files.join(folder, name)} does not belong there" for name in extra]
-        if _current(run, stage) == generation:
+        if is_whole and _current(run, stage) == generation:
             problems += _chain(run, record)
     yield stage, max(1, len(expected)), problems
 

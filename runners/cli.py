@@ -64,6 +64,8 @@ CheckSources = Annotated[
     bool, typer.Option(help="read sources and images again that look unchanged by size and time")
 ]
 
+Until = Annotated[str | None, typer.Option(help="the last stage to be made; later ones need no model here")]
+
 WITH_FLAGS = {"allow_extra_args": True}
 
 app.callback()(root)
@@ -110,6 +112,7 @@ def run(
         typer.Option(help="resource hint of model stages off this machine, name=value, or `none`"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the stages' jobs and run nothing")] = False,
+    until: Until = None,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
     log_format: Annotated[str, typer.Option(help="auto, plain or json")] = "auto",
@@ -126,6 +129,7 @@ def run(
             hints=hint or [],
             accept_changes=accept_changes,
             check_sources=check_sources,
+            until=until,
             log_format=launch.log_format(log_format),
             beam_flags=context.args,
         ),
@@ -138,6 +142,7 @@ def run(
 def plan(
     config: Config,
     overrides: Override = None,
+    until: Until = None,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
 ) -> None:
@@ -147,17 +152,23 @@ def plan(
     from tagmill.runners.commands import inspection
 
     driver = Driver(
-        load_config(config, overrides or []), accept_changes=accept_changes, check_sources=check_sources
+        load_config(config, overrides or []),
+        accept_changes=accept_changes,
+        check_sources=check_sources,
+        until=until,
     )
     inspection.show_plan(Terminal(), driver)
 
 
 @app.command()
-def status(run_folder: Run) -> None:
+def status(
+    run_folder: Run,
+    as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
+) -> None:
     """Say how far a run is: stages, parts, counts, dead letters, who drives it."""
     from tagmill.runners.commands import inspection
 
-    inspection.show_status(Terminal(), run_folder)
+    inspection.show_status(Terminal(), run_folder, as_json=as_json)
 
 
 @app.command()

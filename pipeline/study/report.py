@@ -122,6 +122,8 @@ def _tag_rows(
     run: RunFolder, records: dict[str, StageRecord], vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
+    if Clean.name not in records:  # a run that ends before it
+        return []
     floor = records[Candidates.name].settings["candidate_floor"]
     for row in _tallied(run, records[Clean.name], floor).to_pylist():
         counts = found[row["tag"]]

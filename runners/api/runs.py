@@ -165,6 +165,7 @@ def run(
     *,
     workers: int = 1,
     progress: Literal["auto", "plain", "json", "quiet"] = "auto",
+    until: str | None = None,
     accept_changes: bool = False,
     check_sources: bool = False,
 ) -> Run:
@@ -174,6 +175,7 @@ def run(
         config: A config, its keys and values, or the path of its YAML file.
         workers: Worker processes; with 0 this process does the work itself.
         progress: How progress is shown: "auto" is live in a terminal and plain elsewhere.
+        until: The last stage to be made; the models of later ones are not needed.
         accept_changes: Make the parts of changed source files again and drop those of missing ones, instead
             of refusing.
         check_sources: Read sources and images again that look unchanged by size and time.
@@ -193,7 +195,7 @@ def run(
     """
     if workers < 0:
         raise ConfigError(f"workers must be 0 or more, got {workers}")
-    driver = Driver(checked(config), accept_changes=accept_changes, check_sources=check_sources)
+    driver = Driver(checked(config), accept_changes=accept_changes, check_sources=check_sources, until=until)
     quiet = progress == "quiet"
     console = Terminal(quiet=quiet)
     log_format = launch.log_format("plain" if quiet else progress)

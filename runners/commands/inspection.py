@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tagmill.pipeline.absent import check_absent
-from tagmill.pipeline.current import current_records
+from tagmill.pipeline.current import begun_records, current_records
+from tagmill.pipeline.dead_letters import by_reason
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.lease import Lease, read_lease
 from tagmill.pipeline.plan import StagePlan
@@ -21,6 +22,7 @@ from tagmill.pipeline.verify import check_root, verify
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.tag_system.core.text import dump_json
 
 SHOWN_REASONS = 5
 
@@ -111,24 +113,41 @@ def flatten(value: object, prefix: str = "") -> dict[str, object]:
     return found
 
 
-def show_status(console: Console, folder: str) -> None:
-    """Print a table of the stages: current generation, parts, examples, dead letters."""
+def show_status(console: Console, folder: str, *, as_json: bool = False) -> None:
+    """Print the stages of a run, whatever its state: current generation, parts, examples, dead letters."""
     run = open_run(folder)
+    whole, begun = list(current_records(run)), list(begun_records(run))
+    letters = [one for record in [*whole, *begun] for one in by_reason(run, record)]
+    lease = read_lease(run.path("lease.json"))
+    digests = {"bytes": root_digest(whole), "content": content_digest(whole)}
+    if as_json:
+        rows = [_status_row(record, is_whole=record in whole) for record in [*whole, *begun]]
+        dead = [vars(one) for one in letters]
+        console.out(dump_json({"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests}))
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
         table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
-    records = list(current_records(run))
-    for record in records:
+    for record in [*whole, *begun]:
         counts = [str(record.count("example", what)) for what in ("in", "out", "dropped")]
-        table.add_row(record.stage, record.generation, str(len(record.parts)), *counts, _dead(record))
+        name = record.stage if record in whole else f"{record.stage} (not whole)"
+        table.add_row(name, record.generation, str(len(record.parts)), *counts, _dead(record))
     console.print(table)
-    lease = read_lease(run.path("lease.json"))
+    for one in letters:
+        console.print(f"dead {one.unit}s of {one.stage}: {one.said()}", highlight=False)
     driver = f"process {lease['pid']} on {lease['host']}" if lease else "nobody"
     if lease and lease["host"] != socket.gethostname():
         driver += ", unless that was killed: `tagmill run` watches its heartbeat"
     console.print(f"driven by {driver}", highlight=False)
-    console.print(f"digest of its bytes:   {root_digest(records)}", highlight=False)
-    console.print(f"digest of its content: {content_digest(records)} (equal for equal runs)", highlight=False)
+    console.print(f"digest of its bytes:   {digests['bytes']}", highlight=False)
+    console.print(f"digest of its content: {digests['content']} (equal for equal runs)", highlight=False)
+
+
+def _status_row(record: StageRecord, *, is_whole: bool) -> dict[str, Any]:
+    counts = {what: record.count("example", what) for what in ("in", "out", "dropped", "dead")}
+    captions = {"in": record.count("caption", "in"), "dead": record.count("caption", "dead")}
+    about = {"stage": record.stage, "generation": record.generation, "whole": is_whole}
+    return {**about, "parts": len(record.parts), "examples": counts, "captions": captions}
 
 
 def _dead(record: StageRecord) -> str:

@@ -14,6 +14,7 @@ from tagmill.pipeline.study.report import write_report
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands.console import ConsoleProgress, LogFormat
 from tagmill.runners.commands.job_view import show_jobs
+from tagmill.runners.commands.logs import log_json
 from tagmill.runners.local import LocalEngine
 from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
 from tagmill.tag_system.core import files
@@ -33,6 +34,7 @@ class RunRequest:
     check_sources: bool
     log_format: LogFormat
     beam_flags: list[str]
+    until: str | None = None
 
 
 def log_format(value: str) -> LogFormat:
@@ -45,13 +47,20 @@ def log_format(value: str) -> LogFormat:
 
 def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None:
     """Make a run whole, or show the jobs that would."""
+    if request.log_format == "json":
+        log_json()
     options = parse_flags(request.beam_flags)
     engine = _engine(request, options, console)
     config = load_config(request.config, request.overrides)
     if isinstance(engine, RemoteEngine) and files.is_local(config.run):
         # Workers may have been started in another folder.
         config = config.model_copy(update={"run": files.filesystem(config.run)[1]})
-    driver = Driver(config, accept_changes=request.accept_changes, check_sources=request.check_sources)
+    driver = Driver(
+        config,
+        accept_changes=request.accept_changes,
+        check_sources=request.check_sources,
+        until=request.until,
+    )
     missing = what_is_missing(request.runner.lower())
     if dry_run:
         show_jobs(console, driver, engine)

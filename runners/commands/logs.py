@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from tagmill.runners.commands.terminal import guard_standard_error, safe
+from tagmill.runners.commands.terminal import guard_standard_error, json_line, safe, speak_json
 
 NOISE = (
     "apitools not found",
@@ -23,6 +23,20 @@ def configure_logging() -> None:
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     handler.addFilter(_is_worth_reading)
     guard_standard_error()
+
+
+def log_json() -> None:
+    """Write warnings, and what `complain` says, as JSON lines on standard error from now on."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_JsonFormatter())
+    speak_json()
+
+
+class _JsonFormatter(logging.Formatter):
+    """Writes a message as a JSON object in a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json_line(record.levelname.lower(), record.getMessage(), record.created, logger=record.name)
 
 
 class _Formatter(logging.Formatter):

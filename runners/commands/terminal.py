@@ -6,6 +6,7 @@ its control and invisible characters escaped and its secrets taken out; markup i
 
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from tagmill.tag_system.core.redaction import redacted
-from tagmill.tag_system.core.text import shown
+from tagmill.tag_system.core.text import dump_json, shown
 
 
 def safe(text: str, keep: str = "") -> str:
@@ -44,8 +45,28 @@ class Terminal(Console):
                 yield segment
 
 
+class _Voice:
+    """How this process says what is wrong: in words for people, or in JSON for a log collector."""
+
+    is_json = False
+
+
+def speak_json() -> None:
+    """Have `complain` write JSON lines from now on."""
+    _Voice.is_json = True
+
+
+def json_line(event: str, message: str, moment: float | None = None, **more: str) -> str:
+    """Write an event as a JSON object in a line, as progress is written."""
+    values = {"event": event, "time": moment or time.time(), "message": redacted(message)} | more
+    return dump_json(values)
+
+
 def complain(*lines: str) -> None:
     """Say on standard error what is wrong, a line each."""
+    if _Voice.is_json:
+        sys.stderr.write(json_line("error", "\n".join(lines)) + "\n")
+        return
     said = "\n".join(safe(line) for line in lines)
     sys.stderr.write(f"tagmill: {said}\n")
 

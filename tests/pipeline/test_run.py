@@ -7,6 +7,7 @@ import pytest
 from commands import call
 from runs import (
     STAGES,
+    CountingEngine,
     Quiet,
     current_folder,
     damaged,
@@ -18,6 +19,7 @@ from runs import (
     shard_bytes,
     squares_config,
     stage_files,
+    tagmill,
 )
 from sources import encode, members, square_image, write_config, write_squares, write_tar
 from tagmill.pipeline.config import load_config
@@ -102,8 +104,45 @@ def test_too_many_dead_letters_stop_the_run_at_their_stage(tmp_path):
         "image_unreadable",
         "example",
     )
+    status = tagmill("status", tmp_path / "run").stdout
+    assert "dead examples of ingest: 1 are image_unreadable, such as squares/broken: " in status
+    assert "image_unreadable" in tagmill("inspect", tmp_path / "run", "squares/broken").stdout
     drive(config, "max_dead_fraction=0.2")
     assert len(samples(tmp_path / "run")) == 4
+
+
+def test_a_run_up_to_a_stage_needs_no_later_model_and_is_gone_on_with(tmp_path):
+    run = tmp_path / "run"
+    config = squares_config(tmp_path, {"a.tar": (6, 0)}, parse={"mode": "fast"})
+    later = "tag.model=no_such_package:Tagger"
+    result = tagmill("run", config, "--until", "parse", "--set", later, "--workers", 0)
+    assert (result.returncode, result.stderr) == (0, "")
+    whole = json.loads(tagmill("status", run, "--json").stdout)
+    assert [stage["stage"] for stage in whole["stages"]] == ["ingest", "duplicates", "parse"]
+    assert damaged(run) == []
+    assert drive(config).stages[0] == "tag"
+    # What comes later stays as it is, and is not taken for damage.
+    driver = Driver(load_config(str(config), ["parse.mode=default"]), until="parse")
+    driver.run(CountingEngine(), Quiet())
+    assert damaged(run) == []
+    assert len(samples(run)) == 6
+    for stage in ("parsing", "caption"):
+        result = tagmill("run", config, "--until", stage)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert f"--until {stage}" in result.stderr
+
+
+def test_a_log_collector_gets_json_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    config = squares_config(tmp_path, {"a.tar": (3, 0)}, max_dead_fraction=0.1)
+    write_tar(tmp_path / "data" / "b.tar", [("broken.png", b"no image"), ("other.png", b"")])
+    result = tagmill(
+        "run", config, "--workers", 0, "--log-format", "json", "--set", "clean.policy.tagger_threshold=0.1"
+    )
+    assert result.returncode == 3
+    said = [json.loads(line) for line in (result.stdout + result.stderr).splitlines()]
+    assert [one["event"] for one in said][-2:] == ["warning", "error"]
+    assert "max_dead_fraction" in said[-1]["message"]
 
 
 def dead_letters(run: Path, stage: str) -> list[dict]:
