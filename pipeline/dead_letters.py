@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import TooManyDeadError
+from tagmill.tag_system.core.errors import ConfigError, TooManyDeadError
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.parts import Unit
 
@@ -38,6 +39,19 @@ def check_fraction(run: RunFolder, record: StageRecord, most: float, of_what: st
                 f"max_dead_fraction {most} allows; {found[0].said()}; see {_folder(run, record)}",
                 *(f"  {one.said()}" for one in found[1:]),
             )
+
+
+def parse_retry(run: RunFolder, text: str) -> tuple[str, str]:
+    """Read `STAGE` or `STAGE:REASON`, whose dead letters are to be tried again.
+
+    Raises ConfigError if the run has none there.
+    """
+    stage, _, reason = text.partition(":")
+    found = [one for record in current_records(run) for one in by_reason(run, record)]
+    if any(one.stage == stage and reason in (one.reason, "") for one in found):
+        return stage, reason
+    there = ", ".join(dict.fromkeys(f"{one.stage}:{one.reason}" for one in found)) or "none at all"
+    raise ConfigError(f"--retry-dead {text}: {run.root} has no such dead letters; it has {there}")
 
 
 @dataclass(frozen=True)

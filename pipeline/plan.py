@@ -88,6 +88,7 @@ class Upstream:
         inputs: The run's inputs.
         vocabulary: The run's vocabulary.
         accept_changes: Whether sources that changed are ingested again.
+        retry: The dead letters that are tried again, by stage and reason; an empty reason is any.
         plans: Plans of the stages so far.
         records: Records of the finished ones.
         sources: The source of every part of the first stage.
@@ -100,6 +101,7 @@ class Upstream:
     vocabulary: Vocabulary
     accept_changes: bool = False
     check_sources: bool = False
+    retry: tuple[str, str] | None = None
     plans: dict[str, StagePlan[Any]] = field(default_factory=dict)
     records: dict[str, StageRecord] = field(default_factory=dict)
     sources: dict[str, FoundSource] = field(default_factory=dict)
@@ -109,6 +111,18 @@ class Upstream:
     def begin_plan(self, stage: StageT, generation: str) -> StagePlan[StageT]:
         """Begin an empty plan of a stage's generation."""
         return StagePlan(stage, generation, self.run.generation(stage.name, generation), [], {}, [])
+
+    def to_retry(self, stage: str, found: Mapping[str, PartRecord]) -> set[str]:
+        """Name the parts of a stage whose dead letters are tried again."""
+        if self.retry is None or self.retry[0] != stage:
+            return set()
+        reason = self.retry[1]
+        return {
+            name
+            for name, part in found.items()
+            for reasons in (part.counts.dead, part.counts.dead_captions)
+            if (reason in reasons if reason else reasons)
+        }
 
     def close(self, record: StageRecord) -> None:
         """Take in the record of a finished stage."""

@@ -38,6 +38,7 @@ class Driver:
         config: The run's config.
         accept_changes: Ingest sources again that changed since they were ingested.
         check_sources: Read sources again that look unchanged.
+        retry: A stage and a reason, whose dead letters are tried again; an empty reason is any.
         until: The last stage to be made; what comes after it is left as it is, and no model of it is needed.
 
     Raises:
@@ -50,6 +51,7 @@ class Driver:
         *,
         accept_changes: bool = False,
         check_sources: bool = False,
+        retry: tuple[str, str] | None = None,
         until: str | None = None,
     ) -> None:
         self._is_cut_short = until is not None
@@ -58,7 +60,7 @@ class Driver:
         self.stages = build_stages(config, self.vocabulary, until)
         self.run_folder = RunFolder(config.run)
         self.upstream = Upstream(
-            self.run_folder, config.inputs, self.vocabulary, accept_changes, check_sources
+            self.run_folder, config.inputs, self.vocabulary, accept_changes, check_sources, retry
         )
         self._check_part_size()
         for stage in self.stages:

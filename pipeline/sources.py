@@ -107,6 +107,7 @@ class Sources:
     Attributes:
         order: Names of the sources in ingest's order: known ones keep their order, new ones follow.
         whole: The parts that exist with all their files.
+        again: Those of them that are made again all the same.
     """
 
     def __init__(
@@ -115,7 +116,9 @@ class Sources:
         stage: Ingest,
         folder: str,
         whole: set[str],
+        again: Collection[str] = (),
     ) -> None:
+        self.again = set(again)
         self._whole = whole
         self._inputs = {source.name for source in inputs}
         self.found = find_sources(inputs)
@@ -230,6 +233,8 @@ class Sources:
                         "or run with --accept-changes to make its parts again"
                     )
                 reason = "the file changed"
+            elif self.again & _parts_of(name, record):
+                reason = "its dead letters are tried again"
             elif missing := _parts_of(name, record) - self._whole:
                 reason = f"{len(missing)} of its parts are missing"
             else:
@@ -297,6 +302,7 @@ class Sources:
             name
             for name in there
             if name not in self._whole
+            or name in self.again
             or found[name].fingerprint != wanted[name]
             # With equal size and stamp the fingerprint says nothing of the bytes.
             or source_of(name) in self._rewritten

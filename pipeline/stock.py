@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tagmill.pipeline.accounts import known_parts
-from tagmill.pipeline.plan import Adoption, StagePlan, work
+from tagmill.pipeline.plan import Adoption, StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord
-from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import equal_rows
 from tagmill.transforms import bitmaps, parquet, parts
@@ -44,10 +43,12 @@ class Wanted:
 class Stock:
     """The parts that a stage has, in its generation and in others."""
 
-    def __init__(self, run: RunFolder, stage: str, generation: str, names: list[str]) -> None:
-        self._run, self._stage, self._names = run, stage, names
+    def __init__(self, upstream: Upstream, stage: str, generation: str, names: list[str]) -> None:
+        self._run, self._stage, self._names = upstream.run, stage, names
         self._generation = generation
+        run = upstream.run
         self._here = known_parts(run, stage, generation, names)
+        self._again = upstream.to_retry(stage, self._here)
         record = run.read_record(stage, generation)
         self._lost = set(record.parts if record else ()) - self._here.keys()
         self._others: list[tuple[str, dict[str, PartRecord]]] | None = None
@@ -64,6 +65,9 @@ class Stock:
             Whether a part was found.
         """
         name, why = wanted.name, "not made yet"
+        if name in self._again:
+            plan.reasons.append(f"{name}: its dead letters are tried again")
+            return False
         for folder, found in self._folders():
             part = found.get(name)
             if part is None:

@@ -113,6 +113,10 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the stages' jobs and run nothing")] = False,
     until: Until = None,
+    retry_dead: Annotated[
+        str | None,
+        typer.Option(help="STAGE or STAGE:REASON: make the parts again that have such dead letters"),
+    ] = None,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
     log_format: Annotated[str, typer.Option(help="auto, plain or json")] = "auto",
@@ -130,6 +134,7 @@ def run(
             accept_changes=accept_changes,
             check_sources=check_sources,
             until=until,
+            retry_dead=retry_dead,
             log_format=launch.log_format(log_format),
             beam_flags=context.args,
         ),

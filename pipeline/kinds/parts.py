@@ -36,7 +36,7 @@ class Parts(Kind[PartStage[Any]]):
         find_strays(plan)
         came, ingested = upstream.came(), upstream.ingested()
         tables = {other: TableRows(upstream, other) for other in inputs if other in stage.tables}
-        stock = Stock(upstream.run, stage.name, generation, plan.names)
+        stock = Stock(upstream, stage.name, generation, plan.names)
         for name in plan.names:
             common: dict[str, Any] = {other: rows.digest(name) for other, rows in tables.items()}
             if stage.follows_rows:

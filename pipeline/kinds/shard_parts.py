@@ -32,7 +32,7 @@ class ShardParts(Parts):
         shards, written = upstream.records[source].parts, upstream.plans[source]
         plan.names = list(shards)
         find_strays(plan)
-        stock = Stock(upstream.run, stage.name, generation, plan.names)
+        stock = Stock(upstream, stage.name, generation, plan.names)
         for name, shard in shards.items():
             fingerprint = part_fingerprint(stage, {source: shard.digest})
             if not stock.serve(plan, Wanted(name, fingerprint, shard.came), dict):

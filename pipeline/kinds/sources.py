@@ -39,7 +39,8 @@ class SourceFiles(Kind[Ingest]):
         # Another config must not hide that a source is missing.
         record = own or other
         here = known_parts(run, stage.name, generation)
-        sources = Sources(upstream.inputs, stage, plan.folder, set(here))
+        again = upstream.to_retry(stage.name, here)
+        sources = Sources(upstream.inputs, stage, plan.folder, set(here), again)
         if record:
             sources.follow(record.more["sources"], run.generation(stage.name, record.generation))
         there: dict[str, PartRecord] = {}

@@ -7,9 +7,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.dead_letters import parse_retry
 from tagmill.pipeline.job import Engine
 from tagmill.pipeline.lease import Lease
 from tagmill.pipeline.run import Driver
+from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.report import write_report
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands.console import ConsoleProgress, LogFormat
@@ -35,6 +37,7 @@ class RunRequest:
     log_format: LogFormat
     beam_flags: list[str]
     until: str | None = None
+    retry_dead: str | None = None
 
 
 def log_format(value: str) -> LogFormat:
@@ -59,6 +62,7 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
         config,
         accept_changes=request.accept_changes,
         check_sources=request.check_sources,
+        retry=parse_retry(RunFolder(config.run), request.retry_dead) if request.retry_dead else None,
         until=request.until,
     )
     missing = what_is_missing(request.runner.lower())

@@ -28,6 +28,7 @@ from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.local import LocalEngine
 from tagmill.tag_system.core.errors import ConfigError, TooManyDeadError
+from troubled_models import digests_of
 
 
 def kept_tags(sample):
@@ -255,3 +256,34 @@ def test_splits_follow_the_source_or_the_hash_of_the_image(tmp_path):
     }
     manifest = current_folder(tmp_path / "run", "shards") / "manifest.json"
     assert json.loads(manifest.read_text())["examples"] == {"train": 1, "val": 1, "test": 1}
+
+
+def test_dead_letters_are_tried_again_on_demand(tmp_path):
+    """Of a stage with a model, and of ingest once its image is back."""
+    contents = [item for i in range(6) for item in members(f"{i:06d}", i).items()]
+    write_tar(tmp_path / "data" / "a.tar", contents)
+    lines = [json.dumps({"image": f"{n}.png", "captions": ["a red square"]}) for n in ("here", "missing")]
+    (tmp_path / "data" / "lines.jsonl").write_text("\n".join(lines))
+    (tmp_path / "data" / "here.png").write_bytes(encode(square_image(["red"], seed=50)))
+    inputs = [
+        {"name": "squares", "format": "webdataset", "path": str(tmp_path / "data" / "*.tar")},
+        {"name": "lines", "format": "jsonl", "path": str(tmp_path / "data" / "lines.jsonl")},
+    ]
+    (tmp_path / "broken").write_text(digests_of(tmp_path / "data" / "a.tar")[3])
+    tagger = {"model": "troubled_models:MendedTagger", "options": {"broken": str(tmp_path / "broken")}}
+    config = squares_config(tmp_path, {}, inputs=inputs, part_size=2, tag=tagger, max_dead_fraction=0.5)
+    run = tmp_path / "run"
+    drive(config)
+    assert len(samples(run)) == 6
+    result = tagmill("run", config, "--retry-dead", "tag:image_missing")
+    assert result.returncode == 2
+    assert "has no such dead letters; it has ingest:image_missing, tag:model_failed" in result.stderr
+    (tmp_path / "broken").unlink()
+    (tmp_path / "data" / "missing.png").write_bytes(encode(square_image(["blue"], seed=51)))
+    before = parts_there(run, "tag")
+    assert tagmill("run", config, "--retry-dead", "tag", "--workers", 0).returncode == 0
+    assert len(parts_there(run, "tag").keys() & before.keys()) == len(before)
+    assert len(samples(run)) == 7
+    assert tagmill("run", config, "--retry-dead", "ingest:image_missing", "--workers", 0).returncode == 0
+    assert len(samples(run)) == 8
+    assert damaged(run) == []
