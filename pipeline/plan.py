@@ -9,6 +9,7 @@ its own way, see `kinds`.
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic
 
 from tagmill.pipeline.records import PartRecord, StageRecord
@@ -21,6 +22,9 @@ from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parts
 from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.stage import PartTask, Stage, StageT, slices_of
+
+TRIAL = "-limit-"
+"""Stands in the name of a run's folder before a number, if only so many examples of each source are read."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,13 @@ class Upstream:
         if record.parts.keys() == self.sources.keys():
             self.removed = {name: part.removed for name, part in record.parts.items()}
             self.rows = record.rows
+
+    @cached_property
+    def trials(self) -> list[RunFolder]:
+        """The runs that were made of the first examples of this one's sources."""
+        folder, _, name = self.run.root.rpartition("/")
+        named = [one for one in files.list_folders(folder or ".") if one.startswith(name + TRIAL)]
+        return [RunFolder(files.join(folder or ".", one)) for one in named]
 
     @property
     def has_excluded(self) -> bool:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tagmill.pipeline.accounts import read_footers
+from tagmill.pipeline.records import PartRecord
 from tagmill.pipeline.run_folder import committed_parts, supersede
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
@@ -98,6 +99,7 @@ def source_task(stage: Ingest, source: FoundSource) -> SourceTask:
         size=source.size,
         stamp=source.stamp,
         config=source.config.model_dump_json(),
+        limit=stage.config.limit or 0,
     )
 
 
@@ -152,7 +154,7 @@ class Sources:
         """
         self._adopted_from = folder
         for name, record in self._read_records(folder).items():
-            is_same = record["fingerprint"] == source_task(self._stage, self.found[name]).fingerprint
+            is_same = record["fingerprint"] == source_task(self._stage, self.found[name]).mark
             is_whole = _parts_of(name, record) <= set(whole)
             if is_same and is_whole and name not in again and name not in self.records:
                 self.records[name] = self._adopted[name] = record
@@ -224,7 +226,7 @@ class Sources:
             task = source_task(self._stage, source)
             if record is None:
                 reason = "new source"
-            elif record["fingerprint"] != task.fingerprint:
+            elif record["fingerprint"] != task.mark:
                 reason = _changes(record["config"], input_spec(source.config))
             elif what := self._changed(source, record, check=check):
                 if not accept_changes:
@@ -249,9 +251,12 @@ class Sources:
         if not (is_touched or check):
             return ""
         format_ = format_of(source.config)
-        with format_.open_read(source.uri) as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
-        what = source.uri if digest != record["sha256"] else ""
+        if record["sha256"]:
+            with format_.open_read(source.uri) as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
+            what = source.uri if digest != record["sha256"] else ""
+        else:  # only its first examples were read
+            what = source.uri if is_touched else ""
         if not what and check and format_.images_apart:
             what = self._changed_image(source, record)
         if what:
@@ -297,15 +302,27 @@ class Sources:
         by_name = {task.name: task for task in tasks}
         there = sorted(name for name in committed_parts(self.folder) if source_of(name) in by_name)
         found = {name: footer.header for name, footer in read_footers(self.folder, there).items()}
-        wanted = {name: part_fingerprint(by_name[source_of(name)], name) for name in there}
+        wanted = {name: _fingerprints(by_name[source_of(name)], name) for name in there}
         return [
             name
             for name in there
             if name not in self._whole
             or name in self.again
-            or found[name].fingerprint != wanted[name]
+            or found[name].fingerprint not in wanted[name]
             # With equal size and stamp the fingerprint says nothing of the bytes.
             or source_of(name) in self._rewritten
+        ]
+
+    def usable_parts(self, tasks: list[SourceTask], found: Mapping[str, PartRecord]) -> list[str]:
+        """Name the parts that were made elsewhere of sources to be read, and are just what would be made."""
+        by_name = {task.name: task for task in tasks}
+        return [
+            name
+            for name, part in found.items()
+            if (task := by_name.get(source_of(name))) is not None
+            and task.name not in self._rewritten
+            and name not in self.again
+            and part.fingerprint == part_fingerprint(task, name)
         ]
 
     def drop_records(self, tasks: list[SourceTask]) -> None:
@@ -335,6 +352,10 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
         if before.get(key) != now.get(key)
     ]
     return f"its input's {', '.join(changes)}"
+
+
+def _fingerprints(task: SourceTask, name: str) -> set[str]:
+    return {part_fingerprint(task, name, is_cut=is_cut) for is_cut in ({False, bool(task.limit)})}
 
 
 def _parts_of(name: str, record: dict[str, Any]) -> set[str]:

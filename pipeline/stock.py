@@ -45,6 +45,7 @@ class Stock:
 
     def __init__(self, upstream: Upstream, stage: str, generation: str, names: list[str]) -> None:
         self._run, self._stage, self._names = upstream.run, stage, names
+        self._trials = upstream.trials
         self._generation = generation
         run = upstream.run
         self._here = known_parts(run, stage, generation, names)
@@ -129,13 +130,12 @@ class Stock:
         """Give the parts of this generation, and then those of others, which are read on demand."""
         yield self._run.generation(self._stage, self._generation), self._here
         if self._others is None:
+            here = self._run.generation(self._stage, self._generation)
             self._others = [
-                (
-                    self._run.generation(self._stage, other),
-                    known_parts(self._run, self._stage, other, self._names),
-                )
-                for other in self._run.generations(self._stage)
-                if other != self._generation
+                (folder, known_parts(run, self._stage, other, self._names))
+                for run in (self._run, *self._trials)
+                for other in run.generations(self._stage)
+                if (folder := run.generation(self._stage, other)) != here
             ]
         yield from self._others
 

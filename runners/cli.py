@@ -66,6 +66,11 @@ CheckSources = Annotated[
 
 Until = Annotated[str | None, typer.Option(help="the last stage to be made; later ones need no model here")]
 
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="read the first N examples of each source, into a run folder of its own"),
+]
+
 WITH_FLAGS = {"allow_extra_args": True}
 
 app.callback()(root)
@@ -113,6 +118,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the stages' jobs and run nothing")] = False,
     until: Until = None,
+    limit: Limit = None,
     retry_dead: Annotated[
         str | None,
         typer.Option(help="STAGE or STAGE:REASON: make the parts again that have such dead letters"),
@@ -134,6 +140,7 @@ def run(
             accept_changes=accept_changes,
             check_sources=check_sources,
             until=until,
+            limit=limit,
             retry_dead=retry_dead,
             log_format=launch.log_format(log_format),
             beam_flags=context.args,
@@ -148,16 +155,17 @@ def plan(
     config: Config,
     overrides: Override = None,
     until: Until = None,
+    limit: Limit = None,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
 ) -> None:
     """Say what a run would make, and why; nothing is written."""
     from tagmill.pipeline.config import load_config
     from tagmill.pipeline.run import Driver
-    from tagmill.runners.commands import inspection
+    from tagmill.runners.commands import inspection, launch
 
     driver = Driver(
-        load_config(config, overrides or []),
+        launch.limited(load_config(config, overrides or []), limit),
         accept_changes=accept_changes,
         check_sources=check_sources,
         until=until,

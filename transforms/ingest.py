@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import IO, Any, Self
 
 import apache_beam as beam
@@ -77,7 +77,10 @@ SPLITS: dict[Split, tuple[str, ...]] = {
 
 
 class IngestConfig(Config):
-    """Limits of what is read, and the share of examples that go to `val` where a source has no split."""
+    """Limits of what is read, and the share of examples that go to `val` where a source has no split.
+
+    With `limit`, only that many examples of each source are read, the first ones.
+    """
 
     max_pixels: int = Field(100_000_000, gt=0)
     max_image_bytes: int = Field(MAX_BYTES, gt=0)
@@ -88,6 +91,7 @@ class IngestConfig(Config):
     max_meta_bytes: int = Field(1 << 20, gt=0)
     max_caption_characters: int = Field(2_000, gt=0, le=1_000_000)  # the most that spaCy reads
     val_fraction: float = Field(0.01, ge=0, lt=1)
+    limit: int | None = Field(None, gt=0)
 
     def caps(self) -> Caps:
         """Give the limits of what one example says."""
@@ -97,7 +101,11 @@ class IngestConfig(Config):
 @beam.coders.registry.register_row
 @dataclass(frozen=True)
 class SourceTask:
-    """A source file to be ingested; `config` is the config of its input, as JSON."""
+    """A source file to be ingested; `config` is the config of its input, as JSON.
+
+    `limit` is how many of its examples are read, 0 for all. The fingerprint knows nothing of it: parts that
+    it does not cut are as they ever are.
+    """
 
     name: str
     fingerprint: str
@@ -107,6 +115,12 @@ class SourceTask:
     size: int
     stamp: str
     config: str
+    limit: int = 0
+
+    @property
+    def mark(self) -> str:
+        """Hash what decides all that is read of the source."""
+        return value_digest([self.fingerprint, self.limit]) if self.limit else self.fingerprint
 
 
 class Ingest(Stage[IngestConfig]):
@@ -136,8 +150,11 @@ class Ingest(Stage[IngestConfig]):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What decides how sources are read: the spec, but for what is taken out afterwards."""
-        return {name: value for name, value in self.spec.items() if name != "exclude"}
+        """What decides how examples are read: the spec, but for how many, and what is taken out
+        afterwards.
+        """
+        config = {name: value for name, value in self.spec["config"].items() if name != "limit"}
+        return {name: value for name, value in self.spec.items() if name != "exclude"} | {"config": config}
 
     def cut_slices(self, table: pa.Table) -> dict[str, pa.Table]:
         """Cut the table by what stages read: a changed caption then does not make a stage run again that
@@ -164,9 +181,12 @@ def source_of(part: str) -> str:
     return part.rpartition("-")[0]
 
 
-def part_fingerprint(task: SourceTask, name: str) -> str:
-    """Hash what makes a part of a source: the task, and the file as it was when it was read."""
-    return value_digest([task.fingerprint, name, task.size, task.stamp])
+def part_fingerprint(task: SourceTask, name: str, *, is_cut: bool = False) -> str:
+    """Hash what makes a part of a source: the task, and the file as it was when it was read.
+
+    `is_cut` tells that the task's limit may have cut the part.
+    """
+    return value_digest([task.fingerprint, name, task.size, task.stamp, *([task.limit] if is_cut else [])])
 
 
 def source_record_uri(folder: str, source_name: str) -> str:
@@ -196,7 +216,8 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
     chunks = count = 0
     with _opened(format_, source, config) as stream:
         limits = Limits(stage.config.max_member_bytes, stage.config.max_record_bytes)
-        numbered = enumerate(_examples(format_.read(stream, source, config, limits), source))
+        found = _examples(format_.read(stream, source, config, limits), source)
+        numbered = enumerate(islice(found, task.limit) if task.limit else found)
         part_size = stage.shared.part_size
         for chunk, group in groupby(numbered, key=lambda pair: pair[0] // part_size):
             name = part_name(task.name, chunk)
@@ -206,7 +227,9 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
                 count += _make_part(stage, folder, task, name, config, (e for _, e in group))
             chunks += 1
         record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
-        record |= {"sha256": stream.finish(), "fingerprint": task.fingerprint, "config": input_spec(config)}
+        # The rest of a source is not read for its digest alone: then size and stamp have to tell.
+        digest = "" if task.limit else stream.finish()
+        record |= {"sha256": digest, "fingerprint": task.mark, "config": input_spec(config)}
         record |= {"parts": chunks, "examples": count}
     files.create_bytes(source_record_uri(folder, task.name), notes.dump(record))
 
@@ -285,7 +308,9 @@ def _make_part(
     output = parts.Output(table, count, sum(captions.values()), dead, notes=notes, captions_of=captions)
     output.slices = stage.cut_slices(table)
     output.seconds["total"] = time.perf_counter() - start
-    parts.commit(folder, made_by(stage, name, part_fingerprint(task, name)), output, range(count))
+    is_cut = bool(task.limit) and count == task.limit % stage.shared.part_size
+    fingerprint = part_fingerprint(task, name, is_cut=is_cut)
+    parts.commit(folder, made_by(stage, name, fingerprint), output, range(count))
     return count
 
 

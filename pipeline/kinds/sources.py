@@ -1,6 +1,6 @@
 """The stage whose unit of work is a source, which gives one part or more."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tagmill.pipeline.accounts import known_parts
@@ -54,6 +54,7 @@ class SourceFiles(Kind[Ingest]):
         if other:
             parts = [name for name in sources.adopted_parts(plan.tasks) if name not in here]
             plan.adopted = {n: Adoption(folder, tuple(there[n].files()), there[n].size) for n in parts}
+        plan.adopted |= _usable(sources, plan, here, upstream)
         plan.strays = sources.strays()
         plan.more = {"sources": sources.order}
         plan.state = _State(sources, Remembered.read(*(r.more.get(NOTE, {}) for r in (own, other) if r)))
@@ -116,6 +117,23 @@ class SourceFiles(Kind[Ingest]):
         """Give the digests of what was noted of each source."""
         digests = plan.state.sources.digests
         return {f"sources/{name}.json": digests[name] for name in plan.more["sources"]}
+
+
+def _usable(
+    sources: Sources, plan: StagePlan[Ingest], here: Collection[str], upstream: Upstream
+) -> dict[str, Adoption]:
+    """Name the files of parts of sources to be read that a run of their first examples has made."""
+    found: dict[str, Adoption] = {}
+    for trial in upstream.trials if plan.tasks else []:
+        for generation in trial.generations(plan.stage.name):
+            there = known_parts(trial, plan.stage.name, generation)
+            folder = trial.generation(plan.stage.name, generation)
+            found |= {
+                name: Adoption(folder, tuple(there[name].files()), there[name].size)
+                for name in sources.usable_parts(plan.tasks, there)
+                if name not in here
+            }
+    return found
 
 
 def _to_read_again(stage: Ingest, before: StageRecord) -> set[str]:

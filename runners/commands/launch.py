@@ -6,10 +6,11 @@ from typing import get_args
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
-from tagmill.pipeline.config import load_config
+from tagmill.pipeline.config import RunConfig, load_config
 from tagmill.pipeline.dead_letters import parse_retry
 from tagmill.pipeline.job import Engine
 from tagmill.pipeline.lease import Lease
+from tagmill.pipeline.plan import TRIAL
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.report import write_report
@@ -38,6 +39,7 @@ class RunRequest:
     beam_flags: list[str]
     until: str | None = None
     retry_dead: str | None = None
+    limit: int | None = None
 
 
 def log_format(value: str) -> LogFormat:
@@ -58,6 +60,7 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
     if isinstance(engine, RemoteEngine) and files.is_local(config.run):
         # Workers may have been started in another folder.
         config = config.model_copy(update={"run": files.filesystem(config.run)[1]})
+    config = limited(config, request.limit)
     driver = Driver(
         config,
         accept_changes=request.accept_changes,
@@ -88,6 +91,15 @@ def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat
         with ConsoleProgress(console, log_format, names) as progress:
             driver.run(engine, progress, lease)
         write_report(driver.run_folder, driver.vocabulary)
+
+
+def limited(config: RunConfig, limit: int | None) -> RunConfig:
+    """Give the config of a run of the first `limit` examples of each source, in a folder of its own."""
+    if limit is None:
+        return config
+    ingest = config.ingest.model_copy(update={"limit": limit})
+    run = f"{config.run.rstrip('/')}{TRIAL}{limit}"
+    return config.model_copy(update={"run": run, "ingest": ingest})
 
 
 def _engine(request: RunRequest, options: PipelineOptions, console: Console) -> Engine:

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from commands import call
+from counted_models import calls, counted
 from runs import (
     STAGES,
     CountingEngine,
@@ -256,6 +257,28 @@ def test_splits_follow_the_source_or_the_hash_of_the_image(tmp_path):
     }
     manifest = current_folder(tmp_path / "run", "shards") / "manifest.json"
     assert json.loads(manifest.read_text())["examples"] == {"train": 1, "val": 1, "test": 1}
+
+
+def test_a_trial_of_the_first_examples_is_taken_over_where_its_parts_are_whole(tmp_path):
+    """Ten of a source that has 22, and all of one that has 7; a part has 4."""
+    log = tmp_path / "calls"
+    tars = {"a.tar": (22, 0), "b.tar": (7, 22)}
+    alone = squares_config(tmp_path / "alone", tars, part_size=4, shards={"size": 8})
+    drive(alone)
+    config = squares_config(
+        tmp_path, tars, part_size=4, shards={"size": 8}, **counted(log) | {"caption": None}
+    )
+    result = tagmill("run", config, "--limit", 10, "--workers", 0)
+    assert (result.returncode, result.stderr) == (0, "")
+    trial = tmp_path / "run-limit-10"
+    assert [s["key"] for s in samples(trial)] == [f"squares/{n:06d}" for n in (*range(10), *range(22, 29))]
+    assert "nothing to do" in tagmill("plan", config, "--limit", 10, "--check-sources").stdout
+    assert calls(log)["Tagger"] == 17
+    assert damaged(trial) == []
+    drive(config)
+    assert calls(log)["Tagger"] == 29 - 8 - 7
+    assert shard_bytes(tmp_path / "run").keys() == shard_bytes(tmp_path / "alone" / "run").keys()
+    assert damaged(tmp_path / "run") == []
 
 
 def test_dead_letters_are_tried_again_on_demand(tmp_path):
