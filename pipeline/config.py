@@ -20,6 +20,7 @@ class _Keys(Config):
     run: str = Field(min_length=1)
     inputs: list[InputConfig] = Field(min_length=1)
     vocabulary: str | None = None
+    label_map: str | None = None
     part_size: int = Field(1_000, ge=1)
     threads: int = Field(1, ge=1, le=1024)
     candidate_floor: float = Field(0.3, ge=0, le=1)
@@ -58,6 +59,7 @@ class RunConfig(_Sections):
         run: The run's folder.
         inputs: The inputs, each with its format and sources.
         vocabulary: A vocabulary file; null is the built-in one.
+        label_map: A file of given labels and the tags that they stand for.
         part_size: Most examples in a part; fixed for a run.
         threads: Threads of one worker; results depend on it in the last bits.
         candidate_floor: Least score, 0..1, from which a tag that only the tagger names is a candidate.

@@ -24,6 +24,7 @@ from tagmill.transforms.ingest import (
     input_spec,
     part_fingerprint,
     part_name,
+    source_fingerprint,
     source_of,
     source_record_uri,
 )
@@ -154,7 +155,7 @@ class Sources:
         """
         self._adopted_from = folder
         for name, record in self._read_records(folder).items():
-            is_same = record["fingerprint"] == source_task(self._stage, self.found[name]).mark
+            is_same = record["fingerprint"] == source_fingerprint(source_task(self._stage, self.found[name]))
             is_whole = _parts_of(name, record) <= set(whole)
             if is_same and is_whole and name not in again and name not in self.records:
                 self.records[name] = self._adopted[name] = record
@@ -226,7 +227,7 @@ class Sources:
             task = source_task(self._stage, source)
             if record is None:
                 reason = "new source"
-            elif record["fingerprint"] != task.mark:
+            elif record["fingerprint"] != source_fingerprint(task):
                 reason = _changes(record["config"], input_spec(source.config))
             elif what := self._changed(source, record, check=check):
                 if not accept_changes:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.stages import STAGES
+from tagmill.pipeline.study.labels import LABELS_SCHEMA
 from tagmill.pipeline.study.report import STAGES_SCHEMA, TAGS_SCHEMA
 from tagmill.tag_system.shard_contract import Manifest, Sample, SampleEvidence, SampleTag
 from tagmill.transforms import parts
@@ -21,6 +22,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "dead": parts.DEAD_SCHEMA,
     "report/stages": STAGES_SCHEMA,
     "report/tags": TAGS_SCHEMA,
+    "report/labels": LABELS_SCHEMA,
 }
 
 pytestmark = pytest.mark.skipif(not DOCUMENT.exists(), reason="the documents are not beside the tests")

@@ -15,6 +15,7 @@ from pydantic import Field
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.kinds import KINDS, Kind
+from tagmill.tag_system.label_names import LabelNames
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.class_names import ClassNames, summary
 from tagmill.transforms.localize import LocalizeConfig
@@ -72,15 +73,21 @@ class Candidates(PartStage[CandidatesConfig]):
     """Gathers the candidates; an image without any lives on."""
 
     name = "candidates"
-    version = 1
+    version = 2
     schema = SCHEMA
     slices = {"ingest": "labels"}
 
     def __init__(
-        self, config: CandidatesConfig, shared: Shared, vocabulary: Vocabulary, asked: Asked = Asked()
+        self,
+        config: CandidatesConfig,
+        shared: Shared,
+        vocabulary: Vocabulary,
+        asked: Asked = Asked(),
+        labels: LabelNames | None = None,
     ) -> None:
         super().__init__(config, shared)
         self._vocabulary = vocabulary
+        self._labels = labels or LabelNames(vocabulary)
         self._asked = asked
         self._tagger: ClassNames | None = None
         self._localizer: ClassNames | None = None
@@ -99,7 +106,8 @@ class Candidates(PartStage[CandidatesConfig]):
             localizer=localize is not None,
             localized=classes_of(localize) if localize else None,
         )
-        return cls(config, run.shared, run.vocabulary, asked)
+        labels = LabelNames.load(run.vocabulary, run.config["label_map"])
+        return cls(config, run.shared, run.vocabulary, asked, labels)
 
     @classmethod
     def remarks(cls, config: Mapping[str, Any]) -> Iterator[str]:
@@ -113,7 +121,9 @@ class Candidates(PartStage[CandidatesConfig]):
         return ("ingest", "parse", "tag")
 
     def _spec(self) -> dict[str, Any]:
-        return {**super()._spec(), "vocabulary": self._vocabulary.digest, "asked": self._asked.spec()}
+        listed = {} if self._labels.digest is None else {"label_map": self._labels.digest}
+        vocabulary = self._vocabulary.digest
+        return {**super()._spec(), "vocabulary": vocabulary, "asked": self._asked.spec(), **listed}
 
     def cut_slices(self, table: pa.Table) -> dict[str, pa.Table]:
         """Cut out what a localizer and a tagger are asked."""
@@ -146,7 +156,7 @@ class Candidates(PartStage[CandidatesConfig]):
             found.setdefault(tag, self._nothing(tag))[source] += 1
 
         for label in inputs.examples[row]["labels"]:
-            tag = self._vocabulary.resolve(label["name"])
+            tag = self._labels.resolve(label["name"])
             if tag is not None:
                 count(tag.name, "given")
         for caption in inputs.of_row("parse", row):

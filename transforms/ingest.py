@@ -117,11 +117,6 @@ class SourceTask:
     config: str
     limit: int = 0
 
-    @property
-    def mark(self) -> str:
-        """Hash what decides all that is read of the source."""
-        return value_digest([self.fingerprint, self.limit]) if self.limit else self.fingerprint
-
 
 class Ingest(Stage[IngestConfig]):
     """Reads sources; the only stage whose unit of work is a source file, which gives one part or more."""
@@ -181,6 +176,11 @@ def source_of(part: str) -> str:
     return part.rpartition("-")[0]
 
 
+def source_fingerprint(task: SourceTask) -> str:
+    """Hash what decides all that is read of a source."""
+    return value_digest([task.fingerprint, task.limit]) if task.limit else task.fingerprint
+
+
 def part_fingerprint(task: SourceTask, name: str, *, is_cut: bool = False) -> str:
     """Hash what makes a part of a source: the task, and the file as it was when it was read.
 
@@ -229,7 +229,7 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
         record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
         # The rest of a source is not read for its digest alone: then size and stamp have to tell.
         digest = "" if task.limit else stream.finish()
-        record |= {"sha256": digest, "fingerprint": task.mark, "config": input_spec(config)}
+        record |= {"sha256": digest, "fingerprint": source_fingerprint(task), "config": input_spec(config)}
         record |= {"parts": chunks, "examples": count}
     files.create_bytes(source_record_uri(folder, task.name), notes.dump(record))
 

@@ -1,6 +1,7 @@
 """Report tables, derived from the parts of a finished run and never from a runner's metrics.
 
 RUN/report/stages.parquet  a row a stage: what went in and out, what died of what, time, bytes, models
+RUN/report/labels.parquet  a row a given label, see `labels`
 RUN/report/tags.parquet    a row a tag: its sources, its verdicts by rule, its boxes and distances
 """
 
@@ -16,7 +17,9 @@ import pyarrow.compute as pc
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import REPORT, SEALS, RunFolder
+from tagmill.pipeline.study.labels import LABELS_SCHEMA, label_rows, warn_of_unmapped
 from tagmill.tag_system.core import files, notes
+from tagmill.tag_system.label_names import LabelNames
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.candidates import Candidates
@@ -78,16 +81,20 @@ COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
 
 
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
-    """Derive both tables from the current generations of a finished run."""
+    """Derive all tables from the current generations of a finished run."""
     records = list(current_records(run))
     stages = pa.Table.from_pylist([stage_row(run, record) for record in records], STAGES_SCHEMA)
     tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
-    tables = {"stages.parquet": stages, "tags.parquet": tags}
+    names = LabelNames.load(vocabulary, (run.saved_config() or {}).get("label_map"))
+    given = label_rows(run, records[0], names)
+    labels = pa.Table.from_pylist(given, LABELS_SCHEMA)
+    tables = {"stages.parquet": stages, "tags.parquet": tags, "labels.parquet": labels}
     written = {name: parquet.table_bytes(table) for name, table in tables.items()}
     for name, data in written.items():
         files.replace_bytes(run.path(REPORT, name), data)
     seals = {name: parquet.seal(data) for name, data in written.items()}
     files.replace_bytes(run.path(REPORT, SEALS), notes.dump(seals))
+    warn_of_unmapped(given, run.path(REPORT, "labels.parquet"))
 
 
 def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
