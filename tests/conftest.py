@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from sources import encode, members, square_image, write_config, write_tar
-from tagmill.tag_system.core import redaction
+from tagmill.tag_system.core import files, redaction
 
 
 def pytest_configure() -> None:
-    """Models this small lose more time between threads than they win, the more so on a busy machine."""
+    """Set what holds for all processes of the tests."""
+    # Models this small lose more time between threads than they win, the more so on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(files.FLUSH, "0")  # no power fails between two tests
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,8 @@ def noted(folder: str) -> Iterator[None]:
         told = {"error": type(error).__name__, "lines": [redacted(str(one)) for one in error.args]}
         with suppress(OSError):
             data = json.dumps(told).encode()
-            files.create_bytes(files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json"), data)
+            uri = files.join(folder, FOLDER, f"{uuid.uuid4().hex}.json")
+            files.create_bytes(uri, data, lasting=False)
         raise
 
 
@@ -52,12 +53,13 @@ def noted(folder: str) -> Iterator[None]:
 def at(folder: str, task: str) -> Iterator[None]:
     """Note while it lasts that this process is at a task, which may take the process with it."""
     uri = files.join(folder, FOLDER, f"{uuid.uuid4().hex}.at")
-    files.create_bytes(uri, json.dumps({"process": os.getpid(), "task": task}).encode())
+    said = json.dumps({"process": os.getpid(), "task": task})
+    files.create_bytes(uri, said.encode(), lasting=False)
     try:
         yield
     finally:
         with suppress(OSError):  # what went wrong within is what counts
-            files.remove(uri)
+            files.remove(uri, lasting=False)
 
 
 def left_at(folder: str) -> dict[int, str]:
@@ -69,7 +71,7 @@ def left_at(folder: str) -> dict[int, str]:
 
 def forget(folder: str) -> None:
     """Remove what was noted, before another job begins."""
-    files.remove(files.join(folder, FOLDER))
+    files.remove(files.join(folder, FOLDER), lasting=False)
 
 
 def find(folder: str) -> Exception | None:

@@ -3,7 +3,8 @@
 Uris are local paths or fsspec urls. A commit (`create_bytes`, `create_from`) is create-if-absent: of two
 writers one wins and the other learns it, so a late attempt of an old job cannot replace what the run already
 built on. `replace_bytes` and `replacing` write over what is there, which stays as it was until the new is
-whole.
+whole. Locally, the disk holds a file's bytes before the file gets its name, and the name before the call
+returns: what was committed is still there after the power failed.
 """
 
 import errno
@@ -34,6 +35,13 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """What a file system says that is full, broken, or not to be written by who asks."""
+
+NO_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
+"""Errors of folders that cannot be flushed: their file system has its own ways, or they may not be read."""
+
+FLUSH = "TAGMILL_FSYNC"
+"""Variable of the environment that, set to 0, leaves out waiting for the disk: for tests, and for runs that
+can be made again if the power fails."""
 
 TEMPORARY = ".tmp-"
 """Prefix of names that are not committed yet; readers and listings pass over them."""
@@ -249,8 +257,11 @@ def _is_hidden(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(".")
 
 
-def create_bytes(uri: str, data: bytes) -> bool:
-    """Commit `data` as a new file; False if the file was there already, which is left as it is."""
+def create_bytes(uri: str, data: bytes, *, lasting: bool = True) -> bool:
+    """Commit `data` as a new file; False if the file was there already, which is left as it is.
+
+    What is not `lasting` means nothing once the power failed, and does not wait for the disk.
+    """
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
         try:
@@ -260,14 +271,14 @@ def create_bytes(uri: str, data: bytes) -> bool:
         return True
     with local_scratch(path) as scratch:
         scratch.write_bytes(data)
-        return _link(scratch, path)
+        return _link(scratch, path, lasting=lasting)
 
 
 def create_from(uri: str, local_path: Path) -> bool:
     """Commit the local file as a new file; False if the file was there already."""
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
-        return _link(local_path, path)
+        return _link(local_path, path, lasting=True)
     try:
         fs.put_file(str(local_path), path, mode="create")
     except FileExistsError:
@@ -280,7 +291,7 @@ def local_scratch(target: str) -> Iterator[Path]:
     """Give a new local file's path, beside `target` if that is local, and remove it at the end."""
     local = is_local(target)
     folder = Path(filesystem(target)[1]).parent if local else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     # Not by `tempfile`, whose 0600 would hide the run from a colleague: the umask says who may read it.
     scratch = folder / f"{TEMPORARY}{token_hex(8)}"
     os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -290,12 +301,17 @@ def local_scratch(target: str) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def _link(scratch: Path, path: str) -> bool:
+def _link(scratch: Path, path: str, *, lasting: bool) -> bool:
+    if lasting:
+        _flush(scratch)
     try:
         os.link(scratch, path)
+        is_new = True
     except FileExistsError:
-        return False
-    return True
+        is_new = False
+    if lasting:
+        _flush_folder(Path(path).parent)  # of a file that was there too: its writer may not have come to that
+    return is_new
 
 
 def adopt(source: str, target: str) -> int:
@@ -308,10 +324,13 @@ def adopt(source: str, target: str) -> int:
     destination = filesystem(target)[1]
     if fs.exists(destination):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
     if not isinstance(fs, LocalFileSystem):
+        fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
         fs.cp_file(path, destination)
         return int(fs.info(path)["size"])
+    folder, copied = Path(destination).parent, 0
+    _make_folder(folder)
+    _flush(Path(path))  # it may have come there by other ways, such as a copy of its run
     try:
         os.link(path, destination)
     except OSError as error:
@@ -319,9 +338,11 @@ def adopt(source: str, target: str) -> int:
             raise
         with local_scratch(destination) as scratch:
             shutil.copyfile(path, scratch)
+            _flush(scratch)
             os.rename(scratch, destination)
-        return os.path.getsize(destination)
-    return 0
+        copied = os.path.getsize(destination)
+    _flush_folder(folder)
+    return copied
 
 
 def replace_bytes(uri: str, data: bytes) -> None:
@@ -332,7 +353,9 @@ def replace_bytes(uri: str, data: bytes) -> None:
         return
     with local_scratch(path) as scratch:
         scratch.write_bytes(data)
+        _flush(scratch)
         os.replace(scratch, path)
+        _flush_folder(scratch.parent)
 
 
 @contextmanager
@@ -353,16 +376,16 @@ def replacing(uri: str) -> Iterator[Path]:
     folder = Path(parent or "/", TEMPORARY + name) if local else Path(tempfile.mkdtemp(prefix=TEMPORARY))
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _make_folder(folder)
         yield folder / name
         made = sorted(folder.rglob("*"), reverse=True)  # what is in a folder before it
         if local:
             for one in made:
                 if not one.is_symlink():
-                    _flush(one)
+                    (_flush_folder if one.is_dir() else _flush)(one)
             for one in folder.iterdir():
                 one.replace(folder.with_name(one.name))
-            _flush(folder.parent)
+            _flush_folder(folder.parent)
         else:
             for one in filter(Path.is_file, made):
                 fs.put_file(str(one), join(parent, one.relative_to(folder).as_posix()))
@@ -374,6 +397,8 @@ def replacing(uri: str) -> Iterator[Path]:
 
 def _flush(path: Path) -> None:
     """Have the disk hold a local file, or the names in a folder, before what comes next."""
+    if os.environ.get(FLUSH) == "0":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -381,19 +406,46 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def _flush_folder(folder: Path) -> None:
+    """Have the disk hold the names in a folder, where its file system has that."""
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what it lies in, and have the disk hold the names of those that are new."""
+    if folder.is_dir():
+        return
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        _flush_folder(place.parent)
+
+
 def move(source: str, target: str) -> None:
     """Move a file to another folder of the same file system. For the one driver of a run."""
     fs, path = filesystem(source)
     destination = filesystem(target)[1]
-    fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
+    if not isinstance(fs, LocalFileSystem):
+        fs.makedirs(destination.rsplit("/", 1)[0], exist_ok=True)
+        fs.mv(path, destination)
+        return
+    _make_folder(Path(destination).parent)
     fs.mv(path, destination)
+    for place in (destination, path):  # at worst it has two names, never none
+        _flush_folder(Path(place).parent)
 
 
-def remove(uri: str) -> None:
-    """Remove a file or a whole folder; nothing there is fine."""
+def remove(uri: str, *, lasting: bool = True) -> None:
+    """Remove a file or a whole folder; nothing there is fine. For `lasting` see `create_bytes`."""
     fs, path = filesystem(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
+        if lasting and isinstance(fs, LocalFileSystem):  # what is made next may rely on it
+            _flush_folder(Path(path).parent)
 
 
 def folder_size(folder: str) -> int:
