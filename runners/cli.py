@@ -21,7 +21,7 @@ from tagmill.runners.commands import (
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
 from tagmill.runners.commands.terminal import Terminal, complain, report, safe
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, plugins
 from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
@@ -255,6 +255,7 @@ def gc(
 def main() -> None:
     """Run the command line; what went wrong for a known reason is one line and an exit code."""
     configure_logging()
+    _guard_exit()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         code = app(standalone_mode=False) or 0
@@ -266,6 +267,9 @@ def main() -> None:
     except tuple(EXIT_CODES) as error:
         complain(*map(str, error.args))
         code = EXIT_CODES[type(error)]
+    except SystemExit as error:  # of nothing here: its code would be taken for that of a command
+        complain(plugins.ended_by("sys.exit", error.code))
+        code = EXIT_CODES[ConfigError]
     except Exception as error:  # noqa: BLE001  # Typer would print it as it is
         line = files.refusal(error, "a folder of this machine") if isinstance(error, OSError) else None
         if line is None and isinstance(error, OSError) and error.errno in NO_PATH:
@@ -279,6 +283,23 @@ def main() -> None:
     if code == INTERRUPTED:
         complain("interrupted; run the same command to go on")
     _leave(code)
+
+
+_end_process = os._exit
+
+
+def _guard_exit() -> None:
+    """Let nothing but `_leave` end this process by `os._exit`: a plug-in's 0 would say that all is made."""
+    process = os.getpid()
+
+    def ended(status: int) -> NoReturn:
+        if os.getpid() == process:  # and not a fork of it
+            complain(plugins.ended_by("os._exit", status))
+            sys.stderr.flush()
+            status = EXIT_CODES[ConfigError]
+        _end_process(status)
+
+    os._exit = ended
 
 
 def _say_usage(message: str) -> None:
@@ -296,7 +317,7 @@ def _leave(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    _end_process(code)
 
 
 if __name__ == "__main__":

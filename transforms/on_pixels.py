@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tagmill.models import base, guard
 from tagmill.models.base import Prepared
+from tagmill.tag_system.core import plugins
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.transforms.answers import AnswerError, check_count
@@ -96,10 +97,12 @@ class ModelStage(PartStage[ModelConfigT]):
     @contextmanager
     def blamed(self) -> Iterator[None]:
         """Raise ConfigError that names the model for an answer which no image is to blame for."""
+        name = f"{self.name}.model {self.config.model}"
         try:
-            yield
+            with plugins.asked(name):
+                yield
         except AnswerError as error:
-            raise ConfigError(f"{self.name}.model {self.config.model}: {error}") from error
+            raise ConfigError(f"{name}: {error}") from error
 
 
 def classes_of(config: ModelConfig) -> Sequence[str] | None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, plugins
 from tagmill.tag_system.core.config import Config, ConfigT
 from tagmill.tag_system.core.digests import table_digest, value_digest
 from tagmill.tag_system.core.errors import DataError, Reason
@@ -156,7 +156,9 @@ class Stage(ABC, Generic[ConfigT]):
 
         The driver computes it once, for a model's digest reads its weights, and pickles it to the workers.
         """
-        spec = referring(self._spec())  # of what a model was constructed with, not the secrets
+        model = getattr(self.config, "model", None)
+        with plugins.asked(f"{self.name}.model {model}" if model else f"stage {self.name}"):
+            spec = referring(self._spec())  # of what a model was constructed with, not the secrets
         return spec | {"libraries": libraries()} if self.shared.strict_versions else spec
 
     def _spec(self) -> dict[str, Any]:

@@ -2,12 +2,34 @@
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.redaction import redacted
+
+_asked: ContextVar[str] = ContextVar("_asked", default="code that the config names")
+
+
+@contextmanager
+def asked(what: str) -> Iterator[None]:
+    """Ask code that somebody else wrote. Raises ConfigError if it would end the process."""
+    before = _asked.set(what)
+    try:
+        yield
+    except SystemExit as error:
+        raise ConfigError(ended_by("sys.exit", error.code)) from error
+    finally:
+        _asked.reset(before)
+
+
+def ended_by(function: str, code: object) -> str:
+    """Say that what is being asked would end the process by a function of Python, with an exit code."""
+    call = f"{function}({'' if code is None else repr(code)})"
+    return redacted(f"{_asked.get()} ends the process by {call}, and with it the run: take that out of it")
 
 
 def create(
@@ -27,7 +49,8 @@ def construct(kind: str, name: str, options: Mapping[str, Any], factory: Any) ->
     Raises ConfigError if the constructor refuses the options, or a variable is not set.
     """
     try:
-        return factory(**secrets.resolve(options))
+        with asked(f"{kind} {name!r}"):
+            return factory(**secrets.resolve(options))
     except (TypeError, ValueError, FileNotFoundError) as error:
         said = redacted(str(error))
         raise ConfigError(f"{kind} {name!r} with options {dict(options)}: {said}") from error
@@ -37,7 +60,8 @@ def find(kind: str, name: str, built_in: Mapping[str, str], needs: str = "") -> 
     """Import the class that is called `name`. Raises ConfigError, see `create`."""
     module_name, class_name = place_of(kind, name, built_in)
     try:
-        module = importlib.import_module(module_name)
+        with asked(f"{kind} {name!r}"):
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
             f"{kind} {name!r}: cannot import {module_name} ({error}); install it or put its folder "
