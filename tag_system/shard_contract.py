@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
@@ -211,7 +211,7 @@ class FeatureNotes(_Contract):
 
     shard: str
     sha256: str
-    dimension: int
+    dimension: int = Field(gt=0)
     model: str
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
+from tagmill.tag_system.core.text import one_line
 
 METADATA_KEY = contract.METADATA_KEY
 BODY_KEY = b"tagmill_body"
@@ -57,7 +58,7 @@ def read_tail(uri: str) -> Tail:
         body = (pq.read_metadata(whole).metadata or {}).get(BODY_KEY, b"").decode()
         metadata = pq.read_schema(whole).metadata or {}
     except (OSError, pa.ArrowException) as error:  # the bytes were read: nothing is wrong but what they say
-        raise ValueError(f"its footer cannot be read: {error}") from error
+        raise ValueError(f"its footer cannot be read: {one_line(str(error))}") from error
     return Tail(metadata, _seal(body, tail[-length:]), size)
 
 
@@ -89,7 +90,9 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
             return pq.read_table(
                 stream, columns=list(columns) if columns else None, page_checksum_verification=True
             )
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             if getattr(error, "errno", None):  # nothing is known of the bytes
                 raise
-            raise DamageError(f"{uri} is damaged ({error}); remove it and run again") from error
+            raise DamageError(
+                f"{uri} is damaged ({one_line(str(error))}); remove it and run again"
+            ) from error

@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
-from tagmill.tag_system.core.text import parse_json
+from tagmill.tag_system.core.text import one_line, parse_json
 from tagmill.tag_system.shard_contract import FeatureNotes, Manifest, ManifestShard, Split
 from tagmill.tag_system.vocabulary import Vocabulary
 
 PLACE = np.dtype([("image", "i8"), ("image_size", "u4"), ("record", "i8"), ("record_size", "u4")])
 """Where a sample's image and JSON record begin in their tar, and how many bytes they are."""
+
+INDEX = pa.schema([contract.INDEX_SCHEMA.field(name) for name in ("member", "offset", "size")])
+"""What is read of an index."""
+
+UNREADABLE = (OSError, ValueError, pa.ArrowException)
+"""What pyarrow raises of a file that is not the Parquet file that it should be."""
 
 _THREADS = 16
 _EXTENSIONS = "|".join(sorted(contract.EXTENSIONS.values()))
@@ -153,8 +159,8 @@ def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:
             f"{folder} has no features of {shard.name}: give the folder that the stage features wrote, "
             "RUN/features/GENERATION, or finish that run"
         ) from error
-    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise DamageError(f"{uri} cannot be read ({error}): copy it again") from error
+    except (KeyError, TypeError, *UNREADABLE) as error:
+        raise _unreadable(uri, error) from error
     if notes.shard != shard.sha256:
         raise ConfigError(f"{uri} has features of another {shard.name}: run the stage features again")
     return notes
@@ -188,9 +194,12 @@ def _read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
     """Read where a shard's samples lie: `PLACE` [examples]."""
     uri = files.join(folder, shard.name + ".index.parquet")
     try:
-        table = pq.read_table(pa.BufferReader(files.read_bytes(uri)), columns=["member", "offset", "size"])
-    except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
-        raise DamageError(f"{uri} cannot be read ({error}): copy it again") from error
+        data = pa.BufferReader(files.read_bytes(uri))
+        table = pq.read_table(data, columns=INDEX.names).select(INDEX.names).cast(INDEX)
+    except (KeyError, *UNREADABLE) as error:
+        raise _unreadable(uri, error) from error
+    if not _lie_within(table, shard.bytes):
+        raise DamageError(f"{uri} lists what does not lie in {shard.name}.tar: copy both again")
     is_record = pc.ends_with(table["member"], ".json")
     records, images = table.filter(is_record), table.filter(pc.invert(is_record))
     if not len(records) == len(images) == shard.examples or not _are_pairs(images, records):
@@ -203,6 +212,16 @@ def _read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
         places[field] = members["offset"].to_numpy()
         places[f"{field}_size"] = members["size"].to_numpy()
     return places
+
+
+def _unreadable(uri: str, error: Exception) -> DamageError:
+    return DamageError(f"{uri} cannot be read ({one_line(str(error))}): copy it again")
+
+
+def _lie_within(members: pa.Table, size: int) -> bool:
+    """Tell whether all members lie in a tar of so many bytes."""
+    starts, sizes = members["offset"].to_numpy(), members["size"].to_numpy()
+    return bool(((starts >= 0) & (sizes >= 0) & (sizes <= size) & (starts <= size - sizes)).all())
 
 
 def _are_pairs(images: pa.Table, records: pa.Table) -> bool:

@@ -40,6 +40,11 @@ def lines(text: str) -> list[str]:
     return found if found[-1] else found[:-1]
 
 
+def one_line(text: str) -> str:
+    """Put a message of several lines, such as a library's, into one."""
+    return " ".join(text.split())
+
+
 def dump_json(value: Any) -> str:
     """Write JSON in one line whose letters can be read, and whose other characters are JSON's own escapes."""
     return _ODD.sub(

@@ -106,10 +106,47 @@ def test_an_index_of_anything_but_images_with_records_is_refused(copied, change)
         datasets.open_dataset(str(copied), "train")
 
 
-def test_an_unreadable_index_is_damage(copied):
-    (copied / "train-000000.index.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DamageError, match=r"index\.parquet cannot be read"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows[0].update(offset=-1),
+        lambda rows: rows[1].update(size=-5),
+        lambda rows: rows[0].update(size=2**40),
+        lambda rows: rows[0].update(offset=2**63 - 1),
+    ],
+    ids=["before it", "less than nothing", "more than it has", "far behind it"],
+)
+def test_an_index_that_points_out_of_its_shard_is_damage(copied, change):
+    change_index(copied, change)
+    with pytest.raises(DamageError, match=r"lists what does not lie in train-000000\.tar: copy both again"):
         datasets.open_dataset(str(copied), "train")
+
+
+def written(table):
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+NO_INDEX = {
+    "no Parquet": b"PAR1 no",
+    "other columns": written(pa.table({"other": [1]})),
+    "members that are numbers": written(pa.table({"member": [1], "offset": ["a"], "size": [1.5]})),
+    "members that are lists": written(pa.table({"member": [["a"]], "offset": [0], "size": [1]})),
+    "sizes that are missing": written(
+        pa.table(
+            {"member": ["a.png", "a.json"], "offset": [0, 1], "size": pa.array([None, None], pa.int64())}
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("data", NO_INDEX.values(), ids=NO_INDEX)
+def test_an_index_that_is_none_is_damage_said_in_one_line(copied, data):
+    (copied / "train-000000.index.parquet").write_bytes(data)
+    with pytest.raises(DamageError, match=r"index\.parquet cannot be read") as caught:
+        datasets.open_dataset(str(copied), "train")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_dataset_is_read_wherever_fsspec_reaches(shards):
