@@ -183,7 +183,7 @@ def decode_array(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> ND
 
 def rgb(image: pillow.Image) -> pillow.Image:
     """Give a loaded picture in RGB, upright; transparency is laid on white."""
-    if image.mode == "RGB" and not image.has_transparency_data:
+    if image.mode == "RGB" and not _is_transparent(image):
         turn = TURNS.get(orientation(image))
         return image if turn is None else image.transpose(turn)
     upright = pillow.new("RGB", turned_size(*image.size, orientation(image)))
@@ -205,7 +205,7 @@ def _array(image: pillow.Image) -> NDArray[np.uint8]:
 def _rgb(image: pillow.Image) -> pillow.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
-    elif image.has_transparency_data:
+    elif _is_transparent(image):
         layer = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", layer.size, "white"), layer)
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -213,7 +213,7 @@ def _rgb(image: pillow.Image) -> pillow.Image:
 
 def grey(image: pillow.Image) -> pillow.Image:
     """Give a loaded picture in grey, upright; transparency is laid on white. Cheaper than by `rgb`."""
-    if image.mode == "L" and not image.has_transparency_data:
+    if image.mode == "L" and not _is_transparent(image):
         turn = TURNS.get(orientation(image))
         return image if turn is None else image.transpose(turn)
     upright = pillow.new("L", turned_size(*image.size, orientation(image)))
@@ -225,7 +225,7 @@ def grey(image: pillow.Image) -> pillow.Image:
 def _grey(image: pillow.Image) -> pillow.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
-    elif image.has_transparency_data:
+    elif _is_transparent(image):
         layer = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
         image = pillow.new("L", layer.size, "white")
         image.paste(layer.convert("L"), mask=layer.getchannel("A"))
@@ -243,6 +243,13 @@ def _bands(image: pillow.Image) -> Iterator[tuple[tuple[int, int, int, int], pil
         band = image if rows >= height else image.crop((0, top, width, bottom))
         x1, y1, x2, y2 = map(int, turned_box((0, top, width, bottom), found, width, height))
         yield (x1, y1, x2, y2), band if turn is None else band.transpose(turn)
+
+
+def _is_transparent(image: pillow.Image) -> bool:
+    """Tell whether a loaded picture has transparency. Raises DataError if its palette is missing."""
+    if image.mode == "P" and image.palette is None:
+        raise DataError(Reason.IMAGE_UNREADABLE, "its pixels are numbers of a palette that it does not have")
+    return image.has_transparency_data
 
 
 def _eight_bits(image: pillow.Image) -> pillow.Image:

@@ -5,12 +5,12 @@ import json
 import random
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from PIL import Image as pillow
 
-from hostile import animated_webp, chunk, flat_png, scanned_jpeg, segment, stuffed_jpeg, webp
+from hostile import PALETTE, animated_webp, chunk, flat_png, scanned_jpeg, segment, stuffed_jpeg, webp
 from sources import encode, square_image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -34,6 +34,32 @@ def inputs() -> Iterator[Hostile]:
     for name, text in _records():
         yield Hostile(f"record: {name}", _tar({"a.png": _image("PNG"), "a.json": text}))
     yield from _tars()
+
+
+def huge() -> Iterator[Hostile]:
+    """Give images that are small on disk and huge in memory: some fit into a worker's budget, alone."""
+    for side in HUGE_SIDES:
+        for kind, bomb in BOMBS.items():
+            yield Hostile(f"image: {kind} of {side} x {side}", _tar({"a.png": bomb(side)}))
+
+
+def _flat(side: int, format_: str, mode: str = "RGB", **options: object) -> bytes:
+    sink = io.BytesIO()
+    pillow.new(mode, (side, side), (9, 8, 200, 30)[: len(mode)]).save(sink, format_, **options)
+    return sink.getvalue()
+
+
+HUGE_SIDES = (7_000, 9_000)
+
+BOMBS: dict[str, Callable[[int], bytes]] = {
+    "animation": lambda side: animated_webp(side, _lossless()),
+    "palette": lambda side: flat_png(side, 8, 3, PALETTE),
+    "rgba of 16 bits": lambda side: flat_png(side, 16, 6),
+    "grey of 16 bits": lambda side: flat_png(side, 16, 0),
+    "progressive": lambda side: _flat(side, "JPEG", progressive=True, subsampling=0),
+    "cmyk": lambda side: _flat(side, "JPEG", "CMYK", progressive=True),
+    "lossless webp": lambda side: _flat(side, "WEBP", "RGBA", lossless=True, method=0, quality=0),
+}
 
 
 def _image(format_: str) -> bytes:
@@ -63,6 +89,7 @@ def _images() -> Iterator[tuple[str, bytes, str]]:
     png = _image("PNG")
     yield "PNG of 60,000 x 60,000", png[:16] + huge + png[24:], "png"
     yield "PNG of no size", png[:16] + bytes(8) + png[24:], "png"
+    yield "PNG without its palette", flat_png(100, 8, 3), "png"
     yield "PNG of 10,000 x 10,000", flat_png(10_000, 8, 2), "png"
     yield "PNG of 16-bit RGBA", flat_png(9_000, 16, 6), "png"
     yield (
