@@ -164,7 +164,8 @@ class _ShardStock:
 
 def _is_finished(plan: StagePlan[Shards]) -> bool:
     """Tell whether what is written around the shards is there, and lists just these shards."""
-    if not {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST} <= set(files.list_names(plan.folder)):
+    around = {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST, CUT}
+    if not around <= set(files.list_names(plan.folder)):
         return False
     try:
         data = files.read_bytes(files.join(plan.folder, contract.MANIFEST))

@@ -24,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tagmill.tag_system.core import secrets
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.redaction import referring
 
 THREADS = 16
@@ -260,6 +260,8 @@ def _is_hidden(path: str) -> bool:
 def create_bytes(uri: str, data: bytes, *, lasting: bool = True) -> bool:
     """Commit `data` as a new file; False if the file was there already, which is left as it is.
 
+    Raises DamageError if a link to nowhere has its name.
+
     What is not `lasting` means nothing once the power failed, and does not wait for the disk.
     """
     fs, path = filesystem(uri)
@@ -309,16 +311,24 @@ def _link(scratch: Path, path: str, *, lasting: bool) -> bool:
         is_new = True
     except FileExistsError:
         is_new = False
+        _check_there(path)
     if lasting:
         _flush_folder(Path(path).parent)  # of a file that was there too: its writer may not have come to that
     return is_new
+
+
+def _check_there(path: str) -> None:
+    """Raise DamageError for a link to nowhere: its name is taken, and nothing is there."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise DamageError(f"{path} is a link to nowhere; remove it and run again")
 
 
 def adopt(source: str, target: str) -> int:
     """Give a committed file a second name in the same store, without moving its bytes where that can be.
 
     A hard link on one local file system, a copy by the store itself elsewhere. Returns how many bytes were
-    copied. Raises FileExistsError if the target is there. For the one driver of a run.
+    copied. Raises FileExistsError if the target is there, DamageError if a link to nowhere is. For the one
+    driver of a run.
     """
     fs, path = filesystem(source)
     destination = filesystem(target)[1]
@@ -330,6 +340,7 @@ def adopt(source: str, target: str) -> int:
         return int(fs.info(path)["size"])
     folder, copied = Path(destination).parent, 0
     _make_folder(folder)
+    _check_there(destination)
     _flush(Path(path))  # it may have come there by other ways, such as a copy of its run
     try:
         os.link(path, destination)

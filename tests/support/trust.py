@@ -4,7 +4,9 @@ python tests/support/trust.py [FOLDER]
 """
 
 import importlib
+import json
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -12,20 +14,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+import corruptions
+from commands import call
 from forked import Outcome, run_forked
-from hostile_inputs import GOOD, Hostile, inputs
+from hostile_inputs import GOOD, Hostile, huge, inputs
 from kills import kills
-from runs import Quiet, current_record, damaged, rows_of, squares_config
+from runs import Quiet, current_record, damaged, drive, rows_of, shard_bytes, squares_config
 from tagmill.models import base
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.study.report import write_report
 from tagmill.runners.commands.demo import embedded
 from tagmill.runners.local import LocalEngine
+from tagmill.tag_system.core.errors import DamageError, InputChangedError
 
 ROOM = 2 << 30
 """Address space of a child over what it begins with; threads reserve much that they never use."""
@@ -59,6 +66,12 @@ def killed(folder: Path, workers: int, count: int, *, takedown: bool = False) ->
     return Line(what, len(found), wrong, time.monotonic() - start)
 
 
+def killed_apart(folder: str, workers: int, count: int) -> list[Any]:
+    """As `killed`, for a process of its own; gives how often it was tried, and what was wrong."""
+    line = killed(Path(folder), workers, count)
+    return [line.tried, line.wrong]
+
+
 def _stages(places: Iterator[str]) -> int:
     return len({place.partition("/")[0] for place in places})
 
@@ -69,7 +82,7 @@ def hostile(folder: Path, every: int = 1) -> Line:
         importlib.import_module(library)
     start = time.monotonic()
     wrong, outcomes = [], []
-    for one in list(inputs())[::every]:
+    for one in list(inputs())[::every] if every > 1 else chain(inputs(), huge()):
         outcome = run_forked(partial(_meet, folder / "hostile", one), ROOM, SECONDS)
         outcomes.append(outcome)
         if problem := _problem(one, outcome):
@@ -130,6 +143,67 @@ def flipped(folder: Path, count: int) -> Line:
     return Line("flipped bits", count, wrong, time.monotonic() - start)
 
 
+def corrupted(folder: Path, every: int = 1, then_every: int = 1) -> Line:
+    """Plant each `every`-th corruption in a copy of a finished run: `verify` must exit with 5 and name it.
+
+    For each `then_every`-th of these, see what the next run does.
+
+    The runs are made, unless `corruptions.make_runs` has made them in the folder already.
+    """
+    start = time.monotonic()
+    config = folder / "it" / "config.yaml"
+    if not config.exists():
+        corruptions.make_runs(folder)
+    chosen, wrong = corruptions.ALL[::every], []
+    expected = shard_bytes(folder / "runs" / "run")
+    for number, one in enumerate(chosen):
+        copy = Path(shutil.copytree(folder / "runs", folder / "copy"))
+        try:
+            path = one.plant(copy / "run")
+            named, said = _verified(copy / "run")
+            if str(path) not in said:
+                wrong.append(f"{one.name}: verify did not name {path}")
+            elif number % then_every == 0:
+                problem = _then(config, copy / "run", one.then, named, expected)
+                wrong += [f"{one.name}: {problem}"] if problem else []
+        finally:
+            shutil.rmtree(copy)
+    return Line("corruptions", len(chosen), wrong, time.monotonic() - start)
+
+
+def _verified(run: Path) -> tuple[list[Path], str]:
+    """Run `tagmill verify`, which must exit with 5; gives the files that it names, and all that it says."""
+    said = "".join(call("verify", run, code=5))
+    found = (
+        re.match(rf"(?:  |tagmill: )({re.escape(str(run))}/[^\s:]+)", line) for line in said.splitlines()
+    )
+    return [Path(match[1]) for match in found if match], said
+
+
+def _then(config: Path, run: Path, then: str, named: list[Path], expected: dict[str, str]) -> str:
+    """Go on with a damaged run, and once more without what was named; says what is wrong with what it did."""
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"run": str(run)}))
+    found = _gone_on(config, run, expected)
+    if found.partition(":")[0] != then:
+        return f"the next run was {found}, and not {then}"
+    for path in named:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    found = _gone_on(config, run, expected)
+    return "" if found == "repaired" else f"without what was named, the next run was {found}"
+
+
+def _gone_on(config: Path, run: Path, expected: dict[str, str]) -> str:
+    try:
+        drive(config)
+    except (DamageError, InputChangedError) as error:
+        return f"refused: {error}"
+    return "repaired" if not damaged(run) and shard_bytes(run) == expected else "unseen"
+
+
 def main(folder: Path) -> int:
     """Try everything and print the table; returns how much was wrong."""
     tries: list[Callable[[], Line]] = [
@@ -138,6 +212,7 @@ def main(folder: Path) -> int:
         lambda: killed(folder / "takedown", 0, 30, takedown=True),
         lambda: hostile(folder),
         lambda: flipped(folder / "flips", 200),
+        lambda: corrupted(folder / "corruptions"),
     ]
     lines = []
     for one in tries:
