@@ -28,7 +28,10 @@ class Outcome:
 
 
 def run_forked(call: Callable[[], Any], room: int | None = None, most_seconds: int | None = None) -> Outcome:
-    """Call a function in a child that may map `room` bytes more than this process, and use some CPU time."""
+    """Call a function in a child that may map `room` bytes more than this process, and use some CPU time.
+
+    Not for what starts workers, in a process that did so before: gRPC's threads do not live through a fork.
+    """
     reader, writer = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
@@ -36,8 +39,13 @@ def run_forked(call: Callable[[], Any], room: int | None = None, most_seconds: i
         os.close(reader)
         _child(call, writer, room, most_seconds)
     os.close(writer)
-    with open(reader, "rb") as stream:
-        data = stream.read()
+    try:
+        with open(reader, "rb") as stream:
+            data = stream.read()
+    except BaseException:  # such as a test's timeout
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
     _, status, used = os.wait4(pid, 0)
     seconds = used.ru_utime + used.ru_stime
     if os.WIFSIGNALED(status):
