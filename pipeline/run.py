@@ -129,6 +129,7 @@ class Driver:
             self.run_folder.write_record(record)
             # Once it is recorded: whoever is stopped wants to look at what died.
             check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of all")
+            kind.review(plan, record, self.upstream)
             self.upstream.close(record)  # once more: the next stage's tasks name the table beside it
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
         if not self._is_cut_short:

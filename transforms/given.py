@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.pixels import turned_box, turned_size
 from tagmill.transforms.formats.base import InputConfig, Record
+from tagmill.transforms.formats.fields import USUAL_CAPTIONS
 from tagmill.transforms.images import ImageInfo
 
 
@@ -43,7 +44,7 @@ def given(record: Record, config: InputConfig, caps: Caps) -> Given:
     fields = record.fields
     captions, lost = check_captions(record.captions, caps.caption_characters, caps.captions)
     labels = parse_labels(fields.get(config.labels) if config.labels else None, caps.labels)
-    used = {*config.captions, config.labels}
+    used = {*(USUAL_CAPTIONS if config.captions is None else config.captions), *record.used, config.labels}
     split = fields.get("split") if "split" not in used else None
     meta = _meta({name: value for name, value in fields.items() if name not in used}, caps.meta_bytes)
     noted = fields.get("width"), fields.get("height")

@@ -31,6 +31,7 @@ from tagmill.transforms.formats.base import (
     SourceExample,
     format_of,
 )
+from tagmill.transforms.formats.fields import FieldCounts
 from tagmill.transforms.formats.streams import HashingStream
 from tagmill.transforms.given import Caps, Given, given, upright_labels
 from tagmill.transforms.stage import RunContext, Shared, Stage, conform, made_by
@@ -123,7 +124,7 @@ class Ingest(Stage[IngestConfig]):
 
     kind = "sources"
     name = "ingest"
-    version = 5
+    version = 6
     schema = SCHEMA
 
     def __init__(self, config: IngestConfig, shared: Shared, exclusion: Exclusion = NOTHING) -> None:
@@ -291,7 +292,8 @@ def _make_part(
     rows, dead = [], []
     count = undecided = 0
     captions: dict[int, int] = {}
-    for row, example, loaded in _loaded(examples, stage, config):
+    fields = FieldCounts(config)
+    for row, example, loaded in _loaded(examples, stage, config, fields):
         count += 1
         key = f"{config.name}/{_printable(example.key)}"
         try:
@@ -305,6 +307,7 @@ def _make_part(
             dead.append(parts.Dead.of(row, key, error))
     table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
     notes = {"source": task.name, "input": config.name, "boxes_undecided": undecided}
+    notes["fields"] = fields.to_json()
     output = parts.Output(table, count, sum(captions.values()), dead, notes=notes, captions_of=captions)
     output.slices = stage.cut_slices(table)
     output.seconds["total"] = time.perf_counter() - start
@@ -324,9 +327,9 @@ class Loaded:
 
 
 def _loaded(
-    examples: Iterable[SourceExample], stage: Ingest, config: InputConfig
+    examples: Iterable[SourceExample], stage: Ingest, config: InputConfig, fields: FieldCounts
 ) -> Iterator[tuple[int, SourceExample, "Future[Loaded | DataError]"]]:
-    """Read examples in order, while threads inspect the images of those already read.
+    """Read examples in order and count their `fields`, while threads inspect the images of those read.
 
     What waits is of bounded size: the bytes of images that were not looked at, and what is known of the
     others, checked.
@@ -342,6 +345,7 @@ def _loaded(
             try:
                 record = example.load()
                 sizes[-1] = len(record.data)
+                fields.add((*record.seen, *record.fields), record.used, captioned=bool(record.captions))
                 said = _given(record, config, caps)
                 future = pool.submit(_inspected, record.image, record.data, said, stage.config, room)
                 del record

@@ -58,6 +58,12 @@ class Kind(ABC, Generic[StageT]):
         Raises RuntimeError if a job ended without an output, and DamageError for one that was not asked for.
         """
 
+    def review(self, plan: StagePlan[StageT], record: StageRecord, upstream: Upstream) -> None:
+        """Look at what a finished stage found, before the next begins.
+
+        Raises ConfigError if the config cannot have been meant so.
+        """
+
     def files(self, plan: StagePlan[StageT]) -> dict[str, str]:
         """Give the digests of what lies in the folder of a finished stage besides its parts, by name."""
         return {}

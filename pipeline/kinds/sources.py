@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tagmill.pipeline.accounts import known_parts
+from tagmill.pipeline.fields_found import check_fields
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, move_parts_away, require
 from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
@@ -112,6 +113,10 @@ class SourceFiles(Kind[Ingest]):
             plan.more |= takedown.run(dict(state.sources.part_names()), forget)
         _observe(plan, upstream)
         return plan.done
+
+    def review(self, plan: StagePlan[Ingest], record: StageRecord, upstream: Upstream) -> None:
+        """Check that the fields which the inputs name were found in them."""
+        check_fields(upstream.inputs, record, warn=not plan.is_whole)
 
     def files(self, plan: StagePlan[Ingest]) -> dict[str, str]:
         """Give the digests of what was noted of each source."""

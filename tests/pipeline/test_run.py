@@ -239,7 +239,7 @@ def test_two_inputs_keep_their_keys_apart(tmp_path):
 
 def test_splits_follow_the_source_or_the_hash_of_the_image(tmp_path):
     image = encode(square_image(["red"]))
-    contents = [("a.png", image), ("a.json", b'{"split": "val2017"}')]
+    contents = [("a.png", image), ("a.json", b'{"split": "val2017", "truth": []}')]
     contents += [("b.png", encode(square_image(["blue"]))), ("b.json", b'{"split": "restval"}')]
     contents += [("c.png", encode(square_image(["green"]))), ("c.json", b'{"split": "test"}')]
     write_tar(tmp_path / "data" / "a.tar", contents)

@@ -37,8 +37,9 @@ class InputConfig(Config):
     `format` is a short name of `FORMATS` or your own class as `package.module:Class`, made from `options`.
     `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` is the folder that
     image paths are relative to, in formats whose images lie apart (default: the folder of the file).
-    `captions` and `labels` name JSON fields; a `.txt` member of a webdataset is a caption too, and so is each
-    line of a `.txt` file beside an image in a folder. `boxes` says whether given boxes are of the stored or
+    `image` and `captions` name the fields, columns or extensions of members that hold an image and captions;
+    None leaves it to the usual names (`fields.IMAGES`, `fields.USUAL_CAPTIONS`), and with names these alone
+    are used. `labels` names the field of given labels. `boxes` says whether given boxes are of the stored or
     of the upright pixels; `auto` goes by the size that an example notes. `split` overrides what the source
     says. `links` says where a link may lead that an image or its captions are: `within` the folder that they
     are looked for in, or anywhere (`follow`). What `path` names or matches may be a link in any case.
@@ -51,7 +52,8 @@ class InputConfig(Config):
     path: str
     options: dict[str, Any] = {}
     images: str | None = None
-    captions: list[str] = ["captions", "caption"]
+    image: list[str] | None = None
+    captions: list[str] | None = None
     labels: str | None = "labels"
     boxes: Literal["stored", "upright", "auto"] = "auto"
     split: Split | None = None
@@ -115,12 +117,18 @@ class Limits:
 
 @dataclass
 class Record:
-    """One example as its source holds it, unchecked: ingest decides what is bad in it."""
+    """One example as its source holds it, unchecked: ingest decides what is bad in it.
+
+    `used` names the fields, or the extensions of members, that gave the captions, and `seen` what the source
+    holds besides `fields`.
+    """
 
     image: dict[str, Any]
     data: bytes
     captions: list[Any] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
+    used: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,10 @@ def _load(body: _Body, frame: _Frame, source: Source, config: InputConfig, limit
     limits.check(path, frame.size)
     limits.check_record(f"the captions of {path}", frame.captions_size or 0)
     reference = {"kind": "file", "uri": path, "offset": 0, "size": frame.size}
-    record = Record(reference, body.take(frame.size))
+    record = Record(reference, body.take(frame.size), seen=(frame.name.rpartition(".")[2].lower(),))
     if frame.captions_size is not None:
+        record.seen += ("txt",)
+        record.used = ("txt",)
         record.captions = _captions(body.take(frame.captions_size))
     return record
 

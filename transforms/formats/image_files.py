@@ -17,7 +17,7 @@ def check_path(path: Any, where: str) -> str:
     Raises DataError for what is not a path of a file in that folder.
     """
     if not isinstance(path, str) or not path:
-        raise DataError(Reason.RECORD_INVALID, f"{where}: no image path in the field `image`")
+        raise DataError(Reason.RECORD_INVALID, f"{where}: {str(path)[:80]!a} is not an image path")
     if path.startswith("/") or ":" in path or ".." in PurePosixPath(path).parts:
         detail = f"{where}: {path!r} leaves the image folder; write it relative to `images`"
         raise DataError(Reason.RECORD_INVALID, detail)
@@ -46,17 +46,19 @@ def loader(
     source: Source,
     limits: Limits,
     links: Links = "within",
+    used: tuple[str, ...] = (),
+    seen: tuple[str, ...] = (),
 ) -> Callable[[], Record]:
     """Make the `load` of an example whose image is the file `path` of the image folder.
 
-    `links` is the key of the input: whether links may lead out of that folder.
+    `links` is the key of the input: whether links may lead out of that folder; `used` and `seen` are those
+    of the `Record`.
     """
-    return partial(_load, path, captions, fields, source, limits, links)
+    make = partial(Record, captions=captions, fields=fields, used=used, seen=seen)
+    return partial(_load, path, make, source, limits, links)
 
 
-def _load(
-    path: str, captions: list[Any], fields: dict[str, Any], source: Source, limits: Limits, links: Links
-) -> Record:
+def _load(path: str, make: Callable[..., Record], source: Source, limits: Limits, links: Links) -> Record:
     try:
         with files.opened(files.join(source.images, path)) as found:
             if found.real is not None:
@@ -67,5 +69,4 @@ def _load(
     except OSError as error:
         detail = f"{path[:200]} in {source.images}: {why_missing(error)}"
         raise DataError(Reason.IMAGE_MISSING, detail) from error
-    reference = {"kind": "file", "uri": path, "offset": 0, "size": len(data)}
-    return Record(reference, data, captions, fields)
+    return make({"kind": "file", "uri": path, "offset": 0, "size": len(data)}, data)

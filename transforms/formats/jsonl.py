@@ -1,6 +1,7 @@
 """Reads JSON lines beside a folder of images.
 
-One object a line: `image` (path relative to the folder), captions, labels, anything else is kept as meta.
+One object a line: the path of an image relative to the folder, captions, labels; anything else is kept as
+meta. `fields.py` says which fields they are.
 The key is the `key` field, or the image's path without its extension.
 """
 
@@ -8,7 +9,13 @@ from collections.abc import Iterator
 
 from tagmill.tag_system.core.errors import DataError
 from tagmill.transforms.formats.base import InputConfig, Limits, Source, SourceExample
-from tagmill.transforms.formats.fields import captions_of, parse_object
+from tagmill.transforms.formats.fields import (
+    caption_names,
+    captions_of,
+    image_name,
+    no_image,
+    parse_object,
+)
 from tagmill.transforms.formats.file_format import FileFormat
 from tagmill.transforms.formats.image_files import check_path, key_of, loader
 from tagmill.transforms.formats.streams import HashingStream
@@ -59,7 +66,12 @@ def _example(
         most, key, reason = limits.line
         raise DataError(reason, f"{where}: a line longer than {most} bytes ({key})")
     fields = parse_object(line, where)
-    path = check_path(fields.pop("image", None), where)
+    name = image_name(fields, config)
+    if name is None:
+        raise no_image(fields, config, where)
+    path = check_path(fields.pop(name), where)
     key = fields.pop("key", None)
     key = key_of(path) if key in (None, "") else str(key)
-    return SourceExample(key, loader(path, captions_of(fields, config), fields, source, limits, config.links))
+    captions, used = captions_of(fields, config), caption_names(fields, config)
+    load = loader(path, captions, fields, source, limits, config.links, used, seen=(name,))
+    return SourceExample(key, load)

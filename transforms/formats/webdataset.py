@@ -21,7 +21,7 @@ from tagmill.transforms.formats.base import (
     Source,
     SourceExample,
 )
-from tagmill.transforms.formats.fields import captions_of, parse_object
+from tagmill.transforms.formats.fields import caption_names, captions_of, parse_object
 from tagmill.transforms.formats.file_format import FileFormat
 from tagmill.transforms.formats.streams import HashingStream
 
@@ -245,9 +245,10 @@ def _load(
     record: Record | None = None
     texts: list[str | bytes] = []
     fields: dict[str, Any] = {}
-    read = set()
+    read, seen = set(), set()
     for member in members:
         extension = _split(member.name)[1]
+        seen.add(extension)
         is_image = extension in IMAGE_EXTENSIONS
         if not (is_image or extension in ("txt", "json")):
             continue
@@ -273,9 +274,19 @@ def _load(
         raise DataError(Reason.SOURCE_TRUNCATED, detail)
     if record is None:
         raise DataError(Reason.IMAGE_MISSING, f"no image member in {source.path}")
-    record.captions = [*captions_of(fields, config), *texts]
-    record.fields = fields
+    _say(record, fields, texts, config)
+    record.seen = tuple(sorted(seen))
     return record
+
+
+def _say(record: Record, fields: dict[str, Any], texts: list[str | bytes], config: InputConfig) -> None:
+    """Put the fields of an example's JSON into its record, and the captions in them and in its text."""
+    record.fields = fields
+    record.used = caption_names(fields, config)
+    record.captions = captions_of(fields, config)
+    if texts and (config.captions is None or "txt" in config.captions):
+        record.captions += texts
+        record.used += ("txt",)
 
 
 def _data(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
