@@ -8,11 +8,14 @@ from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import ConfigError, TooManyDeadError
+from tagmill.tag_system.core.errors import ConfigError, Reason, TooManyDeadError
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.parts import Unit
 
-UNITS: tuple[Unit, ...] = ("example", "caption")
+COUNTED: tuple[Unit, ...] = ("example", "caption")
+"""Units of which in = out + dropped + dead."""
+
+UNITS: tuple[Unit, ...] = (*COUNTED, "field")
 
 
 def check_fraction(run: RunFolder, record: StageRecord, most: float, of_what: str) -> None:
@@ -24,7 +27,7 @@ def check_fraction(run: RunFolder, record: StageRecord, most: float, of_what: st
     Raises:
         TooManyDeadError: More died; names the folder, and each reason with one of its dead letters.
     """
-    for unit in UNITS:
+    for unit in COUNTED:
         dead, total = record.count(unit, "dead"), record.count(unit, "in")
         lost: float = dead
         of_all = total
@@ -39,6 +42,20 @@ def check_fraction(run: RunFolder, record: StageRecord, most: float, of_what: st
                 f"max_dead_fraction {most} allows; {found[0].said()}; see {_folder(run, record)}",
                 *(f"  {one.said()}" for one in found[1:]),
             )
+    _check_labels(run, record, most)
+
+
+def _check_labels(run: RunFolder, record: StageRecord, most: float) -> None:
+    """Check the same of given labels: the mean over examples that have some. Raises TooManyDeadError."""
+    counts = [part.notes["fields"] for part in record.parts.values() if "fields" in part.notes]
+    labelled, loss = (sum(count[what] for count in counts) for what in ("labelled", "label_loss"))
+    if loss > most * labelled:
+        found = {one.reason: one.said() for one in by_reason(run, record, ["field"])}
+        raise TooManyDeadError(
+            f"{record.stage}: {loss / labelled:.1%} of an example's labels, on average, are dead letters, "
+            f"more than max_dead_fraction {most} allows; {found[Reason.LABEL_INVALID]}; see "
+            f"{_folder(run, record)}; `labels` of the input names another field, or none with null"
+        )
 
 
 def parse_retry(run: RunFolder, text: str) -> tuple[str, str]:
@@ -47,7 +64,7 @@ def parse_retry(run: RunFolder, text: str) -> tuple[str, str]:
     Raises ConfigError if the run has none there.
     """
     stage, _, reason = text.partition(":")
-    found = [one for record in current_records(run) for one in by_reason(run, record)]
+    found = [one for record in current_records(run) for one in by_reason(run, record, COUNTED)]
     if any(one.stage == stage and reason in (one.reason, "") for one in found):
         return stage, reason
     there = ", ".join(dict.fromkeys(f"{one.stage}:{one.reason}" for one in found)) or "none at all"
@@ -77,7 +94,8 @@ def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS
         places: dict[str, str] = {}
         counts: Counter[str] = Counter()
         for name, part in record.parts.items():
-            found = part.counts.dead if unit == "example" else part.counts.dead_captions
+            counted = part.counts
+            found = {"example": counted.dead, "caption": counted.dead_captions, "field": part.lost_fields}[unit]
             counts.update(found)
             places |= {reason: name for reason in found if reason not in places}
         for reason, count in counts.most_common():

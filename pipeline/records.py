@@ -88,6 +88,12 @@ class PartRecord:
         )
 
     @property
+    def lost_fields(self) -> dict[str, int]:
+        """How many examples lost a field, such as labels, and live on, by reason."""
+        found: dict[str, int] = self.notes.get("fields", {}).get("lost", {})
+        return found
+
+    @property
     def lost(self) -> int:
         """The rows that came in and do not live after the stage."""
         return self.came & self.removed

@@ -8,9 +8,17 @@ from typing import Any, Literal
 
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.pixels import turned_box, turned_size
+from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms.formats.base import InputConfig, Record
 from tagmill.transforms.formats.fields import USUAL_CAPTIONS
 from tagmill.transforms.images import ImageInfo
+
+SPLITS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "restval"),
+    "test": ("test",),
+    "val": ("val", "dev"),
+}
+"""How each split's name begins in sources."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,9 @@ class Given:
     """What a source gives beside an image, of bounded size.
 
     `captions` are checked, see `check_captions`, and `lost` are their errors by index; boxes of `labels` are
-    as they are given; `meta` is JSON; `noted` are the fields width and height, and `split` the field split.
+    as they are given, and `label_loss` is the share of them that is lost, 0..1; `meta` is JSON; `noted` are
+    the fields width and height, and `split` the field split. `odd` are the errors of fields: labels, the
+    split, or what is in meta.
     """
 
     captions: list[str | None]
@@ -36,30 +46,67 @@ class Given:
     labels: list[dict[str, Any]]
     meta: str
     noted: tuple[Any, Any]
-    split: str
+    split: Split | None
+    odd: list[DataError]
+    label_loss: float
 
 
 def given(record: Record, config: InputConfig, caps: Caps) -> Given:
     """Check what a source gives beside an image. Raises DataError, also for more than fits."""
     fields = record.fields
     captions, lost = check_captions(record.captions, caps.caption_characters, caps.captions)
-    labels = parse_labels(fields.get(config.labels) if config.labels else None, caps.labels)
+    value = fields.get(config.labels) if config.labels else None
+    labels, bad = parse_labels(value, caps.labels)
+    odd = [_label_error(bad, value)] if bad else []
     used = {*(USUAL_CAPTIONS if config.captions is None else config.captions), *record.used, config.labels}
-    split = fields.get("split") if "split" not in used else None
-    meta = _meta({name: value for name, value in fields.items() if name not in used}, caps.meta_bytes)
+    split: Split | None = None
+    if "split" in fields and "split" not in used:
+        split = _split(fields["split"], odd)
+    meta = _meta({name: value for name, value in fields.items() if name not in used}, caps.meta_bytes, odd)
     noted = fields.get("width"), fields.get("height")
-    return Given(captions, lost, labels, meta, noted, split if isinstance(split, str) else "")
+    return Given(captions, lost, labels, meta, noted, split, odd, len(bad) / max(1, len(labels) + len(bad)))
 
 
-def _meta(fields: Mapping[str, Any], max_bytes: int) -> str:
-    try:
-        text = json.dumps(fields, sort_keys=True, allow_nan=False)
-    except ValueError as error:
-        raise DataError(Reason.RECORD_INVALID, f"meta holds a number that is no JSON: {error}") from error
+def _label_error(bad: list[str], value: Any) -> DataError:
+    count = f"{len(bad)} of {len(value)} labels: " if isinstance(value, list) else ""
+    return DataError(Reason.LABEL_INVALID, f"{count}{bad[0]}")
+
+
+def _split(value: Any, odd: list[DataError]) -> Split | None:
+    """Read a source's own split: train2017, restval -> train; validation, dev -> val; test2015 -> test.
+
+    None if it is empty. What is none of them counts as val: drawn, it could train on an image of a test.
+    """
+    text = value.strip().lower() if isinstance(value, str) else ("" if value is None else "?")
+    if not text:
+        return None
+    for split, words in SPLITS.items():
+        if text.startswith(words):
+            return split
+    detail = f"split {str(value)[:80]!a} is not train, val or test; the example is in val"
+    odd.append(DataError(Reason.SPLIT_INVALID, detail))
+    return "val"
+
+
+def _meta(fields: Mapping[str, Any], max_bytes: int, odd: list[DataError]) -> str:
+    """Write what else is said as JSON, without what is none. Raises DataError for more than fits."""
+    text = _dumped(fields)
+    if text is None:
+        kept = {name: value for name, value in fields.items() if _dumped(value) is not None}
+        names = ", ".join(f"{name[:80]!a}" for name in fields if name not in kept)
+        odd.append(DataError(Reason.META_INVALID, f"a number that is no JSON in the field {names}"))
+        text = _dumped(kept) or "{}"
     if len(text) > max_bytes:
         detail = f"{len(text)} bytes of meta; the limit is {max_bytes} (ingest.max_meta_bytes)"
         raise DataError(Reason.RECORD_TOO_LARGE, detail)
     return text
+
+
+def _dumped(value: Any) -> str | None:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except ValueError:
+        return None
 
 
 def check_captions(
@@ -137,23 +184,31 @@ def _pixels_of(
     return "upright" if noted == upright else "stored"
 
 
-def parse_labels(value: Any, most: int = sys.maxsize) -> list[dict[str, Any]]:
+def parse_labels(value: Any, most: int = sys.maxsize) -> tuple[list[dict[str, Any]], list[str]]:
     """Read given labels: names, or objects with a name and perhaps a box.
 
     An object's name is its `name`, `category`, `label` or `tag`; its box is `box` (x1, y1, x2, y2) or
-    COCO's `bbox` (x, y, width, height), in pixels. Raises DataError, also for more than `most`.
+    COCO's `bbox` (x, y, width, height), in pixels. Also says what is wrong with each that is none. Raises
+    DataError for more than `most`.
     """
     if value is None:
-        return []
+        return [], []
     if not isinstance(value, list):
-        raise DataError(Reason.RECORD_INVALID, f"labels must be a list, got {str(value)[:80]!a}")
+        return [], [f"labels must be a list, got {str(value)[:80]!a}"]
     if len(value) > most:
         detail = f"{len(value)} labels; the limit is {most} (ingest.max_labels)"
         raise DataError(Reason.RECORD_TOO_LARGE, detail)
-    return [_label(item) for item in value]
+    labels, bad = [], []
+    for item in value:
+        try:
+            labels.append(_label(item))
+        except ValueError as error:
+            bad.append(str(error))
+    return labels, bad
 
 
 def _label(item: Any) -> dict[str, Any]:
+    """Read one label. Raises ValueError for what is none."""
     if isinstance(item, str) and _is_whole(item):
         return {"name": item, "box": None}
     if isinstance(item, dict):
@@ -161,7 +216,7 @@ def _label(item: Any) -> dict[str, Any]:
         names = [value for value in values if isinstance(value, str) and _is_whole(value)]
         if names:
             return {"name": names[0], "box": _box(item)}
-    raise DataError(Reason.RECORD_INVALID, f"not a label: {str(item)[:80]!a}")
+    raise ValueError(f"not a label: {str(item)[:80]!a}")
 
 
 def _box(label: dict[str, Any]) -> list[float] | None:
@@ -170,7 +225,7 @@ def _box(label: dict[str, Any]) -> list[float] | None:
     if not box:
         return None
     if not (isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))):
-        raise DataError(Reason.RECORD_INVALID, f"not a box: {str(box)[:80]!a}")
+        raise ValueError(f"not a box: {str(box)[:80]!a}")
     x, y, a, b = map(float, box)
     return [x, y, a, b] if corners else [x, y, x + a, y + b]
 

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -68,13 +68,6 @@ SLICES = {
 """Columns of each slice, besides the row."""
 
 MAX_KEY_CHARACTERS = 400
-
-SPLITS: dict[Split, tuple[str, ...]] = {
-    "train": ("train", "restval"),
-    "test": ("test",),
-    "val": ("val", "dev"),
-}
-"""How each split's name begins in sources."""
 
 
 class IngestConfig(Config):
@@ -302,12 +295,15 @@ def _make_part(
             rows.append({"row": row, "key": key, "labels": labels} | _row(found, config, stage))
             captions[row] = len(found.given.captions)
             undecided += on_trust
+            fields.add_labels(len(labels), found.given.label_loss)
             dead += [parts.Dead.of(row, key, error, index) for index, error in found.given.lost.items()]
+            dead += [parts.Dead.of_field(row, key, error) for error in found.given.odd]
         except DataError as error:
             dead.append(parts.Dead.of(row, key, error))
     table = conform(pa.Table.from_pylist(rows, SCHEMA), stage)
     notes = {"source": task.name, "input": config.name, "boxes_undecided": undecided}
-    notes["fields"] = fields.to_json()
+    lost = Counter(str(letter.reason) for letter in dead if letter.unit == "field")
+    notes["fields"] = fields.to_json() | {"lost": dict(sorted(lost.items()))}
     output = parts.Output(table, count, sum(captions.values()), dead, notes=notes, captions_of=captions)
     output.slices = stage.cut_slices(table)
     output.seconds["total"] = time.perf_counter() - start
@@ -395,23 +391,9 @@ def _printable(key: str) -> str:
 
 def _row(found: Loaded, config: InputConfig, stage: Ingest) -> dict[str, Any]:
     info, said = found.info, found.given
-    split = config.split or _split(said.split) or _hashed_split(info.sha256, stage.config)
+    split = config.split or said.split or _hashed_split(info.sha256, stage.config)
     more = {"captions": said.captions, "meta": said.meta, "split": split}
     return {"image": found.image, **asdict(info), **more}
-
-
-def _split(value: str) -> Split | None:
-    """Read a source's own split: train2017, restval -> train; validation, dev -> val; test2015 -> test.
-
-    None if it is empty. Raises DataError for another text: a drawn split could train on a test image.
-    """
-    text = value.strip().lower()
-    if not text:
-        return None
-    for split, words in SPLITS.items():
-        if text.startswith(words):
-            return split
-    raise DataError(Reason.RECORD_INVALID, f"split {value[:80]!a} is not train, val or test")
 
 
 def _hashed_split(sha256: str, config: IngestConfig) -> Split:

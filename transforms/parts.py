@@ -29,7 +29,10 @@ from tagmill.transforms import bitmaps, parquet
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
 WHOLE = "whole"
 """What the digest of all of a part is called among those of its slices."""
-Unit = Literal["example", "caption"]
+
+Unit = Literal["example", "caption", "field"]
+"""What a dead letter is of. What came in and went out is counted of examples and captions alone: a field,
+such as a label, is lost from an example that lives on."""
 
 DEAD_SCHEMA = pa.schema(
     [
@@ -47,7 +50,7 @@ DEAD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Dead:
-    """One dead letter: an example, or one caption of an example that lives on."""
+    """One dead letter: an example, or a caption or a field of an example that lives on."""
 
     row: int
     key: str
@@ -60,8 +63,16 @@ class Dead:
     def of(cls, row: int, key: str, error: DataError, caption_index: int | None = None) -> "Dead":
         """Make the dead letter of an example, or of its caption if an index is given."""
         unit: Unit = "example" if caption_index is None else "caption"
-        detail = error.detail[:500].encode(errors="backslashreplace").decode()  # names may not be UTF-8
-        return cls(row, key, error.reason, detail, unit, caption_index)
+        return cls(row, key, error.reason, _detail(error), unit, caption_index)
+
+    @classmethod
+    def of_field(cls, row: int, key: str, error: DataError) -> "Dead":
+        """Make the dead letter of a field of an example."""
+        return cls(row, key, error.reason, _detail(error), "field")
+
+
+def _detail(error: DataError) -> str:
+    return error.detail[:500].encode(errors="backslashreplace").decode()  # names may not be UTF-8
 
 
 @dataclass

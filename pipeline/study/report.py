@@ -107,6 +107,7 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         dropped.update(part.counts.dropped)
         dead.update({f"example/{reason}": count for reason, count in part.counts.dead.items()})
         dead.update({f"caption/{reason}": count for reason, count in part.counts.dead_captions.items()})
+        dead.update({f"field/{reason}": count for reason, count in part.lost_fields.items()})
         for name, value in part.seconds.items():
             seconds[name] += value
     return {

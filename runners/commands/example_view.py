@@ -49,6 +49,9 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
         if letter["unit"] == "example":
             said = f"dead at {letter['stage']}: {letter['reason']}, {letter['detail']}"
             console.print(shown(said), style="red", markup=False, highlight=False)
+        elif letter["unit"] == "field":
+            said = f"lost: {letter['reason']}, {letter['detail']}"
+            console.print(shown(said), markup=False, highlight=False)
     if example.duplicate_of:
         console.print(f"dropped: {example.duplicate_of} is the same", markup=False, highlight=False)
     elif example.dropped:

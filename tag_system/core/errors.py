@@ -6,7 +6,7 @@ from tagmill.tag_system.core.redaction import redacted
 
 
 class Reason(StrEnum):
-    """Why an example or a caption became a dead letter; a closed list, counted in the reports."""
+    """Why an example, a caption or a field became a dead letter; a closed list, counted in the reports."""
 
     IMAGE_MISSING = "image_missing"
     IMAGE_UNREADABLE = "image_unreadable"
@@ -22,6 +22,9 @@ class Reason(StrEnum):
     RECORD_TOO_LARGE = "record_too_large"
     KEY_INVALID = "key_invalid"
     KEY_REPEATED = "key_repeated"
+    LABEL_INVALID = "label_invalid"
+    SPLIT_INVALID = "split_invalid"
+    META_INVALID = "meta_invalid"
     CAPTION_EMPTY = "caption_empty"
     CAPTION_NOT_TEXT = "caption_not_text"
     CAPTION_TOO_LONG = "caption_too_long"

@@ -11,7 +11,7 @@ from PIL import Image
 from ingested import check_counts, letters, rows
 from sources import encode, write_tar
 from stage_runs import Bench
-from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.errors import Reason
 from tagmill.transforms.given import check_captions, parse_labels
 from tagmill.transforms.ingest import IngestConfig
 
@@ -78,8 +78,8 @@ class TestCaptions:
         check_counts(bench)
 
     def test_captions_of_a_dead_example_count_nowhere(self, ingest):
-        bench = ingest({"a": {"captions": ["x", ""], "labels": 3}, "b": {"caption": "y"}})
-        assert letters(bench) == [(0, "example", "record_invalid")]
+        bench = ingest({"a": {"captions": ["x", ""], "labels": ["x"] * 1_001}, "b": {"caption": "y"}})
+        assert letters(bench) == [(0, "example", "record_too_large")]
         check_counts(bench)
 
 
@@ -102,7 +102,7 @@ class TestLabels:
         ids=lambda value: ascii(value)[:50],
     )
     def test_labels_are_names_perhaps_with_a_box(self, value, labels):
-        assert parse_labels(value) == [{"name": name, "box": box} for name, box in labels]
+        assert parse_labels(value) == ([{"name": name, "box": box} for name, box in labels], [])
 
     @pytest.mark.parametrize(
         "value",
@@ -129,17 +129,19 @@ class TestLabels:
         ],
         ids=lambda value: ascii(value)[:50],
     )
-    def test_anything_else_is_bad_data(self, value):
-        with pytest.raises(DataError) as caught:
-            parse_labels(value)
-        assert caught.value.reason is Reason.RECORD_INVALID
+    def test_anything_else_is_lost_and_the_others_are_not(self, value):
+        kept, bad = parse_labels([*value, "cat"] if isinstance(value, list) else value)
+        assert [label["name"] for label in kept] == (["cat"] if isinstance(value, list) else [])
+        assert len(bad) == 1
 
     def test_boxes_of_any_number_can_be_written(self, ingest):
         labels = [{"name": "red", "box": [16777217, 2**31 - 1, 0.1, -5]}, "blue"]
         bench = ingest({"a": {"labels": labels}, "b": {"labels": [{"name": "x", "box": [0, 0, 0, 10**400]}]}})
-        (row,) = rows(bench)
+        row = rows(bench)[0]
         assert row["labels"][0]["box"] == np.array([16777217, 2**31 - 1, 0.1, -5], np.float32).tolist()
-        assert letters(bench) == [(1, "example", "record_invalid")]
+        assert rows(bench)[1]["labels"] == []
+        assert letters(bench) == [(1, "field", "label_invalid")]
+        check_counts(bench)
 
     def test_the_field_can_be_named_or_ignored(self, ingest, tmp_path):
         fields = {"a": {"objects": [{"category": "red"}], "labels": ["x"]}}
@@ -167,7 +169,7 @@ class TestSplits:
             ({"split": ""}, {}, "train"),
             ({"split": "train"}, {"split": "test"}, "test"),
             ({"split": "train"}, {"split": "val"}, "val"),
-            ({"split": 3}, {}, "train"),
+            ({"split": None}, {}, "train"),
             ({}, {}, "train"),
         ],
         ids=str,
@@ -176,10 +178,20 @@ class TestSplits:
         (row,) = rows(ingest({"a": fields}, IngestConfig(val_fraction=0), **changes))
         assert row["split"] == split
 
-    def test_a_split_that_is_none_is_bad_data_and_never_drawn(self, ingest):
-        bench = ingest({"a": {"split": "holdout"}})
-        assert not rows(bench)
-        assert "split 'holdout' is not train, val or test" in str(bench.dead("ingest"))
+    @pytest.mark.parametrize("split", ["holdout", 3, ["train"]], ids=str)
+    def test_a_split_that_is_none_is_never_drawn(self, ingest, split):
+        bench = ingest({"a": {"split": split, "caption": "words"}}, IngestConfig(val_fraction=0))
+        (row,) = rows(bench)
+        assert (row["split"], row["captions"]) == ("val", ["words"])
+        assert letters(bench) == [(0, "field", "split_invalid")]
+        assert "is not train, val or test" in str(bench.dead("ingest"))
+        check_counts(bench)
+
+    def test_a_number_that_is_no_json_is_lost_with_its_field_alone(self, ingest):
+        bench = ingest({"a": b'{"caption": "words", "x": 1e999, "y": 2}'})
+        (row,) = rows(bench)
+        assert (row["captions"], row["meta"]) == (["words"], '{"y": 2}')
+        assert letters(bench) == [(0, "field", "meta_invalid")]
 
     def test_copies_of_an_image_stay_together_and_the_fraction_holds(self, tmp_path):
         data = [(f"{i:04d}.png", encode(Image.new("RGB", (1, 1), (i % 150, 7, 9)))) for i in range(300)]

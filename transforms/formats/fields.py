@@ -161,7 +161,8 @@ class FieldCounts:
 
     def __init__(self, config: InputConfig) -> None:
         self._named = {*map(_shown, config.captions or ()), _shown(config.labels or "")}
-        self.examples = self.captioned = 0
+        self.examples = self.captioned = self.labelled = 0
+        self.label_loss = 0.0
         self.seen: Counter[str] = Counter()
         self.used: Counter[str] = Counter()
 
@@ -174,7 +175,13 @@ class FieldCounts:
                 self.seen[name] += 1
         self.used.update(map(_shown, used))
 
+    def add_labels(self, kept: int, loss: float) -> None:
+        """Count the labels of an example that lives: how many it has, and the share that is lost, 0..1."""
+        self.labelled += bool(kept or loss)
+        self.label_loss += loss
+
     def to_json(self) -> dict[str, Any]:
         """Give the counts as JSON values, for the notes of a part."""
-        counts = {"examples": self.examples, "captioned": self.captioned}
-        return {**counts, "seen": dict(self.seen), "used": dict(self.used)}
+        counts = {name: getattr(self, name) for name in ("examples", "captioned", "labelled")}
+        loss = round(self.label_loss, 6)
+        return {**counts, "label_loss": loss, "seen": dict(self.seen), "used": dict(self.used)}
