@@ -261,7 +261,9 @@ def _examples(found: Iterator[SourceExample], source: Source) -> Iterator[Source
     try:
         for example in found:
             if example.key in seen:
-                yield SourceExample.failing(example.key, Reason.KEY_REPEATED, f"again in {source.path}")
+                yield SourceExample.failing(
+                    example.key, Reason.KEY_REPEATED, f"again in {source.path}{example.remedy}"
+                )
             else:
                 if (
                     len(example.key) <= MAX_KEY_CHARACTERS

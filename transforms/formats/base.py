@@ -17,8 +17,11 @@ from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms.formats.streams import HashingStream
 
 FORMATS = {
+    "csv": "tagmill.transforms.formats.csv_tables:CsvTable",
     "folder": "tagmill.transforms.formats.folder:Folder",
+    "json": "tagmill.transforms.formats.json_list:JsonList",
     "jsonl": "tagmill.transforms.formats.jsonl:JsonLines",
+    "tsv": "tagmill.transforms.formats.csv_tables:TsvTable",
     "webdataset": "tagmill.transforms.formats.webdataset:Webdataset",
 }
 """Short names of the built-in formats."""
@@ -135,11 +138,13 @@ class Record:
 class SourceExample:
     """An example that a format came across; `load` reads it and may raise DataError.
 
-    `load` must be called before the format goes on, or not at all.
+    `load` must be called before the format goes on, or not at all. `remedy` is what to do if another example
+    of the source has the same key.
     """
 
     key: str
     load: Callable[[], Record]
+    remedy: str = ""
 
     @classmethod
     def failing(cls, key: str, reason: Reason, detail: str) -> "SourceExample":

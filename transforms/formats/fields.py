@@ -62,9 +62,14 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     """Parse one JSON object. Raises DataError."""
     try:
         # NaN is not JSON, but pandas writes it for what is missing.
-        value = json.loads(data, parse_constant=lambda _: None, object_pairs_hook=_unique)
+        value = json.loads(data, parse_constant=lambda _: None, object_pairs_hook=without_doubles)
     except (ValueError, RecursionError) as error:
         raise DataError(Reason.RECORD_INVALID, f"{where}: {error}") from error
+    return check_object(value, where)
+
+
+def check_object(value: Any, where: str) -> dict[str, Any]:
+    """Check that parsed JSON is an object that can be written again. Raises DataError."""
     if not isinstance(value, dict):
         raise DataError(Reason.RECORD_INVALID, f"{where}: expected a JSON object")
     if _is_deep(value):
@@ -72,7 +77,7 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object. Raises ValueError for a name that is there twice, of which one value would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -85,6 +90,8 @@ def _is_deep(value: Any) -> bool:
     """Tell whether JSON is nested so deeply that writing it again could exceed Python's stack."""
     level = [value]
     for _ in range(MAX_DEPTH):
+        if not level:
+            return False
         level = [
             child
             for item in level

@@ -11,13 +11,17 @@ from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.formats.base import Limits, Links, Record, Source, check_link, why_missing
 
 
-def check_path(path: Any, where: str) -> str:
+def check_path(path: Any, where: str, folder: str = "") -> str:
     """Give the path of an image, relative to the image folder; `where` is the line that names it.
+
+    One that is not relative may lie in `folder`, where the images are.
 
     Raises DataError for what is not a path of a file in that folder.
     """
     if not isinstance(path, str) or not path:
         raise DataError(Reason.RECORD_INVALID, f"{where}: {str(path)[:80]!a} is not an image path")
+    if folder.startswith("/") and path.startswith(folder.rstrip("/") + "/"):
+        path = path[len(folder.rstrip("/")) :].lstrip("/")
     if path.startswith("/") or ":" in path or ".." in PurePosixPath(path).parts:
         detail = f"{where}: {path!r} leaves the image folder; write it relative to `images`"
         raise DataError(Reason.RECORD_INVALID, detail)

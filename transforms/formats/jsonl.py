@@ -1,77 +1,54 @@
 """Reads JSON lines beside a folder of images.
 
 One object a line: the path of an image relative to the folder, captions, labels; anything else is kept as
-meta. `fields.py` says which fields they are.
-The key is the `key` field, or the image's path without its extension.
+meta. `fields.py` says which fields they are. The key is the `key` field, or the image's path without its
+extension.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from tagmill.tag_system.core.errors import DataError
-from tagmill.transforms.formats.base import InputConfig, Limits, Source, SourceExample
-from tagmill.transforms.formats.fields import (
-    caption_names,
-    captions_of,
-    image_name,
-    no_image,
-    parse_object,
-)
-from tagmill.transforms.formats.file_format import FileFormat
-from tagmill.transforms.formats.image_files import check_path, key_of, loader
-from tagmill.transforms.formats.streams import HashingStream
+from tagmill.transforms.formats.base import InputConfig, Limits, Source
+from tagmill.transforms.formats.fields import parse_object
+from tagmill.transforms.formats.packed import BLANK, HEAD_BYTES, Ahead, wrong_format
+from tagmill.transforms.formats.text_lines import bounded_lines, other_format
+from tagmill.transforms.formats.text_tables import Entry, TextTable
 
 
-class JsonLines(FileFormat):
+class JsonLines(TextTable):
     """The format `jsonl`."""
 
-    images_apart = True
     pattern = "*.jsonl"
+    url_format = "jsonl"
 
-    def read(
-        self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
-    ) -> Iterator[SourceExample]:
-        """Give the examples of a file of JSON lines; see `Format`. Blank lines are passed over."""
-        for number, line in enumerate(_lines(stream, limits.line[0]), start=1):
-            if line is None or line.strip():
-                where = f"{source.path}:{number}"
-                try:
-                    yield _example(line, where, source, config, limits)
-                except DataError as error:
-                    yield SourceExample.failing(f"{source.path}#{number}", error.reason, error.detail)
-
-
-def _lines(stream: HashingStream, limit: int) -> Iterator[bytes | None]:
-    """Give the lines of a file; None for a line longer than `limit`, which is never held whole."""
-    pieces: list[bytes] = []
-    size = 0
-    while chunk := stream.read(1 << 20):
-        first, *others = chunk.split(b"\n")
-        for number, piece in enumerate((first, *others)):
-            if number:
-                yield b"".join(pieces) if size <= limit else None
-                pieces, size = [], 0
-            size += len(piece)
-            if size <= limit:
-                pieces.append(piece)
-            else:
-                pieces.clear()
-    if size:
-        yield b"".join(pieces) if size <= limit else None
-
-
-def _example(
-    line: bytes | None, where: str, source: Source, config: InputConfig, limits: Limits
-) -> SourceExample:
-    if line is None:
+    def entries(self, text: Ahead, source: Source, config: InputConfig, limits: Limits) -> Iterator[Entry]:
+        """Give the objects of a file of JSON lines. Blank lines are passed over."""
+        if what := _other(text.peek(HEAD_BYTES)):
+            raise wrong_format(source, config, what)
         most, key, reason = limits.line
-        raise DataError(reason, f"{where}: a line longer than {most} bytes ({key})")
-    fields = parse_object(line, where)
-    name = image_name(fields, config)
-    if name is None:
-        raise no_image(fields, config, where)
-    path = check_path(fields.pop(name), where)
-    key = fields.pop("key", None)
-    key = key_of(path) if key in (None, "") else str(key)
-    captions, used = captions_of(fields, config), caption_names(fields, config)
-    load = loader(path, captions, fields, source, limits, config.links, used, seen=(name,))
-    return SourceExample(key, load)
+        for number, line in enumerate(bounded_lines(text, most), start=1):
+            where = f"{source.path}:{number}"
+            if line is None:
+                detail = f"{where}: a line longer than {most} bytes ({key})"
+                yield Entry(number, DataError(reason, detail), most)
+            elif line.strip():
+                yield Entry(number, _parsed(line, where), len(line))
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any] | DataError:
+    try:
+        return parse_object(line, where)
+    except DataError as error:
+        return error
+
+
+def _other(head: bytes) -> str | None:
+    """Say what a file is that begins as another format does; None for what may be a line that is damaged."""
+    first, _, rest = head.lstrip(BLANK).partition(b"\n")
+    line = first.strip()
+    if line.startswith((b"[{", b"[ {")) or (line == b"[" and rest.lstrip().startswith(b"{")):
+        return "a JSON list: use format json"
+    if line == b"{" and rest.lstrip().startswith(b'"'):
+        return "JSON over several lines: use format json, or coco"
+    return other_format(line)

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from sources import members
 from tagmill.tag_system.core.errors import DataError, Reason
-from tagmill.transforms.formats import jsonl
 from tagmill.transforms.formats.base import InputConfig, Limits, Source
 from tagmill.transforms.formats.jsonl import JsonLines
 from tagmill.transforms.formats.streams import HashingStream
+from tagmill.transforms.formats.text_lines import bounded_lines
 
 CONFIG = InputConfig(name="x", format="jsonl", path="unused")
 PNG = members("k", 0)["k.png"]
@@ -141,5 +141,5 @@ def test_lines_over_the_cap_are_told_and_never_held_whole(sizes, limit, chunk, e
     stream = HashingStream(Slow(data))
     if not ended and lines and not lines[-1]:
         lines.pop()  # nothing follows the last line end
-    found = list(jsonl._lines(stream, limit))
+    found = list(bounded_lines(stream, limit))
     assert found == [line if len(line) <= limit else None for line in lines]

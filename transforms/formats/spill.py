@@ -1,0 +1,70 @@
+"""A table on disk that brings together what lies far apart in a source: the lines of an image, say."""
+
+import sqlite3
+import tempfile
+from collections.abc import Generator, Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from types import TracebackType
+
+BATCH = 1_000
+"""Rows that are written together."""
+
+CACHE_KIB = 16 << 10
+
+
+class Spill:
+    """Texts by group, in a temporary file; open it as a context. Memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tagmill-spill-")
+        self._base = sqlite3.connect(Path(self._folder.name, "rows"), isolation_level=None)
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
+            self._base.execute(f"PRAGMA {setting}")
+        self._base.execute("CREATE TABLE rows (part TEXT, place INTEGER, text TEXT)")
+        self._base.execute("BEGIN")
+        self._waiting: list[tuple[str, int, str]] = []
+
+    def __enter__(self) -> "Spill":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._base.close()
+        self._folder.cleanup()
+
+    def add(self, group: str, place: int, text: str) -> None:
+        """Add a text; texts of a group are ordered by place, and groups by the lowest place in them."""
+        self._waiting.append((group, place, text))
+        if len(self._waiting) == BATCH:
+            self._write()
+
+    def _write(self) -> None:
+        self._base.executemany("INSERT INTO rows VALUES (?, ?, ?)", self._waiting)
+        self._waiting.clear()
+
+    def groups(self, limit: int) -> Generator[tuple[str, list[str] | None]]:
+        """Give the groups in order, each with its texts; None for more characters than `limit` in all."""
+        self._write()
+        self._base.execute("CREATE INDEX by_group ON rows (part, place)")
+        self._base.execute("COMMIT")
+        found = self._base.execute(
+            "SELECT rows.part, text FROM rows JOIN "
+            "(SELECT part, MIN(place) AS first FROM rows GROUP BY part) AS firsts "
+            "ON rows.part = firsts.part ORDER BY first, place"
+        )
+        for group, rows in groupby(found, key=itemgetter(0)):
+            yield group, _within(rows, limit)
+
+
+def _within(rows: Iterator[tuple[str, str]], limit: int) -> list[str] | None:
+    texts: list[str] = []
+    size = 0
+    for _, text in rows:
+        size += len(text)
+        if size > limit:
+            return None
+        texts.append(text)
+    return texts
