@@ -17,6 +17,7 @@ from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms.formats.streams import HashingStream
 
 FORMATS = {
+    "coco": "tagmill.transforms.formats.coco:Coco",
     "csv": "tagmill.transforms.formats.csv_tables:CsvTable",
     "folder": "tagmill.transforms.formats.folder:Folder",
     "json": "tagmill.transforms.formats.json_list:JsonList",

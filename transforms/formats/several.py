@@ -1,0 +1,96 @@
+"""The base of formats whose source is a file with others that belong to it, passed through as one stream.
+
+So one digest speaks for all of them. A source of one file is passed through as it is; of several, each is
+preceded by its length.
+"""
+
+import hashlib
+import io
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import IO, Any
+
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, InputChangedError
+from tagmill.transforms.formats.base import InputConfig
+from tagmill.transforms.formats.file_format import FileFormat
+from tagmill.transforms.formats.streams import HashingStream, PieceStream
+
+CHUNK = 1 << 20
+LENGTH_BYTES = 8
+
+
+class SeveralFiles(FileFormat):
+    """A format of files; `others` are the uris of those that are read with an input's one file, by option."""
+
+    def __init__(self, others: dict[str, str | None]) -> None:
+        for option, uri in others.items():
+            if uri is not None and not isinstance(uri, str):
+                raise ValueError(f"{option} is the path of a file, got {uri!r}")
+        self.others = {option: uri for option, uri in others.items() if uri is not None}
+
+    def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
+        """List the files that match the input's path; see `Format`. With others, it must be one."""
+        root, paths = super().find_sources(config)
+        if self.others and len(paths) > 1:
+            raise ConfigError(
+                f"input {config.name}: {', '.join(self.others)} of `options` belong to one file, "
+                f"but {len(paths)} match {config.path}: give each an input of its own"
+            )
+        for option, uri in self.others.items():
+            if not files.exists(uri) or files.is_folder(uri) or files.is_special(uri):
+                raise ConfigError(f"input {config.name}: no file {uri}, which the option {option} names")
+        return root, paths
+
+    def size_and_stamp(self, uri: str) -> tuple[int, str]:
+        """Ask the file system; see `Format`. Of several files: the sum, and what changes with any of them."""
+        if not self.others:
+            return super().size_and_stamp(uri)
+        told = [files.size_and_stamp(one) for one in (uri, *self.others.values())]
+        return sum(size for size, _ in told), hashlib.sha256(repr(told).encode()).hexdigest()
+
+    @contextmanager
+    def open_read(self, uri: str) -> Iterator[IO[bytes]]:
+        """Open the files as one stream; see `Format`."""
+        if not self.others:
+            with files.open_read(uri) as stream:
+                yield stream
+            return
+        with closing(_framed([uri, *self.others.values()])) as pieces:
+            yield io.BufferedReader(PieceStream(pieces), CHUNK)
+
+    def streams(self, stream: HashingStream) -> Iterator[Any]:
+        """Give the files of a source, each to be read before the next: the input's own, then the others."""
+        if not self.others:
+            yield stream
+            return
+        while length := stream.read(LENGTH_BYTES):
+            body = _Body(stream, int.from_bytes(length))
+            yield body
+            while body.read(CHUNK):
+                pass
+
+
+class _Body:
+    """One file of several in a stream."""
+
+    def __init__(self, stream: HashingStream, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
+def _framed(uris: list[str]) -> Generator[bytes]:
+    for uri in uris:
+        with files.opened(uri) as found:
+            yield found.size.to_bytes(LENGTH_BYTES)
+            left = found.size
+            while left and (piece := found.stream.read(min(left, CHUNK))):
+                left -= len(piece)
+                yield piece
+            if left:
+                raise InputChangedError(f"{uri} changed while it was read; run again")
