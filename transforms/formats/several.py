@@ -46,7 +46,7 @@ class SeveralFiles(FileFormat):
         """Ask the file system; see `Format`. Of several files: the sum, and what changes with any of them."""
         if not self.others:
             return super().size_and_stamp(uri)
-        told = [files.size_and_stamp(one) for one in (uri, *self.others.values())]
+        told = [files.size_and_stamp(one) for one in self.uris(uri)]
         return sum(size for size, _ in told), hashlib.sha256(repr(told).encode()).hexdigest()
 
     @contextmanager
@@ -56,11 +56,15 @@ class SeveralFiles(FileFormat):
             with files.open_read(uri) as stream:
                 yield stream
             return
-        with closing(_framed([uri, *self.others.values()])) as pieces:
+        with closing(_framed(self.uris(uri))) as pieces:
             yield io.BufferedReader(PieceStream(pieces), CHUNK)
 
+    def uris(self, uri: str) -> list[str]:
+        """Name the files of a source in the order of their stream: the input's own, then the others."""
+        return [uri, *self.others.values()]
+
     def streams(self, stream: HashingStream) -> Iterator[Any]:
-        """Give the files of a source, each to be read before the next: the input's own, then the others."""
+        """Give the files of a source, each to be read before the next, in the order of `uris`."""
         if not self.others:
             yield stream
             return
