@@ -57,7 +57,7 @@ def given(record: Record, config: InputConfig, caps: Caps) -> Given:
     captions, lost = check_captions(record.captions, caps.caption_characters, caps.captions)
     value = fields.get(config.labels) if config.labels else None
     labels, bad = parse_labels(value, caps.labels)
-    odd = [_label_error(bad, value)] if bad else []
+    odd = [*record.odd, *([_label_error(bad, value)] if bad else [])]
     used = {*(USUAL_CAPTIONS if config.captions is None else config.captions), *record.used, config.labels}
     split: Split | None = None
     if "split" in fields and "split" not in used:

@@ -28,7 +28,7 @@ FORMATS = {
 }
 """Short names of the built-in formats."""
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jfif"})
 """Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
 
 Links = Literal["within", "follow"]
@@ -125,7 +125,7 @@ class Record:
     """One example as its source holds it, unchecked: ingest decides what is bad in it.
 
     `used` names the fields, or the extensions of members, that gave the captions, and `seen` what the source
-    holds besides `fields`.
+    holds besides `fields`. `odd` are the errors of fields that the format itself could not read.
     """
 
     image: dict[str, Any]
@@ -134,6 +134,7 @@ class Record:
     fields: dict[str, Any] = field(default_factory=dict)
     used: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    odd: list[DataError] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

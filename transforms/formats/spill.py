@@ -24,6 +24,7 @@ class Spill:
             self._base.execute(f"PRAGMA {setting}")
         self._base.execute("CREATE TABLE rows (part TEXT, place INTEGER, text TEXT)")
         self._base.execute("BEGIN")
+        self._indexed = False
         self._waiting: list[tuple[str, int, str]] = []
 
     def __enter__(self) -> "Spill":
@@ -45,11 +46,23 @@ class Spill:
         self._base.executemany("INSERT INTO rows VALUES (?, ?, ?)", self._waiting)
         self._waiting.clear()
 
+    def _index(self) -> None:
+        if not self._indexed:
+            self._write()
+            self._base.execute("CREATE INDEX by_group ON rows (part, place)")
+            self._base.execute("COMMIT")
+            self._indexed = True
+
+    def texts(self, group: str, limit: int) -> list[str] | None:
+        """Give the texts of one group, when all are added; None for more characters than `limit` in all."""
+        self._index()
+        return _within(
+            self._base.execute("SELECT part, text FROM rows WHERE part = ? ORDER BY place", (group,)), limit
+        )
+
     def groups(self, limit: int) -> Generator[tuple[str, list[str] | None]]:
         """Give the groups in order, each with its texts; None for more characters than `limit` in all."""
-        self._write()
-        self._base.execute("CREATE INDEX by_group ON rows (part, place)")
-        self._base.execute("COMMIT")
+        self._index()
         found = self._base.execute(
             "SELECT rows.part, text FROM rows JOIN "
             "(SELECT part, MIN(place) AS first FROM rows GROUP BY part) AS firsts "

@@ -166,7 +166,7 @@ def _example(lines: list[_Line], source: Source, config: InputConfig, limits: Li
     if len(lines) > 1:
         captions = [text for line in lines for text in captions_of(line.fields, config)]
         used = tuple(dict.fromkeys(name for line in lines for name in caption_names(line.fields, config)))
-        fields = _merged([line.fields for line in lines], {*used, config.labels}, config)
+        fields = merged_fields([line.fields for line in lines], config)
         splits = {json.dumps(line.fields.get("split")) for line in lines}
         if len(splits) > 1 and not config.split:
             detail = f"{source.path}:{first.number}: lines of one image are of different splits"
@@ -177,13 +177,17 @@ def _example(lines: list[_Line], source: Source, config: InputConfig, limits: Li
     return SourceExample(first.key, load, REMEDY if first.shared else "")
 
 
-def _merged(lines: list[dict[str, Any]], taken: set[str | None], config: InputConfig) -> dict[str, Any]:
-    """Merge the fields of the lines of an image: all labels; of others, the one value, or a list of all."""
+def merged_fields(lines: list[dict[str, Any]], config: InputConfig) -> dict[str, Any]:
+    """Merge the fields of the lines of an image: all captions and labels; of others, one value or a list."""
+    if len(lines) == 1:
+        return lines[0]
     merged: dict[str, Any] = {}
+    taken = {name for line in lines for name in caption_names(line, config)}
     for name in dict.fromkeys(name for line in lines for name in line):
         values = [line.get(name) for line in lines]
-        if name in taken and name != config.labels:
-            merged[name] = values[0]
+        if name in taken:
+            listed = [value if isinstance(value, list) else [value] for value in values if value is not None]
+            merged[name] = [text for texts in listed for text in texts]
         elif name == config.labels and all(isinstance(value, list | None) for value in values):
             merged[name] = _without_repeats([label for value in values for label in value or ()])
         else:
