@@ -12,8 +12,10 @@ from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.stages import STAGES
 from tagmill.pipeline.study.labels import LABELS_SCHEMA
 from tagmill.pipeline.study.report import STAGES_SCHEMA, TAGS_SCHEMA
+from tagmill.tag_system.core.config import parse_yaml
 from tagmill.tag_system.shard_contract import Manifest, Sample, SampleEvidence, SampleTag
 from tagmill.transforms import parts
+from tagmill.transforms.formats.base import InputConfig
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tables.md"
 
@@ -89,3 +91,9 @@ def test_every_key_of_a_config_is_documented_with_its_default():
     rows = re.findall(r"^\| ([a-z_., ]+) \| (.*?) ?\| .+ \|$", CONFIG.read_text(), re.MULTILINE)
     found = [(key, default) for names, default in rows for key in names.split(", ") if names != "key"]
     assert sorted(found) == sorted(keys(RunConfig))
+
+
+def test_every_input_that_is_there_to_be_copied_can_be_one():
+    blocks = re.findall(r"```yaml\n(inputs:.*?)```", DOCUMENT.with_name("inputs.md").read_text(), re.DOTALL)
+    found = [InputConfig.model_validate(one) for block in blocks for one in parse_yaml(block)["inputs"]]
+    assert {one.format for one in found} >= {"jsonl", "json", "csv", "coco", "ram", "folder", "webdataset"}

@@ -109,8 +109,12 @@ class CsvTable(TextTable):
     def _cells(self, line: str, lines: "_Lines", most: int) -> list[str]:
         """Divide a row, with the lines that follow if a quote is open. Raises csv.Error and ValueError."""
         lines.begin(most)
-        reader = csv.reader(_first(line, lines.following()), delimiter=self._delimiter, strict=True)
-        return next(reader)
+        try:
+            return next(csv.reader(_first(line, lines.following()), delimiter=self._delimiter, strict=True))
+        except csv.Error:
+            if lines.size or line.count('"') % 2:
+                raise
+            return next(csv.reader([line], delimiter=self._delimiter))  # "as" said in a cell, no more
 
 
 class TsvTable(CsvTable):

@@ -1,4 +1,4 @@
-"""What is said of the images of a folder besides KEY.txt: KEY.json, KEY.caption, a table, names of folders."""
+"""What is said of the images of a folder besides KEY.txt: KEY.json, KEY.caption, tables, folders' names."""
 
 import json
 

@@ -123,7 +123,7 @@ def test_a_bad_row_is_dead_and_the_rows_after_it_live(photos):
         b'a.png,"never closed, it takes in all,',
         b"b/c.png,\xff is no UTF-8,red|big red; sky",
         b"d.png,one,two,three",
-        b'd.png,"{not JSON}",',
+        b'd.png,"{not" JSON},',
         b"",
     ]
     (photos / "a.csv").write_bytes(b"\n".join(rows))
