@@ -2,10 +2,11 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from commands import call
-from runs import rows_of
+from runs import damaged, rows_of
 from sources import members, write_config, write_tar
 
 OFF = {"parse": None, "tag": None, "localize": None, "embed": None, "cluster": None}
@@ -71,6 +72,40 @@ def test_the_line_that_a_warning_gives_is_the_remedy(config, tmp_path, caplog):
 def test_to_say_that_there_are_no_captions_is_enough(config, caplog):
     call("run", config(captions=[]), "--workers", 0)
     assert not [line for line in caplog.messages if "caption field" in line]
+
+
+def test_bad_labels_are_told_by_status_report_and_inspect_and_too_many_stop_the_run(tmp_path):
+    given = [["red", 7], ["blue", {"name": "red", "box": "odd"}], ["red"]]
+    contents = []
+    for number, labels in enumerate(given):
+        contents += [(f"{number}.png", members("k", number)["k.png"]), (f"{number}.txt", b"a red square")]
+        contents += [(f"{number}.json", json.dumps({"labels": labels, "split": "odd"}).encode())]
+    path = str(write_tar(tmp_path / "a.tar", contents))
+    source = {"name": "x", "format": "webdataset", "path": path}
+    call("run", write_config(tmp_path, inputs=[source], max_dead_fraction=0.34, **OFF), "--workers", 0)
+    run = tmp_path / "run"
+    ingest = next(line for line in call("status", run)[0].splitlines() if line.startswith("ingest"))
+    assert ingest.split()[3:] == [
+        "3",
+        "3",
+        "0",
+        "0",
+        "examples,",
+        "2",
+        "label_invalid,",
+        "3",
+        "split_invalid",
+    ]
+    (row,) = (
+        r for r in pq.read_table(run / "report" / "stages.parquet").to_pylist() if r["stage"] == "ingest"
+    )
+    assert dict(row["dead"]) == {"field/label_invalid": 2, "field/split_invalid": 3}
+    assert (row["examples_dead"], row["captions_dead"]) == (0, 0)
+    assert "lost: label_invalid, 1 of 2 labels: not a label: '7'" in call("inspect", run, "x/0")[0]
+    assert damaged(run) == []
+    said = call("run", tmp_path / "config.yaml", "--workers", 0, "--set", "max_dead_fraction=0.3", code=3)[1]
+    assert "33.3% of an example's labels, on average, are dead letters" in said
+    assert "2 are label_invalid, such as x/0: 1 of 2 labels: not a label: '7'" in said
 
 
 def test_a_field_that_names_no_image_is_told_with_those_that_are_there(config):

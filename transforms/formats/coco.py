@@ -17,8 +17,9 @@ from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.transforms.formats.base import InputConfig, Limits, Source, SourceExample
 from tagmill.transforms.formats.fields import caption_names, captions_of, check_object, image_name, no_image
 from tagmill.transforms.formats.image_files import check_path, key_of, loader
+from tagmill.transforms.formats.json_list import check_json
 from tagmill.transforms.formats.json_stream import Item, json_items
-from tagmill.transforms.formats.packed import Ahead, open_text, wrong_format
+from tagmill.transforms.formats.packed import BLANK, HEAD_BYTES, Ahead, open_text, wrong_format
 from tagmill.transforms.formats.several import SeveralFiles
 from tagmill.transforms.formats.spill import Spill
 from tagmill.transforms.formats.streams import HashingStream
@@ -66,9 +67,10 @@ class Coco(SeveralFiles):
 
 
 def _check_object(text: Ahead, source: Source, config: InputConfig) -> None:
-    """Raise ConfigError for a list: what it lists are examples, or results."""
-    if text.peek(1024).lstrip().startswith(b"["):
+    """Raise ConfigError for a list, whose items are examples or results, and for other formats."""
+    if text.peek(HEAD_BYTES).lstrip(BLANK).startswith(b"["):
         raise wrong_format(source, config, "a JSON list, not COCO's object: use format json, or ram")
+    check_json(text, source, config)
 
 
 @dataclass

@@ -127,9 +127,10 @@ def test_one_id_of_two_images_gives_neither_what_is_said_of_the_other(photos):
             {"options": {"instances": "nowhere.json"}},
             "no file nowhere.json, which the option instances names",
         ),
+        ('{"a": 1}\n{"a": 2}', {}, "is JSON lines: use format jsonl"),
         ("{}", {"options": {"instances": 3}}, "instances is the path of a file, got 3"),
     ],
-    ids=["list", "missing", "number"],
+    ids=["list", "missing", "lines", "number"],
 )
 def test_what_cannot_be_is_one_line(photos, data, changes, words):
     (photos / "it.json").write_text(data)
