@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tagmill.pipeline.current import current_records
-from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, Reason, TooManyDeadError
@@ -95,12 +95,18 @@ def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS
         counts: Counter[str] = Counter()
         for name, part in record.parts.items():
             counted = part.counts
-            found = {"example": counted.dead, "caption": counted.dead_captions, "field": part.lost_fields}[unit]
+            found = {"example": counted.dead, "caption": counted.dead_captions, "field": part.lost_fields}[
+                unit
+            ]
             counts.update(found)
             places |= {reason: name for reason in found if reason not in places}
         for reason, count in counts.most_common():
             key, detail = _example(run, record, places[reason], unit, reason)
             yield DeadReason(record.stage, unit, reason, count, key, detail)
+
+
+def _dead_of(part: PartRecord) -> dict[Unit, dict[str, int]]:
+    return {"example": part.counts.dead, "caption": part.counts.dead_captions, "field": part.lost_fields}
 
 
 def _example(run: RunFolder, record: StageRecord, name: str, unit: Unit, reason: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ def _missing(source: InputConfig, there: _Found) -> Iterator[str]:
 
 
 def _line(source: InputConfig, what: str, there: _Found, remedy: str) -> str:
-    names = list(there.seen)
+    names = sorted(there.seen, key=lambda name: (-there.seen[name], name))
     more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
     saw = ", ".join(f"`{name}`" for name in names[:MAX_SHOWN]) or "nothing but images"
     return f"input {source.name}: {what}; saw {saw}{more}; {remedy}"

@@ -1,6 +1,7 @@
 """Rewrites parts without some of their rows, as if these had never come in: no model is called for it."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,11 +123,19 @@ def rewrite(
         by_row={name: row_digests(one) for name, one in slices.items()},
         read={name: without_rows(digests, rows) for name, digests in before.read.items()},
         tags=stage.tags_of(table),
-        notes=before.notes | dict(notes or {}),
+        notes=_counted_fields(before.notes, letters) | dict(notes or {}),
         captions_of=captions_of,
         was=before.slices | {parts.WHOLE: before.digest},
     )
     return Rewritten(header, parquet.table_bytes(table, header.to_json()), data)
+
+
+def _counted_fields(notes: Mapping[str, Any], letters: pa.Table | None) -> dict[str, Any]:
+    """Count the fields again that examples lost and live on, where ingest notes them."""
+    if "fields" not in notes or letters is None:
+        return dict(notes)
+    lost = Counter(one["reason"] for one in letters.to_pylist() if one["unit"] == "field")
+    return {**notes, "fields": notes["fields"] | {"lost": dict(sorted(lost.items()))}}
 
 
 def _without(table: pa.Table, rows: Sequence[int]) -> pa.Table:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -153,12 +152,7 @@ def _status_row(record: StageRecord, *, is_whole: bool) -> dict[str, Any]:
 
 def _dead(record: StageRecord) -> str:
     examples, captions = record.count("example", "dead"), record.count("caption", "dead")
-    fields: Counter[str] = Counter()
-    for part in record.parts.values():
-        fields.update(part.lost_fields)
-    more = [f"{captions} captions"] if captions else []
-    more += [f"{count} {reason}" for reason, count in fields.items()]
-    return f"{examples} examples, {', '.join(more)}" if more else str(examples)
+    return f"{examples} examples, {captions} captions" if captions else str(examples)
 
 
 def open_run(folder: str) -> RunFolder:

@@ -203,17 +203,18 @@ class TestKeys:
         ]
 
 
-def test_captions_of_an_image_stand_in_one_line_and_a_second_line_is_no_caption(tmp_path):
+def test_captions_of_an_image_stand_in_lines_that_follow_and_a_later_line_is_no_caption(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
-    lines = [{"image": "a.png", "captions": ["one", "two"]}, {"image": "a.png", "captions": ["three"]}]
+    lines = [{"image": "a.png", "captions": ["one"]}, {"image": "a.png", "captions": ["two"]}]
     lines.append({"image": "a.png", "key": "b", "captions": ["four"]})
+    lines.append({"image": "a.png", "captions": ["three"]})
     (tmp_path / "s.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     bench = Bench(tmp_path / "run")
     bench.ingest(tmp_path / "s.jsonl", format="jsonl")
     assert [r["captions"] for r in rows(bench)] == [["one", "two"], ["four"]]
-    assert letters(bench) == [(1, "example", "key_repeated")]
+    assert letters(bench) == [(2, "example", "key_repeated")]
     (found,) = bench.run(Duplicates(DuplicatesConfig(), bench.shared))
-    assert found.header.dropped == {"same_image": [2]}
+    assert found.header.dropped == {"same_image": [1]}
 
 
 def test_json_lines_are_ingested_with_their_images(tmp_path):

@@ -22,7 +22,7 @@ FORMATS = {
     "folder": "tagmill.transforms.formats.folder:Folder",
     "json": "tagmill.transforms.formats.json_list:JsonList",
     "jsonl": "tagmill.transforms.formats.jsonl:JsonLines",
-    "ram": "tagmill.transforms.formats.ram:Ram",
+    "ram": "tagmill.transforms.formats.ram:RamAnnotations",
     "tsv": "tagmill.transforms.formats.csv_tables:TsvTable",
     "webdataset": "tagmill.transforms.formats.webdataset:Webdataset",
 }

@@ -47,7 +47,7 @@ class Coco(SeveralFiles):
     ) -> Iterator[SourceExample]:
         """Give the examples of a file, an image each, in the order of its images; see `Format`."""
         with Spill() as spill:
-            dataset = _Dataset(source, config, spill)
+            dataset = _ImageSet(source, config, spill)
             for one in self.streams(stream):
                 text = open_text(one, source, config)
                 _check_object(text, source, config)
@@ -74,7 +74,7 @@ def _check_object(text: Ahead, source: Source, config: InputConfig) -> None:
 
 
 @dataclass
-class _Dataset:
+class _ImageSet:
     """What is read of an image set: its categories and licences here, all else in the table on disk."""
 
     source: Source

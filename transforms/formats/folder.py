@@ -37,7 +37,7 @@ from tagmill.transforms.formats.base import (
 )
 from tagmill.transforms.formats.fields import caption_names, captions_of, parse_object
 from tagmill.transforms.formats.folder_metadata import TABLES, FolderTable, lone_table
-from tagmill.transforms.formats.streams import HashingStream, PieceStream
+from tagmill.transforms.formats.streams import HashingStream, PieceStream, StreamPart
 
 CHUNK = 1 << 20
 
@@ -181,7 +181,7 @@ class Folder(Format):
             table: FolderTable | None = None
             while length := stream.read(LENGTH_BYTES):
                 frame = _Frame(**json.loads(stream.read(int.from_bytes(length))))
-                body = _Body(stream, frame.size + sum(frame.sizes.values()))
+                body = StreamPart(stream, frame.size + sum(frame.sizes.values()))
                 path, key = (_within(folder, name) for name in (frame.name, frame.key))
                 if frame.problem:
                     detail = f"{path}: {frame.problem}"
@@ -214,7 +214,7 @@ class Folder(Format):
 
 
 def _read_table(
-    table: FolderTable, body: "_Body", frame: _Frame, source: Source, config: InputConfig
+    table: FolderTable, body: StreamPart, frame: _Frame, source: Source, config: InputConfig
 ) -> Iterator[SourceExample]:
     """Read the table of a folder; what is wrong with it are failing examples."""
     try:
@@ -238,25 +238,8 @@ def _within(folder: str, name: str) -> str:
     return posixpath.normpath(posixpath.join(folder, name))
 
 
-class _Body:
-    """What follows a header, read once: examples that nobody loads are passed over."""
-
-    def __init__(self, stream: HashingStream, size: int) -> None:
-        self._stream = stream
-        self._left = size
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(data)
-        return data
-
-    def skip(self) -> None:
-        while self.read(CHUNK):
-            pass
-
-
 def _load(
-    body: _Body,
+    body: StreamPart,
     frame: _Frame,
     table: FolderTable | None,
     label: list[str],
@@ -288,7 +271,7 @@ def _load(
     return record
 
 
-def _json(body: _Body, frame: _Frame, path: str, limits: Limits, odd: list[DataError]) -> dict[str, Any]:
+def _json(body: StreamPart, frame: _Frame, path: str, limits: Limits, odd: list[DataError]) -> dict[str, Any]:
     """Read the fields beside an image; a file that is none is odd, for other programs write such files."""
     try:
         limits.check_record(f"the JSON of {path}", frame.sizes["json"])

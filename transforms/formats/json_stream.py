@@ -42,7 +42,7 @@ def json_items(stream: Any, limits: Limits, where: str) -> Iterator[Item]:
 
     Other values of an object are passed over. Raises DataError where the file is cut, or is no JSON any more.
     """
-    text = _Text(stream, limits, where)
+    text = _JsonText(stream, limits, where)
     start = text.peek()
     if start == "[":
         yield from _list_items(text, "")
@@ -59,7 +59,7 @@ def json_items(stream: Any, limits: Limits, where: str) -> Iterator[Item]:
         raise text.error("more follows the end of the JSON")
 
 
-def _names(text: "_Text") -> Iterator[str]:
+def _names(text: "_JsonText") -> Iterator[str]:
     """Give the names of an object that was opened, each with the text at its value."""
     while text.peek() != "}":
         name = text.value()
@@ -72,7 +72,7 @@ def _names(text: "_Text") -> Iterator[str]:
     text.take("}")
 
 
-def _list_items(text: "_Text", name: str) -> Iterator[Item]:
+def _list_items(text: "_JsonText", name: str) -> Iterator[Item]:
     text.take("[")
     number = 0
     while text.peek() != "]":
@@ -91,7 +91,7 @@ def _list_items(text: "_Text", name: str) -> Iterator[Item]:
     text.take("]")
 
 
-class _Text:
+class _JsonText:
     """The part that is held of a file's text, and the place in it. What is no UTF-8 becomes surrogates."""
 
     def __init__(self, stream: Any, limits: Limits, where: str) -> None:

@@ -36,7 +36,7 @@ MAX_TAGS = 1_000_000
 MAX_TAG_BYTES = 64 << 20
 
 
-class Ram(SeveralFiles):
+class RamAnnotations(SeveralFiles):
     """The format `ram`."""
 
     images_apart = True

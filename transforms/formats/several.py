@@ -14,7 +14,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.formats.file_format import FileFormat
-from tagmill.transforms.formats.streams import HashingStream, PieceStream
+from tagmill.transforms.formats.streams import HashingStream, PieceStream, StreamPart
 
 CHUNK = 1 << 20
 LENGTH_BYTES = 8
@@ -69,23 +69,9 @@ class SeveralFiles(FileFormat):
             yield stream
             return
         while length := stream.read(LENGTH_BYTES):
-            body = _Body(stream, int.from_bytes(length))
+            body = StreamPart(stream, int.from_bytes(length))
             yield body
-            while body.read(CHUNK):
-                pass
-
-
-class _Body:
-    """One file of several in a stream."""
-
-    def __init__(self, stream: HashingStream, size: int) -> None:
-        self._stream = stream
-        self._left = size
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(data)
-        return data
+            body.skip()
 
 
 def _framed(uris: list[str]) -> Generator[bytes]:

@@ -39,6 +39,25 @@ class HashingStream(io.RawIOBase):
         return self._state.hexdigest()
 
 
+class StreamPart:
+    """The next `size` bytes of a stream, as a file that is read once, or passed over."""
+
+    def __init__(self, stream: HashingStream, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes."""
+        data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
+
+    def skip(self) -> None:
+        """Pass over what is left."""
+        while self.read(1 << 20):
+            pass
+
+
 class PieceStream(io.RawIOBase):
     """Reads pieces of bytes as one file."""
 

@@ -37,7 +37,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Line:
+class _TableLine:
     """An entry that names an image; `shared` says whether other lines may be of the same example."""
 
     number: int
@@ -76,7 +76,7 @@ class TextTable(FileFormat):
         if self._group is True:
             yield from _gathered(lines, source, config, limits)
             return
-        waiting: list[_Line] = []
+        waiting: list[_TableLine] = []
         for line in lines:
             if isinstance(line, SourceExample):
                 yield line
@@ -90,7 +90,7 @@ class TextTable(FileFormat):
 
     def _lines(
         self, text: Ahead, source: Source, config: InputConfig, limits: Limits
-    ) -> Iterator[_Line | SourceExample]:
+    ) -> Iterator[_TableLine | SourceExample]:
         """Find the image of each entry; one that has none is a failing example."""
         lists: list[tuple[str, list[str]]] = []
         found = False
@@ -115,7 +115,7 @@ class TextTable(FileFormat):
 
 def _line(
     number: int, fields: dict[str, Any], size: int, where: str, source: Source, config: InputConfig
-) -> _Line:
+) -> _TableLine:
     """Take image and key out of an entry's fields. Raises DataError."""
     name = image_name(fields, config)
     if name is None or is_url(fields[name]):
@@ -124,10 +124,10 @@ def _line(
     path = check_path(left.pop(name), where, source.images)
     own = left.pop("key", None)
     shared = own in (None, "")
-    return _Line(number, path, name, key_of(path) if shared else str(own), left, size, shared)
+    return _TableLine(number, path, name, key_of(path) if shared else str(own), left, size, shared)
 
 
-def _is_of(line: _Line, waiting: list[_Line], limits: Limits) -> bool:
+def _is_of(line: _TableLine, waiting: list[_TableLine], limits: Limits) -> bool:
     """Tell whether a line is of the same example as those before it, and fits."""
     size = line.size + sum(one.size for one in waiting)
     first = waiting[0]
@@ -135,7 +135,7 @@ def _is_of(line: _Line, waiting: list[_Line], limits: Limits) -> bool:
 
 
 def _gathered(
-    lines: Iterator[_Line | SourceExample], source: Source, config: InputConfig, limits: Limits
+    lines: Iterator[_TableLine | SourceExample], source: Source, config: InputConfig, limits: Limits
 ) -> Iterator[SourceExample]:
     """Bring the lines of each image together, in the order of the first of them."""
     with Spill() as spill:
@@ -155,10 +155,10 @@ def _gathered(
                         key, Reason.RECORD_TOO_LARGE, f"{detail} (ingest.max_record_bytes)"
                     )
                 else:
-                    yield _example([_Line(*json.loads(text)) for text in texts], source, config, limits)
+                    yield _example([_TableLine(*json.loads(text)) for text in texts], source, config, limits)
 
 
-def _example(lines: list[_Line], source: Source, config: InputConfig, limits: Limits) -> SourceExample:
+def _example(lines: list[_TableLine], source: Source, config: InputConfig, limits: Limits) -> SourceExample:
     """Make the example of the lines of one image."""
     first = lines[0]
     fields = first.fields
