@@ -98,7 +98,9 @@ def _meet(folder: Path, one: Hostile) -> dict[str, int | bool]:
     # The models of squares look at every pixel at once; a real one prepares images first.
     tagger = {"model": "ram", "options": {"path": str(embedded() / "tagger"), "device": "cpu"}}
     off = {"localize": None, "embed": None}
-    config = squares_config(folder, {}, max_dead_fraction=1, parse={"mode": "fast"}, tag=tagger, **off)
+    inputs = [{"name": "squares", "format": "webdataset", "path": str(folder / "data" / "*.tar")}]
+    changes = {"inputs": inputs, "max_dead_fraction": 1, "parse": {"mode": "fast"}, "tag": tagger, **off}
+    config = squares_config(folder, {}, **changes)
     driver = Driver(load_config(str(config)))
     driver.run(LocalEngine(0, PipelineOptions([])), Quiet())
     write_report(driver.run_folder, driver.vocabulary)
