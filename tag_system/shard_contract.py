@@ -32,7 +32,17 @@ MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.tsv"
 DATA_CARD = "README.md"
 
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "AVIF": "avif",
+    "HEIF": "heic",
+    "JXL": "jxl",
+}
 """Member extension by image format."""
 
 INDEX_SCHEMA = pa.schema(

@@ -15,8 +15,9 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from tagmill.models.base import Image
-from tagmill.tag_system.core import containers, files, pixels
+from tagmill.tag_system.core import files, pixels
 from tagmill.tag_system.core.errors import DataError, InputChangedError
+from tagmill.tag_system.core.image_header import BYTES_A_PIXEL
 from tagmill.transforms.phash import phash
 
 IMAGE_REFERENCE = pa.struct(
@@ -109,7 +110,7 @@ def inspect(
     with room.taken(header.memory) if room else nullcontext():
         image = pixels.open_header(header, max_pixels, max_bytes)
         size = image.size
-        if image.format == "JPEG":
+        if header.format == "JPEG":
             image.draft("L", (HASHED_SIDE, HASHED_SIDE))
         pixels.load(image)
         orientation = pixels.orientation(image)
@@ -119,7 +120,7 @@ def inspect(
             raise pixels.out_of_memory() from error
     width, height = pixels.turned_size(*size, orientation)
     digest = hashlib.sha256(data).hexdigest()
-    return ImageInfo(width, height, orientation, str(image.format), digest, hashed)
+    return ImageInfo(width, height, orientation, header.format, digest, hashed)
 
 
 def decode(data: bytes, max_pixels: int, max_bytes: int = pixels.MAX_BYTES) -> Image:
@@ -235,7 +236,7 @@ class Decoder:
 def _room(example: dict[str, Any], held: int) -> int:
     """Bound the bytes that an image takes from when it is read until it is taken."""
     size, area = example["image"]["size"], example["width"] * example["height"]
-    most = containers.BYTES_A_PIXEL.get(example.get("format", ""), max(containers.BYTES_A_PIXEL.values()))
+    most = BYTES_A_PIXEL.get(example.get("format", ""), max(BYTES_A_PIXEL.values()))
     return size + max(area * most, area * PIXEL_BYTES + held)
 
 

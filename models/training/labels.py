@@ -12,7 +12,7 @@ from tagmill.models.training.scores import NEGATIVE, POSITIVE, UNKNOWN, Labels
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.truth import read_images
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl")
 """Endings of image names that a key does not have to have, in any case of letters."""
 
 Name = Callable[[str], str]

@@ -7,31 +7,48 @@ copies. `read` passes over them fast, and where they are many or long gives the 
 import math
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
+from tagmill.tag_system.core import bitmap_containers, box_containers
 from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.image_header import BYTES_A_PIXEL, MAX_PIECES, RESULT, SPARE, ImageHeader
 
 MAX_SCANS = 100
 """Scans of a JPEG, each of which goes over all of the picture; cameras and optimizers write up to 20."""
-
-MAX_PIECES = 10_000
-"""Pieces that the bytes of a picture may be scattered over, with others between them."""
-
-SPARE = 64 << 10
-"""So many bytes that say nothing of the pixels may stay where they are."""
-
-BYTES_A_PIXEL = {"JPEG": 12, "PNG": 8, "WEBP": 12}
-"""The most memory of a pixel of each format until it stands in upright RGB, see `ImageHeader.memory`."""
-
-RESULT = 4
-"""Bytes of a pixel of upright RGB in Pillow; three as an array."""
 
 _PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _PNG_MOVING = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _PNG_CHUNK = 12
 _EXIF_BYTES = 64 << 10
+
+_MARKS = {
+    _PNG_MARK: "PNG",
+    b"\xff\xd8": "JPEG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    box_containers.JXL_BARE: "JXL",
+    box_containers.JXL_BOX: "JXL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\1\0": "ICO",
+    b"8BPS": "Photoshop",
+    b"%!PS": "PostScript",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+    b"DDS ": "DDS",
+    b"#?RADIANCE": "Radiance HDR",
+    b"v/1\1": "OpenEXR",
+    b"qoif": "QOI",
+}
+"""How a file begins, by its format; those not in `BYTES_A_PIXEL` are not decoded."""
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_MULTIPLE = frozenset({0xC2, 0xC3, 0xC6, 0xCA, 0xCE})
@@ -46,36 +63,29 @@ _WEBP_FLAGS = ~(0x20 | 0x04)
 """Of `VP8X`: without those of the colour profile and of XMP."""
 
 
-@dataclass(frozen=True)
-class ImageHeader:
-    """What a file says of itself, and `data`, the file or what a decoder needs of it.
-
-    `memory` is an upper bound of the bytes that are taken at any time until the picture stands in upright
-    RGB: of the decoder, of the picture as it is stored, of the result, and of a `data` that is a copy. A size
-    of 0 by 0 was not found, and it is for the decoder to say what is wrong.
-    """
-
-    data: bytes
-    width: int = 0
-    height: int = 0
-    memory: int = 0
-
-
 def read(data: bytes) -> ImageHeader:
-    """Read the container of a JPEG, PNG or WebP. What cannot be followed is left as it is.
+    """Read the container of an image. What cannot be followed is left as it is.
 
-    Raises DataError for more than `MAX_SCANS` scans or `MAX_PIECES` pieces.
+    Raises DataError for more than `MAX_SCANS` scans, `MAX_PIECES` pieces and the like, and for kinds of a
+    format that are not decoded.
     """
+    format_ = ""
     try:
-        if data.startswith(_PNG_MARK):
-            return _png(data)
-        if data.startswith(b"\xff\xd8"):
-            return _jpeg(data)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp(data)
+        format_ = _format_of(data)
+        if format_ in _READERS:
+            return replace(_READERS[format_](data), format=format_)
     except (struct.error, IndexError):
         pass
-    return ImageHeader(data)
+    return ImageHeader(data, format=format_)
+
+
+def _format_of(data: bytes) -> str:
+    for mark, name in _MARKS.items():
+        if data.startswith(mark):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return box_containers.brand(data)
 
 
 class _Kept:
@@ -267,3 +277,16 @@ def _without_flags(chunks: bytes) -> bytes:
 
 def _u24(data: bytes, place: int) -> int:
     return int.from_bytes(data[place : place + 3], "little")
+
+
+_READERS: dict[str, Callable[[bytes], ImageHeader]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WEBP": _webp,
+    "GIF": bitmap_containers.gif,
+    "BMP": bitmap_containers.bmp,
+    "TIFF": bitmap_containers.tiff,
+    "AVIF": partial(box_containers.items, kind="AVIF"),
+    "HEIF": partial(box_containers.items, kind="HEIF"),
+    "JXL": box_containers.jxl,
+}

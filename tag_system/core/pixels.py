@@ -4,27 +4,26 @@ The EXIF of JPEG, of PNG's chunk `eXIf` and of WebP says how a camera was held. 
 is read: whole EXIF blocks come from anywhere and may be damaged, huge, or made to cost memory.
 """
 
-import io
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags
 from PIL import Image as pillow
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-from tagmill.tag_system.core import containers
+from tagmill.tag_system.core import containers, decoders
 from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.image_header import BYTES_A_PIXEL, ImageHeader
 
 MAX_BYTES = 768 << 20
 """Memory that one image may take while it is decoded, unless somebody says otherwise (`max_image_bytes`)."""
 
 BAND_PIXELS = 1 << 18
 """A picture is converted in bands of so many pixels, or a row: its copies take no more than that."""
+
+_TOLD_BY_DECODERS = ("JPEG", "PNG", "WEBP")
+"""Formats whose decoder may say what is wrong with a header; those of others may decode at once."""
 
 Box = tuple[float, float, float, float]
 
@@ -45,43 +44,6 @@ _INTEGERS = {3: "H", 4: "I"}
 """Types that an orientation is written in, as `struct` calls them: SHORT, and LONG against the rule."""
 
 
-class _Jpeg(JpegImageFile):
-    """A JPEG, or the first picture of an MPO."""
-
-    def _read_dpi_from_exif(self) -> None:
-        """Leave out what Pillow does on opening: it copies every value of the EXIF to find a resolution."""
-
-
-class _Webp(WebPImageFile):
-    """A WebP, or the first picture of an animation."""
-
-    def _get_next(self) -> tuple[bytes, int, int]:
-        """Give up the decoder with the first picture: it holds two more."""
-        found = super()._get_next()
-        self._decoder = None
-        return found
-
-
-_OPENERS = {"JPEG": _Jpeg, "PNG": PngImageFile, "WEBP": _Webp}
-
-FORMATS = tuple(_OPENERS)
-"""Formats that are opened at all; every further decoder is a way in for hostile bytes."""
-
-
-def identify(data: bytes) -> pillow.Image | None:
-    """Find the format that can read the header; None if none can. Raises OSError, ValueError.
-
-    Not by Pillow's `open`, which refuses images over a limit of its own, a global of the module: a larger cap
-    would not hold without lifting it for everybody in the process.
-    """
-    for name, opener in _OPENERS.items():
-        _, accepts = pillow.OPEN[name]
-        if accepts is None or accepts(data[:16]) is True:
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Pillow passes over them
-                return opener(io.BytesIO(data), "")
-    return None
-
-
 def open_image(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> pillow.Image:
     """Read an image's header: format, size and memory are checked before a pixel is decoded.
 
@@ -91,7 +53,7 @@ def open_image(data: bytes, max_pixels: int, max_bytes: int = MAX_BYTES) -> pill
     return open_header(read_header(data, max_pixels, max_bytes), max_pixels, max_bytes)
 
 
-def read_header(data: bytes, max_pixels: int, max_bytes: int) -> containers.ImageHeader:
+def read_header(data: bytes, max_pixels: int, max_bytes: int) -> ImageHeader:
     """Read what an image's container says, before a decoder is opened: that of WebP takes its memory at once.
 
     Raises DataError as `open_image`.
@@ -101,19 +63,24 @@ def read_header(data: bytes, max_pixels: int, max_bytes: int) -> containers.Imag
     return header
 
 
-def open_header(header: containers.ImageHeader, max_pixels: int, max_bytes: int) -> pillow.Image:
+def open_header(header: ImageHeader, max_pixels: int, max_bytes: int) -> pillow.Image:
     """Open the decoder of an image whose container was read. Raises DataError as `open_image`."""
+    if header.format and header.format not in decoders.FORMATS:
+        detail = f"{header.format} is not decoded here: save it as JPEG, PNG or WebP"
+        raise DataError(Reason.IMAGE_FORMAT, detail)
+    is_known = header.format and (header.format in _TOLD_BY_DECODERS or header.width * header.height)
     try:
-        image = identify(header.data)
-    except (OSError, ValueError) as error:
+        image = decoders.open_as(header.format, header.data) if is_known else None
+    except pillow.DecompressionBombError as error:
+        raise DataError(Reason.IMAGE_TOO_LARGE, str(error)) from error
+    except (OSError, ValueError, RuntimeError) as error:
         raise DataError(Reason.IMAGE_UNREADABLE, str(error)) from error
     except MemoryError as error:
         raise out_of_memory() from error
     if image is None:
-        reason = Reason.IMAGE_FORMAT if _is_other_format(header.data) else Reason.IMAGE_UNREADABLE
-        raise DataError(reason, f"not a readable {'/'.join(FORMATS)}")
+        raise DataError(Reason.IMAGE_UNREADABLE, f"not a readable {header.format or 'image'}")
     if image.size != (header.width, header.height):  # damaged, or made to be read in two ways
-        most = containers.BYTES_A_PIXEL[str(image.format)] * image.width * image.height
+        most = BYTES_A_PIXEL[header.format] * image.width * image.height
         _check_size(image.size, most, max_pixels, max_bytes)
     return image
 
@@ -134,15 +101,6 @@ def out_of_memory() -> DataError:
     return DataError(Reason.IMAGE_TOO_LARGE, detail)
 
 
-def _is_other_format(data: bytes) -> bool:
-    """Tell whether the bytes begin like a common image format that is not allowed."""
-    return data.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"%!PS")) or data[4:12] in (
-        b"ftypavif",
-        b"ftypheic",
-        b"ftypmif1",
-    )
-
-
 def load(image: pillow.Image) -> None:
     """Decode the pixels of an opened image, to their end.
 
@@ -152,7 +110,9 @@ def load(image: pillow.Image) -> None:
         image.load()
     except MemoryError as error:
         raise out_of_memory() from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except pillow.DecompressionBombError as error:
+        raise DataError(Reason.IMAGE_TOO_LARGE, str(error)) from error
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
         if "out of memory" in str(error):
             raise out_of_memory() from error
         truncated = "truncated" in str(error) or isinstance(error, EOFError)

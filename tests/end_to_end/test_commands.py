@@ -128,7 +128,7 @@ def test_hostile_input_is_dead_letters_and_nothing_is_lost(tmp_path: Path):
         [
             ("huge.png", huge),
             ("broken.jpg", b"\xff\xd8\xff\xe0 no image"),
-            ("gif.gif", b"GIF89a"),
+            ("psd.gif", b"8BPS"),
             ("words.json", json.dumps({"captions": captions}).encode()),
             ("words.png", next(iter(members("x", 77).values()))),
             ("twice.png", next(iter(members("x", 78).values()))),

@@ -71,3 +71,41 @@ def stuffed_jpeg(data: bytes, segments: bytes) -> bytes:
 
 def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(content)) + content
+
+
+def box(name: bytes, *content: bytes) -> bytes:
+    """A box of the containers of AVIF, HEIC and JPEG XL."""
+    data = b"".join(content)
+    return struct.pack(">I", 8 + len(data)) + name + data
+
+
+def canvas_of_items(brand: bytes, width: int, height: int) -> bytes:
+    """An AVIF or HEIC of any size on paper, behind a thumbnail."""
+    sizes = (box(b"ispe", struct.pack(">III", 0, w, h)) for w, h in ((16, 16), (width, height)))
+    meta = box(b"meta", bytes(4), box(b"iprp", box(b"ipco", *sizes)))
+    return box(b"ftyp", brand, bytes(4), brand, b"mif1") + meta
+
+
+def tiff_header(*entries: tuple[int, int, int]) -> bytes:
+    """A TIFF of nothing but a directory: tag, how many numbers, and the one or where they are."""
+    packed = b"".join(struct.pack("<HHII", tag, 4, *rest) for tag, *rest in entries)
+    return struct.pack("<4sIH", b"II*\0", 8, len(entries)) + packed + bytes(4)
+
+
+HUGE = {
+    "gif": struct.pack("<6sHHBBB", b"GIF89a", 60_000, 60_000, 0, 0, 0) + b";",
+    "gif with a larger picture": struct.pack("<6sHHBBB", b"GIF89a", 8, 8, 0, 0, 0)
+    + struct.pack("<BHHHHB", 0x2C, 0, 0, 60_000, 60_000, 0),
+    "gif of blocks": b"GIF89a" + bytes(7) + b"!\xfe\1x\0" * 20_000,
+    "bmp": b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 60_000, -60_000, 1, 24, 0),
+    "tiff": tiff_header((256, 1, 60_000), (257, 1, 60_000)),
+    "tiff of a huge tile": tiff_header((256, 1, 9), (257, 1, 9), (322, 1, 60_000), (323, 1, 60_000)),
+    "tiff of a million strips": tiff_header((256, 1, 9), (257, 1, 9), (273, 1_000_000, 0)),
+    "avif": canvas_of_items(b"avif", 60_000, 60_000),
+    "heic": canvas_of_items(b"heic", 60_000, 60_000),
+    "heic of boxes": box(b"ftyp", b"heic", bytes(4)) + box(b"free") * 20_000,
+    # A size of 60,000 with no ratio of sides, twice, lowest bits first.
+    "jpeg xl": b"\xff\x0a"
+    + (0 | 2 << 1 | 59_999 << 3 | 0 << 21 | 2 << 24 | 59_999 << 26).to_bytes(9, "little"),
+}
+"""Headers of pictures that are huge on paper, without the pictures."""

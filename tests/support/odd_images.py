@@ -2,6 +2,7 @@
 
 import io
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -42,4 +43,32 @@ ODD_IMAGES = {
     "webp": saved(NOISE, "WEBP"),
     "webp lossless": saved(NOISE.convert("RGBA"), "WEBP", lossless=True),
     "animated webp": saved(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)]),
+    "gif": saved(NOISE, "GIF"),
+    "animated gif": saved(NOISE, "GIF", save_all=True, append_images=[NOISE.rotate(90)], transparency=3),
+    "bmp": saved(NOISE, "BMP"),
+    "bmp of bits": saved(NOISE.convert("1"), "BMP"),
+    "tiff": saved(NOISE, "TIFF"),
+    "tiff lzw": saved(NOISE.convert("RGBA"), "TIFF", compression="tiff_lzw"),
+    "tiff jpeg": saved(NOISE, "TIFF", compression="jpeg"),
+    "tiff of 16 bits": saved(Image.fromarray(np.full((9, 8), 300, np.uint16)), "TIFF"),
+    "two tiffs": saved(NOISE, "TIFF", save_all=True, append_images=[NOISE.rotate(90)]),
+    "avif": saved(NOISE, "AVIF"),
+    "avif alpha": saved(NOISE.convert("RGBA"), "AVIF"),
 }
+
+PACKAGED_IMAGES: dict[str, bytes] = {}
+"""Images whose decoders are of the extra `images`, if that is installed."""
+
+with suppress(ImportError):
+    import pillow_heif
+    import pillow_jxl  # noqa: F401  # registers itself with Pillow
+
+    pillow_heif.register_heif_opener()
+    PACKAGED_IMAGES |= {
+        "heic": saved(NOISE, "HEIF"),
+        "heic alpha": saved(NOISE.convert("RGBA"), "HEIF"),
+        "jpeg xl": saved(NOISE, "JXL"),
+        "jpeg xl in boxes": saved(NOISE, "JXL", use_container=True),
+        "jpeg xl grey": saved(NOISE.convert("LA"), "JXL", lossless=True),
+    }
+    ODD_IMAGES |= PACKAGED_IMAGES

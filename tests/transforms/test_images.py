@@ -1,4 +1,6 @@
 import hashlib
+import struct
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -9,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hostile import chunk, png, resized_jpeg
+from hostile import HUGE, chunk, png, resized_jpeg
 from odd_images import NOISE, ODD_IMAGES, grey_rows, saved
 from sources import encode, square_image
+from tagmill.tag_system.core.decoders import FORMATS
 from tagmill.tag_system.core.errors import DataError, InputChangedError, Reason
-from tagmill.tag_system.core.pixels import FORMATS, open_image
+from tagmill.tag_system.core.pixels import open_image, read_header
 from tagmill.transforms import images
 
 CAP = 10**6
@@ -115,9 +118,67 @@ def test_an_image_at_the_cap_is_accepted():
     assert reason(images.inspect, saved(NOISE, "PNG"), 24 * 32 - 1) is Reason.IMAGE_TOO_LARGE
 
 
-@pytest.mark.parametrize("format_", ["GIF", "TIFF", "BMP", "AVIF"])
-def test_another_format_is_refused_as_such(format_):
-    assert reason(images.inspect, saved(NOISE, format_), CAP) is Reason.IMAGE_FORMAT
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (saved(NOISE, "JPEG2000"), "JPEG 2000 is not decoded here: save it as JPEG, PNG or WebP"),
+        (saved(NOISE, "ICO"), "ICO is not decoded here"),
+        (saved(NOISE, "AVIF", save_all=True, append_images=[NOISE]), "a film of AVIF or HEIC pictures"),
+        (
+            saved(NOISE.convert("F"), "TIFF"),
+            "a TIFF of 32-bit numbers with a sign or a point: save it as PNG",
+        ),
+        (saved(NOISE.convert("1"), "TIFF", compression="group4"), "a TIFF compressed by method 4"),
+        (b"II+\0" + bytes(99), "BigTIFF"),
+        (b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 8, 8, 1, 8, 1) + bytes(99), "a compressed BMP"),
+    ],
+    ids=["jpeg 2000", "ico", "film", "tiff of floats", "fax", "bigtiff", "compressed bmp"],
+)
+def test_another_format_is_refused_by_its_name_with_the_remedy(data, words):
+    with pytest.raises(DataError, match=words) as caught:
+        images.inspect(data, CAP)
+    assert caught.value.reason is Reason.IMAGE_FORMAT
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "words"),
+    [("heic", "pillow_heif", "HEIC"), ("jpeg xl", "pillow_jxl", "JPEG XL")],
+)
+def test_a_decoder_that_is_not_installed_is_named(name, package, words, monkeypatch):
+    pytest.importorskip(package)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(DataError, match=rf"{words} needs a decoder: pip install 'tagmill\[images\]'"):
+        images.inspect(ODD_IMAGES[name], CAP)
+
+
+@pytest.mark.parametrize("data", HUGE.values(), ids=HUGE)
+def test_a_huge_claim_of_any_format_is_refused_by_its_header(data):
+    """Nothing is decoded: the rest of the file is missing."""
+    assert reason(images.inspect, data, CAP) is Reason.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("name", [name for name in ODD_IMAGES if "jpeg" not in name])
+def test_an_image_takes_no_more_than_its_header_says(name):
+    """Its own need is refused by a byte less."""
+    need = read_header(ODD_IMAGES[name], CAP, 1 << 40).memory
+    assert images.inspect(ODD_IMAGES[name], CAP, need).format in FORMATS
+    assert reason(images.inspect, ODD_IMAGES[name], CAP, need - 1) is Reason.IMAGE_TOO_LARGE
+
+
+def test_a_tiff_is_turned_upright_as_any_other():
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    data = saved(NOISE, "TIFF", exif=turned)
+    assert images.inspect(data, CAP).orientation == 6
+    assert np.array_equal(images.decode(data, CAP), np.array(NOISE.transpose(Image.Transpose.ROTATE_270)))
+
+
+def test_a_jpeg_xl_made_of_a_jpeg_gives_its_pixels(tmp_path):
+    pytest.importorskip("pillow_jxl")
+    (tmp_path / "a.jpg").write_bytes(ODD_IMAGES["jpeg"])
+    with Image.open(tmp_path / "a.jpg") as image:
+        data = saved(image, "JXL", lossless_jpeg=True)
+    assert np.array_equal(images.decode(data, CAP), images.decode(ODD_IMAGES["jpeg"], CAP))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +210,7 @@ def test_a_cut_image_is_refused(name, share):
 
 def test_the_same_bad_bytes_have_the_same_detail():
     def details():
-        for data in (b"no image", ODD_IMAGES["jpeg"][:400], saved(NOISE, "GIF")):
+        for data in (b"no image", ODD_IMAGES["jpeg"][:400], saved(NOISE, "ICO")):
             try:
                 images.inspect(data, CAP)
             except DataError as error:
@@ -177,6 +238,7 @@ def test_damaged_bytes_are_bad_data_and_never_a_crash(name, data):
                 Reason.IMAGE_UNREADABLE,
                 Reason.IMAGE_TRUNCATED,
                 Reason.IMAGE_TOO_LARGE,
+                Reason.IMAGE_FORMAT,
             )
 
 

@@ -13,18 +13,18 @@ from tagmill.transforms.ingest import IngestConfig
 class TestBadExamples:
     def test_each_bad_image_is_dead_with_its_reason_and_the_others_live(self, tmp_path):
         image = square_image(["red"], 1)
-        gif, jpeg = io.BytesIO(), io.BytesIO()
-        image.save(gif, "GIF")
+        jp2, jpeg = io.BytesIO(), io.BytesIO()
+        image.save(jp2, "JPEG2000")
         image.save(jpeg, "JPEG")
         contents = [
             ("a.jpg", b""),
-            ("b.gif", gif.getvalue()),
+            ("b.jp2", jp2.getvalue()),
             ("c.jpg", jpeg.getvalue()[:-300]),
             ("d.json", b"{}"),
             ("e.png", encode(Image.new("RGB", (100, 101)))),
             ("f.png", bytes(5_000)),
             ("g.jpg", jpeg.getvalue()),
-            ("h.png", b"GIF89a, said the file"),
+            ("h.png", b"8BPS, said the file"),
         ]
         bench = Bench(tmp_path / "run", part_size=3)
         config = IngestConfig(max_pixels=10_000, max_member_bytes=4_999)

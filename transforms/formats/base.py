@@ -28,8 +28,30 @@ FORMATS = {
 }
 """Short names of the built-in formats."""
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jfif"})
-"""Extensions that mean an image; which formats are then decoded is for `images.FORMATS` to say."""
+IMAGE_EXTENSIONS = frozenset(
+    [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "apng",
+        "webp",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "avif",
+        "heic",
+        "heif",
+        "hif",
+        "jxl",
+        "jp2",
+        "j2k",
+    ]
+)
+"""Extensions that mean an image; which formats are then decoded is for `decoders.FORMATS` to say."""
 
 Links = Literal["within", "follow"]
 

@@ -21,7 +21,7 @@ def test_damage_is_refused_before_the_first_step_if_asked(copied, overwrite, loa
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_bad_samples_are_skipped_and_counted_by_reason(copied, overwrite, loader_of, workers):
-    images = {0: b"\x89PNG\r\n\x1a\n", 4: b"GIF89a"}
+    images = {0: b"\x89PNG\r\n\x1a\n", 4: b"8BPS"}
     bad = [overwrite(copied, data, member)["key"] for member, data in images.items()]
     bad.append(overwrite(copied, b"{}", 7)["key"])
     loader = loader_of(copied, batch_size=7, workers=workers)
