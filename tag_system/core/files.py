@@ -16,11 +16,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
 
 import fsspec
+from braceexpand import braceexpand
 from fsspec.implementations.local import LocalFileSystem
 
 from tagmill.tag_system.core import secrets
@@ -29,6 +31,9 @@ from tagmill.tag_system.core.redaction import referring
 
 THREADS = 16
 """Files that are looked at together: on an object store, each look takes its time."""
+
+MAX_BRACES = 100_000
+"""Names that the braces of a pattern may stand for."""
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """Errors of a file system that cannot make a hard link: not at all, not from there, or not one more."""
@@ -146,6 +151,12 @@ def read_bytes(uri: str) -> bytes:
     return data
 
 
+def read_start(uri: str, count: int) -> bytes:
+    """Read the first bytes of a file, up to `count`. Raises FileNotFoundError."""
+    with open_read(uri) as stream:
+        return stream.read(count)
+
+
 def read_tail(uri: str, count: int) -> tuple[int, bytes]:
     """Tell a file's size and read its last `count` bytes, or all of it. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
@@ -235,11 +246,27 @@ def list_folders(folder: str) -> list[str]:
     return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
 
 
+def expand_braces(pattern: str) -> list[str]:
+    """Write out the braces of a pattern: `{000..099}` and `{a,b}`. A file that is called so is left as it is.
+
+    Raises ConfigError for more than `MAX_BRACES` names.
+    """
+    if "{" not in pattern or exists(pattern):
+        return [pattern]
+    try:
+        found = list(islice(braceexpand(pattern), MAX_BRACES + 1))
+    except ValueError as error:
+        raise ConfigError(f"{pattern}: {error}") from error
+    if len(found) > MAX_BRACES:
+        raise ConfigError(f"{pattern} stands for more than {MAX_BRACES} files; use a pattern with *")
+    return found
+
+
 def expand(pattern: str) -> list[str]:
     """List the sorted uris that match a glob pattern, or the one file of that name."""
     fs, path = filesystem(pattern)
     found = [path] if fs.exists(path) else []
-    if fsspec.core.has_magic(path):
+    if not found and fsspec.core.has_magic(path):
         entries = fs.glob(path, detail=True).items()
         found = [name for name, entry in entries if _is_file(fs, entry) and not _is_hidden(name)]
     local = is_local(pattern)

@@ -14,13 +14,18 @@ PNG = members("k", 0)["k.png"]
 
 
 def walk(
-    path: Path, *, limit: int = 1 << 20, load: bool = True, config: InputConfig = CONFIG
+    path: Path,
+    *,
+    limit: int = 1 << 20,
+    load: bool = True,
+    config: InputConfig = CONFIG,
+    format_: Webdataset | None = None,
 ) -> list[tuple[str, Any]]:
     """Read a tar: for each example its key, and its record or the reason why there is none."""
     source = Source(str(path.parent), path.name, str(path.parent))
     found = []
     with open(path, "rb") as raw:
-        for item in Webdataset().read(HashingStream(raw), source, config, Limits(limit)):
+        for item in (format_ or Webdataset()).read(HashingStream(raw), source, config, Limits(limit)):
             try:
                 record = item.load() if load else None
                 if record is not None:

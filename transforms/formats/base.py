@@ -62,7 +62,8 @@ class InputConfig(Config):
     """One input: sources of one format under one name.
 
     `format` is a short name of `FORMATS` or your own class as `package.module:Class`, made from `options`.
-    `path` is a file, a glob or an fsspec url, for the format `folder` the folder; `images` is the folder that
+    `path` is a file, a pattern (`*`, `{000..099}`, `{a,b}`), an fsspec url or a list of these, for the format
+    `folder` the folder; `images` is the folder that
     image paths are relative to, in formats whose images lie apart (default: the folder of the file).
     `image` and `captions` name the fields, columns or extensions of members that hold an image and captions;
     None leaves it to the usual names (`fields.IMAGES`, `fields.USUAL_CAPTIONS`), and with names these alone
@@ -76,7 +77,7 @@ class InputConfig(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     format: str
-    path: str
+    path: str | list[str]
     options: dict[str, Any] = {}
     images: str | None = None
     image: list[str] | None = None
@@ -86,6 +87,20 @@ class InputConfig(Config):
     split: Split | None = None
     links: Links = "within"
     exclude: str | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Give `path` as a list."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    @property
+    def only_path(self) -> str:
+        """Give `path`, for a format that takes only one. Raises ConfigError for several."""
+        if len(self.paths) != 1:
+            raise ConfigError(
+                f"input {self.name}: a {self.format} takes one path; make an input of each of {self.paths}"
+            )
+        return self.paths[0]
 
     @model_validator(mode="after")
     def _check_format(self) -> "InputConfig":

@@ -134,24 +134,26 @@ class Folder(Format):
 
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
         """List the folders that hold images; see `Format`."""
-        if not files.is_folder(config.path):
-            raise ConfigError(f"input {config.name}: {config.path} is not a folder")
+        path = config.only_path
+        path = config.only_path
+        if not files.is_folder(path):
+            raise ConfigError(f"input {config.name}: {path} is not a folder")
         try:
-            found = list(find_folders(config.path))
-            if self._metadata and "." not in found and (table := _table(_entries(config.path))):
+            found = list(find_folders(path))
+            if self._metadata and "." not in found and (table := _table(_entries(path))):
                 raise ConfigError(lone_table(config, _name(table)))
         except OSError as error:
             raise ConfigError(
-                f"input {config.name}: cannot list {error.filename or config.path} ({error.strerror})"
+                f"input {config.name}: cannot list {error.filename or path} ({error.strerror})"
             ) from error
         if not found:
-            raise ConfigError(f"input {config.name}: no image in {config.path} or the folders in it")
+            raise ConfigError(f"input {config.name}: no image in {path} or the folders in it")
         for name in found:
             if not name.isprintable():
                 raise ConfigError(
                     f"input {config.name}: rename the folder {name!a}: its name cannot be printed"
                 )
-        return files.absolute(config.path), found
+        return files.absolute(path), found
 
     def size_and_stamp(self, uri: str) -> tuple[int, str]:
         """Tell the bytes of a folder's images and captions, and what changes when any is rewritten."""

@@ -1,18 +1,20 @@
 """Reads webdataset tars, and img2dataset's, which are of the same layout.
 
-Members of one example lie together and share the name up to the first dot of the file name: KEY.jpg,
-KEY.json, KEY.txt. The archive is read as a stream and never extracted.
+Members of one example share the name up to the first dot of the file name: KEY.jpg, KEY.json, KEY.txt,
+KEY.cls. Where they lie together, as they should, the archive is read as a stream; a local one whose members
+do not is read by place. Nothing is ever extracted.
 """
 
-import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any, Self, cast
+from typing import Any
 
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.core.text import lines
 from tagmill.transforms.formats.base import (
     IMAGE_EXTENSIONS,
     InputConfig,
@@ -24,43 +26,41 @@ from tagmill.transforms.formats.base import (
 from tagmill.transforms.formats.fields import caption_names, captions_of, parse_object
 from tagmill.transforms.formats.file_format import FileFormat
 from tagmill.transforms.formats.streams import HashingStream
+from tagmill.transforms.formats.tars import KINDS, data_of, members_of, opened, split
 
-MAX_HEADER_BYTES = 1 << 20
-"""How long the name and the attributes of a member may be, which tarfile reads whole."""
+TEXTS = ("txt", "caption", "text")
+"""Extensions of members that hold a caption, where an input does not name them."""
 
-_RECORD = re.compile(rb"(\d{1,9}) ")
-_HOLES = "holes"
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
-_HEADERS = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
-
-_DAMAGE = (tarfile.TarError, ValueError, OverflowError, IndexError, RecursionError)
-"""What tarfile raises of damaged headers; it checks neither where a map of holes ends nor how names nest."""
-
-_DAMAGED = b"!"
-"""The type that a file gets here whose attributes cannot be read."""
-
-_KINDS = {
-    tarfile.LNKTYPE: "is a link",
-    tarfile.SYMTYPE: "is a link",
-    tarfile.CHRTYPE: "is a device",
-    tarfile.BLKTYPE: "is a device",
-    tarfile.FIFOTYPE: "is a pipe",
-    _DAMAGED: "has attributes that cannot be read",
-}
-
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_REMEDY = "sort them: unpack it, and write it anew with tar --sort=name"
 
 
 class Webdataset(FileFormat):
-    """The format `webdataset`."""
+    """The format `webdataset`.
 
+    `classes` are the names that the numbers in members `KEY.cls` stand for: a list, or a text file with one a
+    line.
+    """
+
+    version = 2
     pattern = "*.tar"
+
+    def __init__(self, classes: list[str] | str | None = None) -> None:
+        if isinstance(classes, str):
+            classes = [line.strip() for line in lines(files.read_bytes(classes).decode("utf-8-sig"))]
+        self._classes = classes
+
+    def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
+        """List the tars; see `Format`. Raises ConfigError for compressed ones, too."""
+        root, paths = super().find_sources(config)
+        for path in paths:
+            if path.lower().endswith(_COMPRESSED):
+                raise ConfigError(
+                    f"input {config.name}: {path} is compressed; images are read where they lie: unpack it "
+                    "(gunzip, unzstd, bunzip2 or unxz) and name the .tar"
+                )
+        return root, paths
 
     def read(
         self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
@@ -71,233 +71,176 @@ class Webdataset(FileFormat):
         what should have followed is missing, and somebody should know. The last example before is dead too:
         nobody knows whether it had more members, such as what says that it is a test image.
         """
-        try:
-            archive = tarfile.open(  # noqa: SIM115  # closed by the `with` below
-                fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Member
-            )
-        except _DAMAGE as error:
-            detail = f"{source.path} is not an uncompressed tar ({error})"
-            raise DataError(Reason.SOURCE_UNREADABLE, detail) from error
+        reader = _MemberReader(source, config, limits, self._classes)
+        if files.is_local(source.uri) and _is_scattered(source):
+            yield from _scattered(source, reader)
+            return
         damage: list[str] = []
-        with archive:
-            members = _members(archive, source, damage)
-            for key, group in groupby(members, key=lambda member: _split(member.name)[0]):
-                yield SourceExample(key, partial(_load, archive, group, damage, source, config, limits))
+        told: dict[str, frozenset[str]] = {}
+        with opened(stream, source, "r|") as archive:
+            for key, group in groupby(members_of(archive, source, damage), key=_key):
+                seen: set[str] = set()
+                members = _noting(group, seen)
+                yield SourceExample(key, partial(reader.load, archive, members, damage))
+                for _ in members:
+                    pass
+                if _is_torn(key, seen, told):
+                    raise ConfigError(f"{source.uri}: the members of {key} do not lie together; {_REMEDY}")
         if damage:
             detail = f"{source.path} is cut or damaged: {damage[0]}"
             yield SourceExample.failing(f"{source.path}#end", Reason.SOURCE_TRUNCATED, detail)
 
 
-class _Member(tarfile.TarInfo):
-    """A header of a tar. Raises ReadError before too much would be read for a name.
-
-    Attributes and maps of holes are read here: tarfile's own ways take time by the square of their length,
-    keep all of them, and go on in a sum that nothing bounds.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        member = super().frombuf(buf, encoding, errors)
-        if member.type in _HEADERS and not 0 <= member.size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a name or attributes of {member.size} bytes")
-        return member
-
-    def _proc_gnulong(self, archive: Any) -> tarfile.TarInfo:
-        """Read a long name, and the header of the file that has it."""
-        self._add_to(archive)
-        parent: Any = super()
-        return cast(tarfile.TarInfo, parent._proc_gnulong(archive))
-
-    def _add_to(self, archive: Any) -> None:
-        """Add to what was read for one member already. Raises ReadError if it is too much in all."""
-        archive.said_bytes = getattr(archive, "said_bytes", 0) + self._block(self.size)
-        if archive.said_bytes > 2 * MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"names and attributes of {archive.said_bytes} bytes")
-
-    def _proc_pax(self, archive: Any) -> tarfile.TarInfo:
-        """Read attributes, and the header of the file that they speak of or that follows."""
-        self._add_to(archive)
-        is_global = self.type == tarfile.XGLTYPE
-        said = archive.pax_headers if is_global else dict(archive.pax_headers)
-        attributes = _attributes(archive.fileobj.read(self._block(self.size)), self.size)
-        said.update(attributes or {})
-        try:
-            member: Any = self.fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"attributes of nothing ({error})") from error
-        if is_global or member.type in _HEADERS:
-            return cast(tarfile.TarInfo, member)
-        member.offset = self.offset
-        if path := said.get(_HOLES) or said.get("path"):
-            member.name = path.rstrip("/")
-        if "size" in said:
-            member.size = int(said["size"])
-            archive.offset = member.offset_data + (0 if member.isdir() else member._block(member.size))
-        if _HOLES in said:
-            member.sparse = []
-        if attributes is None:
-            member.type = _DAMAGED
-        return cast(tarfile.TarInfo, member)
-
-    def _proc_sparse(self, archive: Any) -> tarfile.TarInfo:
-        """Pass over the map of a file with holes, which is a dead letter whatever they are."""
-        member: Any = self
-        _, is_extended, size = member._sparse_structs
-        del member._sparse_structs
-        while is_extended:
-            is_extended = bool(archive.fileobj.read(tarfile.BLOCKSIZE)[504])
-        member.sparse = []
-        self.offset_data = archive.fileobj.tell()
-        archive.offset = self.offset_data + self._block(self.size)
-        self.size = size
-        return self
-
-    def _block(self, count: int) -> int:
-        """Round up to whole blocks."""
-        return -(-count // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+def _key(member: tarfile.TarInfo) -> str:
+    return split(member.name)[0]
 
 
-def _attributes(data: bytes, size: int) -> dict[str, str] | None:
-    """Read the records of a pax header, "LENGTH NAME=VALUE" and a line end, and keep what matters here.
-
-    None for what is not one: nobody knows then what its file is called. Raises ReadError where they are cut.
-    """
-    if len(data) < size:
-        raise tarfile.ReadError("the archive ends inside attributes")
-    found: dict[str, str] = {}
-    place = 0
-    while place < size and data[place]:
-        match = _RECORD.match(data, place)
-        stop = place + int(match[1]) if match else 0
-        if not match or not match.end() < stop <= size or data[stop - 1] != ord("\n"):
-            return None
-        name, sign, value = data[match.end() : stop - 1].partition(b"=")
-        if not sign:
-            return None
-        if name.startswith(b"GNU.sparse."):
-            found.setdefault(_HOLES, "")
-        if name in (b"path", b"GNU.sparse.name"):
-            path = value.decode("utf-8", "surrogateescape")
-            found["path" if name == b"path" else _HOLES] = path
-        elif name == b"size":
-            if not value.isdigit() or len(value) > 19:
-                return None
-            found["size"] = value.decode()
-        place = stop
-    return found
-
-
-def _members(archive: tarfile.TarFile, source: Source, damage: list[str]) -> Iterator[tarfile.TarInfo]:
-    """Give the files that belong to examples, and keep none in memory.
-
-    Ends at the end of the archive, or at the first header that cannot be read; notes the damage if it is not
-    where a tar ends.
-    """
-    size = files.size_and_stamp(source.uri)[0]
-    while True:
-        if archive.offset > size:  # tarfile would seek there for ever
-            damage.append(f"{archive.offset - size} bytes are missing")
-            return
-        archive.said_bytes = 0  # type: ignore[attr-defined]  # see `_Member`
-        try:
-            member = archive.next()
-        except _DAMAGE as error:
-            damage.append(str(error))
-            return
-        if member is None:
-            if not _is_ended(source, archive.offset):
-                damage.append("no end of archive")
-            elif not _is_rest_empty(archive):
-                damage.append("more data after the end of archive")
-            return
-        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-        if not member.isdir() and _split(member.name)[0]:  # what is not a file is a dead letter, see `_load`
-            yield member
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Split a member's name into key and extension; both are empty if it belongs to no example."""
-    match = _NAME.fullmatch(name.removeprefix("./"))
-    return (match[1], match[2].lower()) if match else ("", "")
-
-
-def _is_ended(source: Source, offset: int) -> bool:
-    fs, path = files.filesystem(source.uri)
-    block = fs.cat_file(path, start=offset, end=offset + tarfile.BLOCKSIZE)
-    return bool(block == bytes(tarfile.BLOCKSIZE))
-
-
-def _is_rest_empty(archive: tarfile.TarFile) -> bool:
-    """Tell whether only padding follows; a second tar, or a hole of zeros in the first, would be lost."""
-    stream: Any = archive.fileobj
-    return all(not chunk.strip(b"\0") for chunk in iter(lambda: stream.read(1 << 20), b""))
-
-
-def _load(
-    archive: tarfile.TarFile,
-    members: Iterable[tarfile.TarInfo],
-    damage: list[str],
-    source: Source,
-    config: InputConfig,
-    limits: Limits,
-) -> Record:
-    """Read the members of one example. `damage` is noted while they are: then some of them may be missing."""
-    record: Record | None = None
-    texts: list[str | bytes] = []
-    fields: dict[str, Any] = {}
-    read, seen = set(), set()
+def _noting(members: Iterable[tarfile.TarInfo], seen: set[str]) -> Iterator[tarfile.TarInfo]:
+    """Pass members on, and note their extensions."""
     for member in members:
-        extension = _split(member.name)[1]
-        seen.add(extension)
-        is_image = extension in IMAGE_EXTENSIONS
-        if not (is_image or extension in ("txt", "json")):
-            continue
+        seen.add(split(member.name)[1])
+        yield member
+
+
+def _is_torn(key: str, seen: set[str], told: dict[str, frozenset[str]]) -> bool:
+    """Tell whether a key came before, with other members: a second example under a key has the same again."""
+    before = told.get(key)
+    told[key] = frozenset(seen) | (before or frozenset())
+    return before is not None and not before & seen
+
+
+def _is_scattered(source: Source) -> bool:
+    """Look through the headers of a local archive for an example whose members do not lie together."""
+    told: dict[str, frozenset[str]] = {}
+    sets: dict[frozenset[str], frozenset[str]] = {}
+    with _walked(source, []) as members:
+        for key, group in groupby(members, key=_key):
+            if _is_torn(key, {split(member.name)[1] for member in group}, told):
+                return True
+            told[key] = sets.setdefault(told[key], told[key])
+    return False
+
+
+@contextmanager
+def _walked(source: Source, damage: list[str]) -> Iterator[Iterator[tarfile.TarInfo]]:
+    """Go through the headers of an archive by place."""
+    with files.open_read(source.uri) as stream, opened(stream, source, "r:") as archive:
+        yield members_of(archive, source, damage)
+
+
+def _scattered(source: Source, reader: "_MemberReader") -> Iterator[SourceExample]:
+    """Give the examples of a local archive whose members do not lie together, as their keys first come.
+
+    Raises DataError for one that is cut or damaged: any example might lack members.
+    """
+    damage: list[str] = []
+    groups: dict[str, list[tarfile.TarInfo]] = {}
+    with _walked(source, damage) as members:
+        for member in members:
+            groups.setdefault(_key(member), []).append(member)
+    if damage:
+        detail = f"{source.path} is cut or damaged, and its members do not lie together: {damage[0]}"
+        raise DataError(Reason.SOURCE_TRUNCATED, f"{detail}; any example might lack some")
+    with files.open_read(source.uri) as stream, opened(stream, source, "r:") as archive:
+        for key, found in groups.items():
+            yield SourceExample(key, partial(reader.load, archive, found, damage))
+
+
+class _MemberReader:
+    """Reads examples from their members, by the extensions that an input names."""
+
+    def __init__(
+        self, source: Source, config: InputConfig, limits: Limits, classes: Sequence[str] | None
+    ) -> None:
+        self._source, self._config, self._limits, self._classes = source, config, limits, classes
+        self._images = [name.lower() for name in config.image or ()]
+        self._texts = [name.lower() for name in (TEXTS if config.captions is None else config.captions)]
+
+    def load(self, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], damage: list[str]) -> Record:
+        """Read the members of one example. `damage` is noted while they are: then some may be missing."""
+        record: Record | None = None
+        read: dict[str, bytes] = {}
+        image = ""
+        seen = set()
+        for member in members:
+            extension = split(member.name)[1]
+            seen.add(extension)
+            is_image = self._is_image(extension)
+            if not (is_image or extension in ("json", "cls") or extension in self._texts):
+                continue
+            self._check(member, is_image=is_image)
+            if extension in read or (is_image and image and not self._images):
+                what = "image" if is_image else extension
+                detail = f"{member.name} is a second {what} of the example in {self._source.path}"
+                raise DataError(Reason.RECORD_INVALID, detail)
+            read[extension] = b""
+            if is_image and image and self._images.index(image) < self._images.index(extension):
+                continue
+            data = data_of(archive, member)
+            if is_image:
+                place = ("range", self._source.path, member.offset_data, member.size)
+                record = Record(dict(zip(("kind", "uri", "offset", "size"), place, strict=True)), data)
+                image = extension
+            else:
+                read[extension] = data
+        if damage:
+            detail = f"{self._source.path} is cut or damaged here, and the example may lack members"
+            raise DataError(Reason.SOURCE_TRUNCATED, f"{detail}: {damage[0]}")
+        if record is None:
+            raise DataError(Reason.IMAGE_MISSING, self._no_image(seen))
+        self._say(record, {name: data for name, data in read.items() if not self._is_image(name)})
+        record.seen = tuple(sorted(seen))
+        return record
+
+    def _is_image(self, extension: str) -> bool:
+        return extension in (self._images or IMAGE_EXTENSIONS)
+
+    def _check(self, member: tarfile.TarInfo, *, is_image: bool) -> None:
+        """Raise DataError for a member that cannot be read, or is too large."""
         if not member.isreg() or member.issparse():
-            what = "has holes" if member.issparse() else _KINDS.get(member.type, "is not a regular file")
+            what = "has holes" if member.issparse() else KINDS.get(member.type, "is not a regular file")
             detail = f"{member.name} {what}: write the archive with the bytes themselves"
             raise DataError(Reason.IMAGE_MISSING, f"{detail} (tar --hard-dereference, without --sparse)")
-        if (is_image and record is not None) or extension in read:
-            detail = f"{member.name} is a second {'image' if is_image else extension} of the example"
-            raise DataError(Reason.RECORD_INVALID, f"{detail} in {source.path}")
-        read.add(extension)
-        (limits.check if is_image else limits.check_record)(member.name, member.size)
-        data = _data(archive, member)
-        if is_image:
-            reference = ("range", source.path, member.offset_data, member.size)
-            record = Record(dict(zip(("kind", "uri", "offset", "size"), reference, strict=True)), data)
-        elif extension == "txt":
-            texts.append(_text(data))
-        elif extension == "json":
-            fields = parse_object(data, member.name)
-    if damage:
-        detail = f"{source.path} is cut or damaged here, and the example may lack members: {damage[0]}"
-        raise DataError(Reason.SOURCE_TRUNCATED, detail)
-    if record is None:
-        raise DataError(Reason.IMAGE_MISSING, f"no image member in {source.path}")
-    _say(record, fields, texts, config)
-    record.seen = tuple(sorted(seen))
-    return record
+        (self._limits.check if is_image else self._limits.check_record)(member.name, member.size)
 
+    def _no_image(self, seen: set[str]) -> str:
+        wanted = f" .{' or .'.join(self._images)}" if self._images else ""
+        saw = ", ".join(f".{name[:40]}" for name in sorted(seen)[:20])
+        detail = f"no image member{wanted} in {self._source.path}; saw {saw}"
+        others = sorted(seen - {"json", "cls", *TEXTS})
+        return (
+            f"{detail}; set `image: [{others[0][:40]}]` of the input if that is the one" if others else detail
+        )
 
-def _say(record: Record, fields: dict[str, Any], texts: list[str | bytes], config: InputConfig) -> None:
-    """Put the fields of an example's JSON into its record, and the captions in them and in its text."""
-    record.fields = fields
-    record.used = caption_names(fields, config)
-    record.captions = captions_of(fields, config)
-    if texts and (config.captions is None or "txt" in config.captions):
-        record.captions += texts
-        record.used += ("txt",)
+    def _say(self, record: Record, read: dict[str, bytes]) -> None:
+        """Put what JSON, texts and class of an example say into its record."""
+        fields = parse_object(read["json"], f"JSON in {self._source.path}") if "json" in read else {}
+        record.used = caption_names(fields, self._config)
+        record.captions = captions_of(fields, self._config)
+        for name in self._texts:
+            if name in read and name != "json":
+                record.captions.append(_text(read[name]))
+                record.used += (name,)
+        if "cls" in read:
+            self._add_class(fields, read["cls"])
+        record.fields = fields
 
-
-def _data(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    opened = archive.extractfile(member)
-    try:
-        data = opened.read() if opened else b""
-    except tarfile.ReadError as error:
-        raise DataError(Reason.SOURCE_TRUNCATED, f"{member.name}: {error}") from error
-    if len(data) != member.size:
-        raise DataError(Reason.SOURCE_TRUNCATED, f"{member.name}: the archive ends inside it")
-    return data
+    def _add_class(self, fields: dict[str, Any], data: bytes) -> None:
+        """Put a class among the labels, by its name; a number without names becomes the field `cls`."""
+        text = str(_text(data))
+        if text.isdecimal() and len(text) < 10:
+            number = int(text)
+            if self._classes is None:
+                fields["cls"] = number
+                return
+            text = (
+                self._classes[number]
+                if number < len(self._classes)
+                else f"class {number} of {len(self._classes)}"
+            )
+        name = self._config.labels
+        if name and isinstance(fields.setdefault(name, []), list):
+            fields[name].append(text)
 
 
 def _text(data: bytes) -> str | bytes:

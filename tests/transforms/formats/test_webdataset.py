@@ -3,11 +3,15 @@ import json
 import tarfile
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from sources import members, write_tar
-from tagmill.tag_system.core.errors import Reason
+from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 from tagmill.transforms.formats import fields as json_fields
+from tagmill.transforms.formats.base import Limits, Source
+from tagmill.transforms.formats.streams import HashingStream
+from tagmill.transforms.formats.webdataset import Webdataset
 from webdatasets import CONFIG, PNG, walk
 
 CC12M = Path(__file__).parents[3].parent / "shared" / "data" / "photos" / "cc12m-000000.tar"
@@ -194,6 +198,102 @@ def test_the_caption_fields_can_be_named(read):
     config = CONFIG.model_copy(update={"captions": ["alt"]})
     ((_, record),) = read(("a.png", PNG), ("a.json", b'{"alt": "x", "caption": "y"}'), config=config)
     assert record.captions == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [(["image.jpg"], b"the image"), (["png", "image.jpg"], PNG), (["image.jpg", "png"], b"the image")],
+    ids=str,
+)
+def test_the_image_is_the_first_that_is_named(read, image, found):
+    config = CONFIG.model_copy(update={"image": image})
+    contents = [("k.depth.png", b"far"), ("k.png", PNG), ("k.image.jpg", b"the image"), ("l.jpg", b"x")]
+    (key, record), (_, why) = read(*contents, config=config)
+    assert (key, record.data, why) == ("k", found, Reason.IMAGE_MISSING)
+
+
+def test_what_there_is_in_place_of_an_image_is_said(read, tmp_path):
+    path = write_tar(tmp_path / "b.tar", [("k.svg", b"x"), ("k.txt", b"x")])
+    source = Source(str(tmp_path), "b.tar", str(tmp_path))
+    with open(path, "rb") as raw:
+        found = Webdataset().read(HashingStream(raw), source, CONFIG, Limits(1 << 20))
+        example = next(found)
+        with pytest.raises(
+            DataError, match=r"no image member in b.tar; saw .svg, .txt; set `image: \[svg\]`"
+        ):
+            example.load()
+
+
+def test_texts_are_captions_by_their_extensions(read):
+    contents = [("k.png", PNG), ("k.caption", b"one"), ("k.txt", b"two"), ("k.de.txt", b"drei")]
+    ((_, record),) = read(*contents)
+    assert record.captions == ["two", "one"]
+    config = CONFIG.model_copy(update={"captions": ["de.txt", "caption"]})
+    ((_, record),) = read(*contents, config=config)
+    assert (record.captions, record.used) == (["drei", "one"], ("de.txt", "caption"))
+
+
+def test_a_class_is_a_label_by_its_name(tmp_path):
+    names = tmp_path / "classes.txt"
+    names.write_text("cat\ndog\n")
+    path = write_tar(
+        tmp_path / "a.tar",
+        [
+            (f"{n}.{e}", d)
+            for n, c in enumerate(("1", "wolf", "7"))
+            for e, d in (("png", PNG), ("cls", c.encode()))
+        ],
+    )
+    named = [record.fields for _, record in walk(path, format_=Webdataset(classes=str(names)))]
+    assert named == [{"labels": ["dog"]}, {"labels": ["wolf"]}, {"labels": ["class 7 of 2"]}]
+    assert [record.fields for _, record in walk(path)] == [{"cls": 1}, {"labels": ["wolf"]}, {"cls": 7}]
+
+
+def test_members_that_do_not_lie_together_are_put_together(tmp_path):
+    contents = [item for i in range(3) for item in members(f"{i:03d}", i).items()]
+    whole = walk(write_tar(tmp_path / "a.tar", contents))
+    scattered = walk(
+        write_tar(tmp_path / "b.tar", sorted(contents, key=lambda item: item[0][-3:], reverse=True))
+    )
+    for (key, record), (other, found) in zip(whole, scattered, strict=True):
+        assert (key, record.data, record.captions, record.fields) == (
+            other,
+            found.data,
+            found.captions,
+            found.fields,
+        )
+        place = found.image
+        data = (tmp_path / "b.tar").read_bytes()
+        assert data[place["offset"] : place["offset"] + place["size"]] == record.data
+
+
+def test_a_cut_tar_whose_members_do_not_lie_together_is_refused_as_a_whole(tmp_path):
+    contents = [(f"{n}.{e}", PNG if e == "png" else b"words") for e in ("png", "txt") for n in range(3)]
+    path = write_tar(tmp_path / "a.tar", contents)
+    path.write_bytes(path.read_bytes().rstrip(b"\0")[:-2])
+    with pytest.raises(DataError, match="do not lie together"):
+        walk(path)
+
+
+def test_far_away_members_that_do_not_lie_together_stop_the_run():
+    contents = [(f"{n}.{e}", PNG if e == "png" else b"words") for e in ("png", "txt") for n in range(3)]
+    with fsspec.open("memory://torn/a.tar", "wb") as sink, tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in contents:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    source = Source("memory://torn", "a.tar", "memory://torn")
+    with fsspec.open("memory://torn/a.tar", "rb") as raw:
+        found = Webdataset().read(HashingStream(raw), source, CONFIG, Limits(1 << 20))
+        with pytest.raises(ConfigError, match=r"the members of 0 do not lie together; .* tar --sort=name"):
+            list(found)
+
+
+def test_a_compressed_tar_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    config = CONFIG.model_copy(update={"path": str(tmp_path / "*.tar.gz")})
+    with pytest.raises(ConfigError, match=r"a.tar.gz is compressed; .* unpack it \(gunzip"):
+        Webdataset().find_sources(config)
 
 
 def test_an_empty_tar_has_no_examples(read):
