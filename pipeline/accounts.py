@@ -11,7 +11,7 @@ from tagmill.pipeline.records import PartRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
-from tagmill.transforms import parquet, parts
+from tagmill.transforms import image_copies, parquet, parts
 from tagmill.transforms.parts import Counts, Footer
 
 
@@ -48,7 +48,7 @@ def known_parts(
     known = {name: part for name, part in (record.parts if record else {}).items() if name in there}
     footers = read_footers(folder, sorted(there - set(known)))
     known |= {name: PartRecord.of(footer) for name, footer in footers.items()}
-    beside = set(files.list_names(folder, parts.ARRAY_SUFFIX))
+    beside = {*files.list_names(folder, parts.ARRAY_SUFFIX), *files.list_names(folder, image_copies.SUFFIX)}
     beside |= {f"dead/{name}" for name in files.list_names(files.join(folder, "dead"))}
     return {name: part for name, part in known.items() if beside.issuperset(part.files()[:-1])}
 

@@ -17,7 +17,7 @@ from tagmill.pipeline import ledger
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import DamageError
-from tagmill.transforms import bitmaps, parquet, parts
+from tagmill.transforms import bitmaps, image_copies, parquet, parts
 from tagmill.transforms.parts import Counts, Footer, Unit
 from tagmill.transforms.stage import ROWS_SCHEMA
 
@@ -109,8 +109,10 @@ class PartRecord:
         return self.was.get(part_slice or parts.WHOLE, now) if before else now
 
     def file_beside(self, what: str) -> str:
-        """Name the file beside the part, `dead` or `array`, in its generation's folder."""
-        return {"dead": f"dead/{self.name}{parts.SUFFIX}", "array": f"{self.name}{parts.ARRAY_SUFFIX}"}[what]
+        """Name the file beside the part, `dead`, `array` or `images`, in its generation's folder."""
+        if what == "dead":
+            return f"dead/{self.name}{parts.SUFFIX}"
+        return self.name + {"array": parts.ARRAY_SUFFIX, "images": image_copies.SUFFIX}[what]
 
     def files(self) -> list[str]:
         """Name the part's files in its generation's folder, the part last: it makes the others count."""

@@ -20,7 +20,7 @@ from tagmill.pipeline.records import StageRecord
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.config import parse_yaml
 from tagmill.tag_system.core.errors import ConfigError, DamageError
-from tagmill.transforms import parts
+from tagmill.transforms import image_copies, parts
 
 FORMAT = 3
 """Of run folders: raised when parts or records of an older one can no longer be read."""
@@ -213,14 +213,14 @@ def committed_parts(folder: str) -> set[str]:
 
 
 def lone_leftovers(folder: str) -> list[str]:
-    """List the parts whose dead letters or arrays lie in a generation's folder without them.
+    """List the parts that are not in a generation's folder, though files that belong beside them are.
 
     A worker was stopped before it could commit the part, or the driver while it moved them away.
     """
     letters = files.list_names(files.join(folder, "dead"), parts.SUFFIX)
-    arrays = files.list_names(folder, parts.ARRAY_SUFFIX)
     names = {name.removesuffix(parts.SUFFIX) for name in letters}
-    names |= {name.removesuffix(parts.ARRAY_SUFFIX) for name in arrays}
+    for suffix in (parts.ARRAY_SUFFIX, image_copies.SUFFIX):
+        names |= {name.removesuffix(suffix) for name in files.list_names(folder, suffix)}
     return sorted(names - committed_parts(folder))
 
 
@@ -236,10 +236,11 @@ def supersede(folder: str, *uris: str) -> None:
 
 
 def supersede_part(folder: str, name: str) -> None:
-    """Move a part, its dead letters and its array out of the way."""
+    """Move a part, its dead letters, its array and its copies of images out of the way."""
     supersede(
         folder,
         parts.part_uri(folder, name),
         parts.dead_uri(folder, name),
         parts.array_uri(folder, name),
+        image_copies.uri_of(folder, name),
     )

@@ -16,7 +16,7 @@ from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms import parquet, parts
-from tagmill.transforms.formats.base import Format, InputConfig, format_of
+from tagmill.transforms.formats.base import CopyingFormat, Format, InputConfig, format_of
 from tagmill.transforms.images import check_unchanged, read_references
 from tagmill.transforms.ingest import (
     Ingest,
@@ -243,7 +243,7 @@ class Sources:
             else:
                 continue
             tasks.append(task)
-            reasons.append(f"{source.path}: {reason}")
+            reasons.append(f"{source.path}: {reason}{_copying(source)}")
         return tasks, reasons
 
     def _changed(self, source: FoundSource, record: dict[str, Any], *, check: bool) -> str:
@@ -270,6 +270,8 @@ class Sources:
         """Read the images that a source names; names one that is another than was ingested, or missing."""
 
         def compare(row: dict[str, Any]) -> str:
+            if row["image"]["kind"] != "file":  # the source itself holds it
+                return ""
             try:
                 (data,) = read_references([row["image"]], source.images)
                 check_unchanged(data, row)
@@ -357,6 +359,13 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _fingerprints(task: SourceTask, name: str) -> set[str]:
     return {part_fingerprint(task, name, is_cut=is_cut) for is_cut in ({False, bool(task.limit)})}
+
+
+def _copying(source: FoundSource) -> str:
+    """Say how much disk the copies of a source's images take, if its format makes some."""
+    format_ = format_of(source.config)
+    size = format_.copied_bytes(source.uri) if isinstance(format_, CopyingFormat) else 0
+    return f"; {size:,} bytes of images are copied into the run" if size else ""
 
 
 def _parts_of(name: str, record: dict[str, Any]) -> set[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
@@ -16,8 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from tagmill.models.base import Image
 from tagmill.tag_system.core import files, pixels
-from tagmill.tag_system.core.errors import DataError, InputChangedError
+from tagmill.tag_system.core.errors import DamageError, DataError, InputChangedError
 from tagmill.tag_system.core.image_header import BYTES_A_PIXEL
+from tagmill.transforms import image_copies, parquet_images
 from tagmill.transforms.phash import phash
 
 IMAGE_REFERENCE = pa.struct(
@@ -28,7 +30,8 @@ IMAGE_REFERENCE = pa.struct(
         pa.field("size", pa.int64(), nullable=False),
     ]
 )
-"""Where an image's bytes are: `kind` is `file` or `range`, `uri` is relative to the input's root."""
+"""Where an image's bytes are. `kind` is `file` or `range`, with `uri` relative to the input's root, and
+`offset` and `size` in bytes; or one of `parquet_images` or `image_copies`."""
 
 AHEAD_IMAGES = 32
 """How many images may be decoded but not yet taken."""
@@ -132,27 +135,63 @@ def decode(data: bytes, max_pixels: int, max_bytes: int = pixels.MAX_BYTES) -> I
 
 
 def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator[bytes]:
-    """Read the bytes behind image references, in order; an archive is opened once for its run of ranges.
+    """Read the bytes behind image references, in order; a file is opened once for its run of them.
 
-    Raises InputChangedError if a file is missing or no longer holds what ingest saw there.
+    Raises InputChangedError if a file is missing or no longer holds what ingest saw there, DamageError if
+    a copy in the run is.
     """
     with ExitStack() as stack:
-        opened: tuple[str, IO[bytes]] | None = None
+        opened: tuple[tuple[str, str], Callable[[dict[str, Any]], bytes]] | None = None
         for reference in references:
-            uri = files.join(root, reference["uri"]) if root else reference["uri"]
+            is_copy = reference["kind"] == image_copies.KIND
+            uri = reference["uri"] if is_copy or not root else files.join(root, reference["uri"])
             try:
-                if opened is None or opened[0] != uri:
+                if opened is None or opened[0] != (reference["kind"], uri):
                     stack.close()
-                    opened = (uri, stack.enter_context(files.open_read(uri)))
-                opened[1].seek(reference["offset"])
-                data = opened[1].read(reference["size"])
+                    stream = stack.enter_context(files.open_read(uri))
+                    opened = (reference["kind"], uri), _reader(reference["kind"], stream)
+                data = opened[1](reference)
             except FileNotFoundError as error:
+                if is_copy:
+                    raise DamageError(f"{uri} is missing; run again") from error
                 raise InputChangedError(f"{uri} was removed after it was ingested; put it back") from error
             except files.SpecialFileError as error:
                 raise InputChangedError(f"{uri} is not a regular file any more; {REMEDY}") from error
             if len(data) != reference["size"]:
+                if is_copy:
+                    raise DamageError(f"{uri} is damaged; remove it and run again")
                 raise InputChangedError(f"{uri} is shorter than when it was ingested; {REMEDY}")
             yield data
+
+
+def _reader(kind: str, stream: IO[bytes]) -> Callable[[dict[str, Any]], bytes]:
+    """Give what reads the references of a kind out of a file. Raises InputChangedError."""
+    if not kind.startswith(parquet_images.KIND):
+        return partial(_read_range, stream)
+    with _unchanged():
+        group_reader = parquet_images.GroupReader(stream, kind.removeprefix(parquet_images.KIND))
+    return partial(_read_cell, group_reader)
+
+
+def _read_range(stream: IO[bytes], reference: dict[str, Any]) -> bytes:
+    stream.seek(reference["offset"])
+    return stream.read(reference["size"])
+
+
+def _read_cell(reader: parquet_images.GroupReader, reference: dict[str, Any]) -> bytes:
+    with _unchanged():
+        return reader.read(reference)
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    """Raise InputChangedError for a Parquet file that is not what it was."""
+    try:
+        yield
+    except (*parquet_images.DAMAGE, KeyError, IndexError) as error:
+        if getattr(error, "errno", None):  # nothing is known of the bytes
+            raise
+        raise InputChangedError(f"a Parquet file is another than was ingested ({error}); {REMEDY}") from error
 
 
 def check_unchanged(data: bytes, example: dict[str, Any]) -> None:

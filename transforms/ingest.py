@@ -34,6 +34,7 @@ from tagmill.transforms.formats.base import (
 from tagmill.transforms.formats.fields import FieldCounts
 from tagmill.transforms.formats.streams import HashingStream
 from tagmill.transforms.given import Caps, Given, given, upright_labels
+from tagmill.transforms.image_copies import Copies
 from tagmill.transforms.stage import RunContext, Shared, Stage, conform, made_by
 from tagmill.transforms.worker import Worker
 
@@ -218,7 +219,8 @@ def ingest_source(stage: Ingest, folder: str, task: SourceTask) -> None:
             if files.exists(parts.part_uri(folder, name)):
                 count += sum(1 for _ in group)
             else:
-                count += _make_part(stage, folder, task, name, config, (e for _, e in group))
+                with Copies(folder, name) as copies:
+                    count += _make_part(stage, folder, task, name, config, (e for _, e in group), copies)
             chunks += 1
         record = {"input": config.name, "path": task.path, "size": task.size, "stamp": task.stamp}
         # The rest of a source is not read for its digest alone: then size and stamp have to tell.
@@ -281,6 +283,7 @@ def _make_part(
     name: str,
     config: InputConfig,
     examples: Iterable[SourceExample],
+    copies: Copies,
 ) -> int:
     """Make one part of a source and commit it; returns the number of its examples, live and dead."""
     start = time.perf_counter()
@@ -288,7 +291,7 @@ def _make_part(
     count = undecided = 0
     captions: dict[int, int] = {}
     fields = FieldCounts(config)
-    for row, example, loaded in _loaded(examples, stage, config, fields):
+    for row, example, loaded in _loaded(examples, stage, config, fields, copies):
         count += 1
         key = f"{config.name}/{_printable(example.key)}"
         try:
@@ -308,6 +311,7 @@ def _make_part(
     notes["fields"] = fields.to_json() | {"lost": dict(sorted(lost.items()))}
     output = parts.Output(table, count, sum(captions.values()), dead, notes=notes, captions_of=captions)
     output.slices = stage.cut_slices(table)
+    output.copies = copies
     output.seconds["total"] = time.perf_counter() - start
     is_cut = bool(task.limit) and count == task.limit % stage.shared.part_size
     fingerprint = part_fingerprint(task, name, is_cut=is_cut)
@@ -325,7 +329,11 @@ class Loaded:
 
 
 def _loaded(
-    examples: Iterable[SourceExample], stage: Ingest, config: InputConfig, fields: FieldCounts
+    examples: Iterable[SourceExample],
+    stage: Ingest,
+    config: InputConfig,
+    fields: FieldCounts,
+    copies: Copies,
 ) -> Iterator[tuple[int, SourceExample, "Future[Loaded | DataError]"]]:
     """Read examples in order and count their `fields`, while threads inspect the images of those read.
 
@@ -345,7 +353,8 @@ def _loaded(
                 sizes[-1] = len(record.data)
                 fields.add((*record.seen, *record.fields), record.used, captioned=bool(record.captions))
                 said = _given(record, config, caps)
-                future = pool.submit(_inspected, record.image, record.data, said, stage.config, room)
+                image = copies.placed(record.image, record.data)
+                future = pool.submit(_inspected, image, record.data, said, stage.config, room)
                 del record
             except DataError as error:
                 future = Future()

@@ -24,7 +24,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import row_digests, table_digest, value_digest
 from tagmill.tag_system.core.errors import DamageError, DataError, Reason
 from tagmill.tag_system.core.text import parse_json
-from tagmill.transforms import bitmaps, parquet
+from tagmill.transforms import bitmaps, image_copies, parquet
 
 SUFFIX, ARRAY_SUFFIX = ".parquet", ".npy"
 WHOLE = "whole"
@@ -89,6 +89,7 @@ class Output:
         seconds: Times, by what they were spent on.
         notes: What later planning needs without reading the table.
         array: Bytes of a file that is stored beside the part.
+        copies: Images that are stored beside the part.
         slices: Tables with a column `row`, by name, that a later stage may depend on instead of the whole.
         tags: The tags that the table holds, if later stages depend on them.
     """
@@ -101,6 +102,7 @@ class Output:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     array: bytes | None = None
+    copies: image_copies.Copies | None = None
     slices: dict[str, pa.Table] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     captions_of: dict[int, int] = field(default_factory=dict)
@@ -167,7 +169,7 @@ class Header:
         dropped: Rows that the stage dropped, by reason.
         dead: Rows of dead examples, by reason.
         dead_captions: Rows of dead captions, by reason.
-        files: sha256 of the files beside the part, `dead` and `array`.
+        files: sha256 of the files beside the part, `dead`, `array` and `images`.
         slices: Digest of each slice that a later stage may depend on.
         by_row: Digests of the same slices for each row, see `digests.row_digests`.
         base: The fingerprint without the slices that the part depends on.
@@ -264,10 +266,11 @@ def _lengths(rows: Mapping[str, Sequence[int]]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Part:
-    """A part in memory."""
+    """A part in memory, and where it lies."""
 
     header: Header
     table: pa.Table
+    uri: str = ""
 
     @cached_property
     def spans(self) -> dict[int, tuple[int, int]]:
@@ -280,6 +283,8 @@ class Part:
     def records(self) -> list[dict[str, Any]]:
         """The table as Python records."""
         found: list[dict[str, Any]] = self.table.to_pylist()
+        if self.uri and "image" in self.table.column_names:
+            image_copies.resolve(found, self.uri)
         return found
 
     def of_row(self, row: int) -> list[dict[str, Any]]:
@@ -381,7 +386,7 @@ def commit(
     output: Output,
     rows: Iterable[int],
 ) -> bool:
-    """Write the dead letters and the array of a part, and then the part, which makes them valid.
+    """Write what lies beside a part, and then the part, which makes it valid.
 
     The driver removes what an interruption in between leaves before it starts another job.
 
@@ -402,6 +407,8 @@ def commit(
     if output.array is not None:
         beside["array"] = hashlib.sha256(output.array).hexdigest()
         files.create_bytes(array_uri(folder, made_by.name), output.array)
+    if output.copies is not None and (digest := output.copies.commit()):
+        beside["images"] = digest
     header = make_header(made_by, output, rows, beside)
     data = parquet.table_bytes(output.table, header.to_json())
     return files.create_bytes(part_uri(folder, made_by.name), data)
@@ -469,4 +476,4 @@ def read_header(uri: str) -> Header:
 def read_part(uri: str, columns: Sequence[str] | None = None) -> Part:
     """Read a part, whole or some of its columns."""
     table = parquet.read_table(uri, columns)
-    return Part(Header.from_metadata(table.schema.metadata, uri), table)
+    return Part(Header.from_metadata(table.schema.metadata, uri), table, uri)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ FORMATS = {
     "folder": "tagmill.transforms.formats.folder:Folder",
     "json": "tagmill.transforms.formats.json_list:JsonList",
     "jsonl": "tagmill.transforms.formats.jsonl:JsonLines",
+    "parquet": "tagmill.transforms.formats.parquet_table:ParquetTable",
     "ram": "tagmill.transforms.formats.ram:RamAnnotations",
     "tsv": "tagmill.transforms.formats.csv_tables:TsvTable",
     "webdataset": "tagmill.transforms.formats.webdataset:Webdataset",
@@ -236,6 +237,15 @@ class Format(Protocol):
         Image references are relative to `source.images`. What cannot be read is a failing example; raises
         DataError if the source as a whole cannot be read.
         """
+
+
+@runtime_checkable
+class CopyingFormat(Protocol):
+    """A format that has ingest copy some images into the run, see `image_copies`."""
+
+    @abstractmethod
+    def copied_bytes(self, uri: str) -> int:
+        """Tell how many bytes of a source's images are copied, about; 0 for what cannot be read."""
 
 
 _MEMBERS = ("version", "images_apart", "find_sources", "size_and_stamp", "open_read", "image_folder", "read")

@@ -135,7 +135,6 @@ class Folder(Format):
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
         """List the folders that hold images; see `Format`."""
         path = config.only_path
-        path = config.only_path
         if not files.is_folder(path):
             raise ConfigError(f"input {config.name}: {path} is not a folder")
         try:

@@ -28,7 +28,7 @@ TABLES = {"metadata.jsonl": JsonLines, "metadata.csv": CsvTable}
 def lone_table(config: InputConfig, name: str) -> str:
     """Say what to do with a table in a folder that has no images itself: it speaks of folders below."""
     format_ = name.rpartition(".")[2]
-    path = files.join(config.path, name)
+    path = files.join(config.only_path, name)
     return (
         f"input {config.name}: {path} speaks of images in folders below: use format {format_}, path {path}; "
         "or leave it out by `options: {metadata: ignore}`"

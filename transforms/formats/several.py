@@ -35,7 +35,7 @@ class SeveralFiles(FileFormat):
         if self.others and len(paths) > 1:
             raise ConfigError(
                 f"input {config.name}: {', '.join(self.others)} of `options` belong to one file, "
-                f"but {len(paths)} match {config.path}: give each an input of its own"
+                f"but {len(paths)} match {', '.join(config.paths)}: give each an input of its own"
             )
         for option, uri in self.others.items():
             if not files.exists(uri) or files.is_folder(uri) or files.is_special(uri):

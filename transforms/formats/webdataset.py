@@ -72,7 +72,7 @@ class Webdataset(FileFormat):
         nobody knows whether it had more members, such as what says that it is a test image.
         """
         reader = _MemberReader(source, config, limits, self._classes)
-        if files.is_local(source.uri) and _is_scattered(source):
+        if files.is_local(source.uri) and not files.is_special(source.uri) and _is_scattered(source):
             yield from _scattered(source, reader)
             return
         damage: list[str] = []
