@@ -163,12 +163,16 @@ def upright_labels(given: Given, info: ImageInfo, config: InputConfig) -> tuple[
     """
     labels = given.labels
     boxed = [label for label in labels if label["box"]]
+    upright = info.width, info.height
+    stored = turned_size(*upright, info.orientation)
+    pixels = config.boxes if config.boxes != "auto" else _pixels_of(given.noted, upright, stored)
+    for label in labels:
+        if label.pop("shares", False):
+            width, height = upright if pixels == "upright" else stored
+            x1, y1, x2, y2 = label["box"]
+            label["box"] = [x1 * width, y1 * height, x2 * width, y2 * height]
     if not boxed or info.orientation == 1:
         return labels, False
-    stored = turned_size(info.width, info.height, info.orientation)
-    pixels = (
-        config.boxes if config.boxes != "auto" else _pixels_of(given.noted, (info.width, info.height), stored)
-    )
     if pixels != "upright":
         for label in boxed:
             label["box"] = list(turned_box(label["box"], info.orientation, *stored))
@@ -188,8 +192,8 @@ def parse_labels(value: Any, most: int = sys.maxsize) -> tuple[list[dict[str, An
     """Read given labels: names, or objects with a name and perhaps a box.
 
     An object's name is its `name`, `category`, `label` or `tag`; its box is `box` (x1, y1, x2, y2) or
-    COCO's `bbox` (x, y, width, height), in pixels. Also says what is wrong with each that is none. Raises
-    DataError for more than `most`.
+    COCO's `bbox` (x, y, width, height), in pixels, or `shares` (x1, y1, x2, y2) of the image's sides. Also
+    says what is wrong with each that is none. Raises DataError for more than `most`.
     """
     if value is None:
         return [], []
@@ -215,6 +219,8 @@ def _label(item: Any) -> dict[str, Any]:
         values = [item.get(name) for name in ("name", "category", "label", "tag")]
         names = [value for value in values if isinstance(value, str) and _is_whole(value)]
         if names:
+            if shares := item.get("shares"):
+                return {"name": names[0], "box": _box({"box": shares}), "shares": True}
             return {"name": names[0], "box": _box(item)}
     raise ValueError(f"not a label: {str(item)[:80]!a}")
 

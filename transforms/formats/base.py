@@ -22,10 +22,13 @@ FORMATS = {
     "folder": "tagmill.transforms.formats.folder:Folder",
     "json": "tagmill.transforms.formats.json_list:JsonList",
     "jsonl": "tagmill.transforms.formats.jsonl:JsonLines",
+    "open-images": "tagmill.transforms.formats.open_images:OpenImages",
     "parquet": "tagmill.transforms.formats.parquet_table:ParquetTable",
     "ram": "tagmill.transforms.formats.ram:RamAnnotations",
     "tsv": "tagmill.transforms.formats.csv_tables:TsvTable",
+    "visual-genome": "tagmill.transforms.formats.visual_genome:VisualGenome",
     "webdataset": "tagmill.transforms.formats.webdataset:Webdataset",
+    "yolo": "tagmill.transforms.formats.yolo:Yolo",
 }
 """Short names of the built-in formats."""
 

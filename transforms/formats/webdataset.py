@@ -47,13 +47,13 @@ class Webdataset(FileFormat):
     pattern = "*.tar"
 
     def __init__(self, classes: list[str] | str | None = None) -> None:
-        if isinstance(classes, str):
-            classes = [line.strip() for line in lines(files.read_bytes(classes).decode("utf-8-sig"))]
         self._classes = classes
 
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
         """List the tars; see `Format`. Raises ConfigError for compressed ones, too."""
         root, paths = super().find_sources(config)
+        if isinstance(self._classes, str) and not files.exists(self._classes):
+            raise ConfigError(f"input {config.name}: no file {self._classes}, which the option classes names")
         for path in paths:
             if path.lower().endswith(_COMPRESSED):
                 raise ConfigError(
@@ -71,7 +71,7 @@ class Webdataset(FileFormat):
         what should have followed is missing, and somebody should know. The last example before is dead too:
         nobody knows whether it had more members, such as what says that it is a test image.
         """
-        reader = _MemberReader(source, config, limits, self._classes)
+        reader = _MemberReader(source, config, limits, _class_names(self._classes))
         if files.is_local(source.uri) and not files.is_special(source.uri) and _is_scattered(source):
             yield from _scattered(source, reader)
             return
@@ -89,6 +89,12 @@ class Webdataset(FileFormat):
         if damage:
             detail = f"{source.path} is cut or damaged: {damage[0]}"
             yield SourceExample.failing(f"{source.path}#end", Reason.SOURCE_TRUNCATED, detail)
+
+
+def _class_names(classes: list[str] | str | None) -> list[str] | None:
+    if not isinstance(classes, str):
+        return classes
+    return [line.strip() for line in lines(files.read_bytes(classes).decode("utf-8-sig"))]
 
 
 def _key(member: tarfile.TarInfo) -> str:
