@@ -1,8 +1,10 @@
 """The headers of AVIF, HEIC and JPEG XL; see `containers`, which says what is asked of them."""
 
+import math
 import struct
 from collections.abc import Iterator
 
+from tagmill.tag_system.core import av1
 from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.image_header import BYTES_A_PIXEL, MAX_PIECES, ImageHeader
 
@@ -41,8 +43,11 @@ def brand(data: bytes) -> str:
 
 
 def items(data: bytes, kind: str) -> ImageHeader:
-    """Read the sizes of the pictures in an AVIF or HEIC: the largest is its canvas, the others are tiles."""
-    width = height = 0
+    """Read the sizes of the pictures in an AVIF or HEIC: the largest is its canvas, the others are tiles.
+
+    Of AVIF, the coded pictures are asked, too; the decoder of HEIC goes by the container alone.
+    """
+    width = height = iloc = idat = 0
     pixel = _OPAQUE
     for name, start, stop in _boxes(data, 0, len(data)):
         if name == b"moov":
@@ -54,9 +59,13 @@ def items(data: bytes, kind: str) -> ImageHeader:
                 if what == b"auxC" and data[begin + 4 : end].startswith(_ALPHA):
                     pixel = BYTES_A_PIXEL[kind]
                 elif what == b"ispe":
-                    wide, high = struct.unpack_from(">II", data, begin + 4)
-                    if wide * high > width * height:
-                        width, height = wide, high
+                    size = struct.unpack_from(">II", data, begin + 4)
+                    width, height = max((width, height), size, key=math.prod)
+                iloc = begin if what == b"iloc" else iloc
+                idat = begin if what == b"idat" else idat
+    if kind == "AVIF" and iloc:
+        found = (size for item in av1.item_data(data, iloc, idat) for size in av1.sizes(item))
+        width, height = max([(width, height), *found], key=math.prod)
     return ImageHeader(data, width, height, pixel * width * height)
 
 

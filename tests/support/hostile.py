@@ -92,6 +92,11 @@ def tiff_header(*entries: tuple[int, int, int]) -> bytes:
     return struct.pack("<4sIH", b"II*\0", 8, len(entries)) + packed + bytes(4)
 
 
+def avif_in_disguise(data: bytes, side: int) -> bytes:
+    """An AVIF of `side` x `side` whose container says 16 x 16."""
+    return data.replace(struct.pack(">II", side, side), struct.pack(">II", 16, 16))
+
+
 HUGE = {
     "gif": struct.pack("<6sHHBBB", b"GIF89a", 60_000, 60_000, 0, 0, 0) + b";",
     "gif with a larger picture": struct.pack("<6sHHBBB", b"GIF89a", 8, 8, 0, 0, 0)

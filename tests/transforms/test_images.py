@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hostile import HUGE, chunk, png, resized_jpeg
+from hostile import HUGE, avif_in_disguise, chunk, png, resized_jpeg
 from odd_images import NOISE, ODD_IMAGES, grey_rows, saved
 from sources import encode, square_image
 from tagmill.tag_system.core.decoders import FORMATS
@@ -155,6 +155,12 @@ def test_a_decoder_that_is_not_installed_is_named(name, package, words, monkeypa
 def test_a_huge_claim_of_any_format_is_refused_by_its_header(data):
     """Nothing is decoded: the rest of the file is missing."""
     assert reason(images.inspect, data, CAP) is Reason.IMAGE_TOO_LARGE
+
+
+def test_an_avif_is_as_large_as_its_code_says_whatever_the_container_says():
+    data = avif_in_disguise(saved(Image.new("RGB", (1_040, 1_040)), "AVIF", speed=10), 1_040)
+    with pytest.raises(DataError, match="1040 x 1040 pixels; the limit is 1000000"):
+        images.inspect(data, CAP)
 
 
 @pytest.mark.parametrize("name", [name for name in ODD_IMAGES if "jpeg" not in name])
