@@ -23,6 +23,7 @@ from tagmill.pipeline.verify import Verified
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.transforms import image_copies, parquet, parts
 from tagmill.transforms.exclusion import IMAGE, Exclusion, entry_hash, read_exclusion_files
 from tagmill.transforms.ingest import source_of
 
@@ -93,6 +94,8 @@ class _Hunt:
             return self._in_parquet(uri, is_excluded=source_of(name.stem) in self.sources)
         if name.suffix == ".tar":
             return self._in_tar(uri)
+        if name.suffix == image_copies.SUFFIX:
+            return self._in_copies(uri)
         data = files.read_bytes(uri)
         if name.suffix == ".json":
             return self._in_json(data)
@@ -138,6 +141,18 @@ class _Hunt:
                     found += contract.unescape(stem) in self.exclusion.keys
                     digest = hashlib.sha256(data).hexdigest()
                     found += digest in self.exclusion.images or self._is_image(digest)
+        return found
+
+    def _in_copies(self, uri: str) -> int:
+        """Count the copied images beside a part; the part says where each begins."""
+        folder, _, name = uri.rpartition("/")
+        part = name.removesuffix(image_copies.SUFFIX)
+        found = 0
+        with files.open_read(uri) as stream:
+            for row in parquet.read_table(parts.part_uri(folder, part), ["image"])["image"].to_pylist():
+                stream.seek(row["offset"])
+                digest = hashlib.sha256(stream.read(row["size"])).hexdigest()
+                found += digest in self.exclusion.images or self._is_image(digest)
         return found
 
     def _in_json(self, data: bytes) -> int:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from tagmill.pipeline.sources import FoundSource
 from tagmill.tag_system.core import files
-from tagmill.transforms import bitmaps, parquet, parts
+from tagmill.transforms import bitmaps, image_copies, parquet, parts
 from tagmill.transforms.exclusion import IMAGE, KEY, SOURCE, Exclusion, entry_hash
 from tagmill.transforms.ingest import Ingest
 from tagmill.transforms.rewrite import read_dead, rewrite
@@ -158,7 +158,11 @@ class Takedown:
         part = parts.read_part(parts.part_uri(self._folder, name))
         dead = read_dead(self._folder, part.header)
         notes = {NOTE: part.header.notes.get(NOTE, 0) + (gone & part.header.rows).bit_count()}
-        rewrite(self._stage, part, dead, gone, notes).replace(self._folder)
+        beside = {}
+        if "images" in part.header.files:
+            rows = [one for one in part.table.select(["row", "image"]).to_pylist() if gone >> one["row"] & 1]
+            beside["images"] = image_copies.blank(self._folder, name, (one["image"] for one in rows))
+        rewrite(self._stage, part, dead, gone, notes, beside).replace(self._folder)
 
     def _report(self, examples: int, changed: int) -> None:
         self.memory.examples = examples

@@ -6,6 +6,8 @@ written and referred to.
 """
 
 import hashlib
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +15,8 @@ from typing import IO, Any
 from tagmill.tag_system.core import files
 
 SUFFIX = ".images"
+
+CHUNK = 1 << 20
 
 KIND = "copy"
 """Kind of a reference into a file of copies; a format gives it without a place, see `wanted`."""
@@ -64,6 +68,32 @@ class Copies:
         self._sink.close()
         files.create_from(self._uri, self._path)
         return self._digest.hexdigest()
+
+
+def blank(folder: str, part: str, references: Iterable[dict[str, Any]]) -> str:
+    """Write zeros over some images of a part's copies; gives the sha256 of the file, in which others stay
+    where they are. For the one driver of a run.
+    """
+    uri = uri_of(folder, part)
+    holes = sorted((reference["offset"], reference["size"]) for reference in references)
+    digest = hashlib.sha256()
+    with files.open_read(uri) as source, files.replacing(uri) as path, open(path, "wb") as sink:
+        for data in _pieces(source, holes):
+            sink.write(data)
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _pieces(source: IO[bytes], holes: list[tuple[int, int]]) -> Iterator[bytes]:
+    """Give a file's bytes, and zeros for those in holes."""
+    place = 0
+    for offset, size in [*holes, (sys.maxsize, 0)]:
+        while place < offset and (piece := source.read(min(CHUNK, offset - place))):
+            place += len(piece)
+            yield piece
+        while place < offset + size and (piece := source.read(min(CHUNK, offset + size - place))):
+            place += len(piece)
+            yield bytes(len(piece))
 
 
 def resolve(records: list[dict[str, Any]], part_uri: str) -> None:

@@ -89,6 +89,7 @@ def rewrite(
     dead: pa.Table | None,
     gone: int,
     notes: Mapping[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Rewritten:
     """Make a part without some of its rows.
 
@@ -98,6 +99,7 @@ def rewrite(
         dead: Its dead letters.
         gone: Bitmap of the rows.
         notes: Notes that change with them.
+        beside: Digests of files beside the part that changed with them.
 
     Returns:
         The part. Its header says what its digests were: what was made of those rows that are left, before,
@@ -107,6 +109,8 @@ def rewrite(
     before, table = part.header, _without(part.table, rows)
     letters = None if dead is None else _without(dead, rows)
     data = parquet.table_bytes(letters) if letters is not None and letters.num_rows else None
+    letters_digest = {} if data is None else {"dead": hashlib.sha256(data).hexdigest()}
+    kept = {name: digest for name, digest in before.files.items() if name != "dead"}
     slices = stage.cut_slices(table)
     lost = [_left(reasons, gone) for reasons in (before.dropped, before.dead, before.dead_captions)]
     captions_of = {row: count for row, count in before.captions_of.items() if not gone >> row & 1}
@@ -118,7 +122,7 @@ def rewrite(
         dropped=lost[0],
         dead=lost[1],
         dead_captions=lost[2],
-        files={} if data is None else {"dead": hashlib.sha256(data).hexdigest()},
+        files=kept | dict(beside or {}) | letters_digest,
         slices={name: table_digest(one) for name, one in slices.items()},
         by_row={name: row_digests(one) for name, one in slices.items()},
         read={name: without_rows(digests, rows) for name, digests in before.read.items()},

@@ -17,6 +17,7 @@ from runs import (
     samples,
     shard_bytes,
     squares_config,
+    tagmill,
 )
 from sources import COLOURS, encode, square_image
 from tagmill.pipeline.run_folder import RunFolder
@@ -91,6 +92,26 @@ def test_large_row_groups_are_copied_once_and_give_the_same_shards(tmp_path, ove
     moved = tmp_path / "moved" / copies[0].relative_to(two)
     moved.write_bytes(moved.read_bytes()[:-1] + b"!")
     assert [moved.name in line for line in damaged(run.root)] == [True]
+
+
+def test_a_copied_image_that_is_excluded_leaves_the_run_and_the_others_stay(tmp_path, over):
+    table = {"image": STRUCT, "caption": CAPTIONS}
+    exclude = tmp_path / "exclude.txt"
+    exclude.touch()
+    source = {"options": {"copy_over": 0}, "exclude": str(exclude)}
+    config = over(table, source=source)
+    drive(config)
+    expected = {one["key"]: one["sha256"] for one in samples(tmp_path / "run")}
+    digest = expected.pop("it/0/000000006")
+    exclude.write_text(digest + "\n")
+    drive(config)
+    run = tmp_path / "run"
+    assert {one["key"]: one["sha256"] for one in samples(run)} == expected
+    assert damaged(run) == []
+    assert tagmill("verify", run, "--absent", exclude).returncode == 5
+    assert tagmill("gc", run).returncode == 0
+    assert tagmill("verify", run, "--absent", exclude).returncode == 0
+    assert not any(IMAGES[6] in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
 def test_each_row_group_is_read_once_a_part(tmp_path, over, monkeypatch):
