@@ -1,7 +1,7 @@
 """The stages, in the order in which an example passes them.
 
     ingest      source files -> examples: key, image reference, captions, labels, meta
-    duplicates  of images with equal bytes, and of equal keys, the first lives
+    duplicates  of images with equal bytes, of equal keys and, if asked, of near pictures the first lives
     caption     pixels -> a generated caption                         (off without a model)
     parse       captions -> tags, with place and kind
     tag         pixels -> the tagger's scores of its own classes      (off without a model)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.stages import STAGES
 from tagmill.pipeline.study.labels import LABELS_SCHEMA
+from tagmill.pipeline.study.near_report import NEAR_CLUSTERS_SCHEMA
 from tagmill.pipeline.study.report import STAGES_SCHEMA, TAGS_SCHEMA
 from tagmill.tag_system.core.config import parse_yaml
 from tagmill.tag_system.shard_contract import Manifest, Sample, SampleEvidence, SampleTag
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "report/stages": STAGES_SCHEMA,
     "report/tags": TAGS_SCHEMA,
     "report/labels": LABELS_SCHEMA,
+    "report/near_duplicates": NEAR_CLUSTERS_SCHEMA,
 }
 
 pytestmark = pytest.mark.skipif(not DOCUMENT.exists(), reason="the documents are not beside the tests")

@@ -7,6 +7,8 @@ What becomes of an example depends on earlier ones alone: later input changes no
 
 Only digests and row numbers cross the shuffle. Copies under keys of their own are settled in buckets; what
 hangs together by keys that stand for several images meets in one place, at about 400 bytes an example.
+
+Near-duplicates are looked for among the examples that are left, if asked; see `near_duplicates`.
 """
 
 import hashlib
@@ -21,10 +23,11 @@ from numpy.typing import NDArray
 
 from tagmill.tag_system.core.config import Config
 from tagmill.transforms import failures, parts
+from tagmill.transforms.near_duplicates import FindNear, NearConfig, deal
+from tagmill.transforms.phash import VERSION
 from tagmill.transforms.stage import (
     GlobalStage,
     PartTask,
-    conform,
     living,
     made_by,
     removed_rows,
@@ -41,6 +44,10 @@ SCHEMA = pa.schema(
 )
 """A row for each example that was dropped, with the example that won."""
 
+NEAR_SCHEMA = SCHEMA.append(pa.field("distance", pa.int32()))
+"""With near-duplicates: how many bits of the hashes differ; null for the other reasons. There is a row for
+near-duplicates that are kept too."""
+
 SAME_IMAGE = "same_image"
 SAME_KEY = "same_key"
 
@@ -54,7 +61,9 @@ Loss = tuple[int, int, str, int, int]
 
 
 class DuplicatesConfig(Config):
-    """Duplicates are found within an input; the stage has no settings."""
+    """Copies are found within an input; near-duplicates in all of them, unless `near` is None."""
+
+    near: NearConfig | None = None
 
 
 class Duplicates(GlobalStage[DuplicatesConfig]):
@@ -68,6 +77,20 @@ class Duplicates(GlobalStage[DuplicatesConfig]):
     def inputs(self) -> tuple[str, ...]:
         """Digests and keys are ingest's."""
         return ("ingest",)
+
+    def _spec(self) -> dict[str, Any]:
+        # Of equal bytes, whose digests are in the slice, the hashes are equal as long as this is.
+        return super()._spec() | ({"phash": VERSION} if self.config.near else {})
+
+    @property
+    def keeps_near(self) -> bool:
+        """Whether near-duplicates are told of and not dropped."""
+        return self.config.near is not None and self.config.near.keep == "all"
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The schema of what is written: `schema`, and the distance if near-duplicates are looked for."""
+        return NEAR_SCHEMA if self.config.near else SCHEMA
 
     def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
         """Find the losers of every part."""
@@ -101,11 +124,11 @@ class FindDuplicates(beam.PTransform):
         )
         losers = (copies.losers, contested) | "All losers" >> beam.Flatten()
         named = tasks | "Name" >> beam.Map(_named).with_output_types(tuple[str, PartTask])
-        return (
-            {"task": named, "losers": losers}
-            | "Group by part" >> beam.CoGroupByKey()
-            | "Write" >> beam.ParDo(_WriteFn(self._stage, self._work))
-        )
+        settled = {"task": named, "losers": losers} | "Group by part" >> beam.CoGroupByKey()
+        if near := self._stage.config.near:
+            found = settled | "Find near" >> FindNear(near.distance, self._work, self._order)
+            settled = {"task": named, "losers": losers, "near": found} | "Add near" >> beam.CoGroupByKey()
+        return settled | "Write" >> beam.ParDo(_WriteFn(self._stage, self._work))
 
 
 def _named(task: PartTask) -> tuple[str, PartTask]:
@@ -164,9 +187,7 @@ def _loss(entries: Entries, place: int, winner: int, reason: str) -> Loss:
 
 def _blocks(entries: Entries, column: str) -> Iterator[tuple[int, bytes]]:
     """Deal entries to buckets, by the first byte of a digest."""
-    buckets = np.ascontiguousarray(entries[column]).view(np.uint8).reshape(-1, 16)[:, 0]
-    for bucket in np.unique(buckets):
-        yield int(bucket), entries[buckets == bucket].tobytes()
+    return deal(entries, np.ascontiguousarray(entries[column]).view(np.uint8).reshape(-1, 16)[:, 0])
 
 
 def _joined(blocks: Iterable[bytes]) -> Entries:
@@ -244,12 +265,14 @@ class _WriteFn(beam.DoFn):
         part = parts.read_part(task.inputs["ingest"], ["row", "key"])
         inputs = parts.Inputs(name, {"ingest": part}, {}, task.root, removed_rows(task))
         losses = sorted(loss for block in groups["losers"] for loss in block)
+        near = sorted(loss for block in groups.get("near", ()) for loss in block)
         records = [
-            {"row": row, "key": inputs.key(row), "reason": reason, "winner_part": winner, "winner_row": at}
-            for row, reason, winner, at in losses
+            dict(zip(self._stage.columns.names, [row, inputs.key(row), *rest], strict=False))
+            for row, *rest in sorted(losses + near)
         ]
-        dropped = {row: reason for row, reason, _, _ in losses}
-        table = conform(pa.Table.from_pylist(records, SCHEMA), self._stage)
+        table = pa.Table.from_pylist(records, self._stage.columns)
+        lost = losses if self._stage.keeps_near else losses + near
+        dropped = {row: reason for row, reason, *_ in lost}
         output = parts.Output(table, len(inputs.rows), dropped=dropped)
         parts.commit(self._work, made_by(self._stage, name, task.fingerprint), output, inputs.rows)
         yield name

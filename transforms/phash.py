@@ -3,6 +3,9 @@
 import numpy as np
 from PIL import Image as pillow
 
+VERSION = 1
+"""A number to raise when the same picture gives another hash: stages that compare hashes depend on it."""
+
 GRID, LOW = 32, 8
 """The picture is seen as GRID x GRID grey levels, of which the LOW x LOW lowest frequencies count."""
 

@@ -39,7 +39,7 @@ class Example:
         ingested: Its row of ingest; None if it died there.
         dead: Its dead letters, and those of its captions.
         dropped: The stage that dropped it, and why.
-        duplicate_of: Key of the example that is kept instead.
+        duplicate_of: Key of the example that is kept instead, of the same image or key or a near one.
         parsed: Rows of parse, for given captions.
         generated: The captioner's caption.
         regions: Rows of localize, best first.
@@ -156,7 +156,7 @@ def _near(keys: list[str], key: str) -> list[str]:
 def _add(example: Example, stage: str, records: list[Record], ingest: str) -> None:
     if stage == Ingest.name:
         example.ingested = next(iter(records), None)
-    elif stage == Duplicates.name and records:
+    elif stage == Duplicates.name and records and example.dropped:
         winner = parts.read_part(parts.part_uri(ingest, records[0]["winner_part"]))
         example.duplicate_of = winner.of_row(records[0]["winner_row"])[0]["key"]
     elif stage == Parse.name:

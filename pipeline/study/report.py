@@ -3,6 +3,7 @@
 RUN/report/stages.parquet  a row a stage: what went in and out, what died of what, time, bytes, models
 RUN/report/labels.parquet  a row a given label, see `labels`
 RUN/report/tags.parquet    a row a tag: its sources, its verdicts by rule, its boxes and distances
+RUN/report/near_duplicates.parquet  a row a cluster, see `near_report`
 """
 
 import json
@@ -18,6 +19,7 @@ from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import REPORT, SEALS, RunFolder
 from tagmill.pipeline.study.labels import LABELS_SCHEMA, label_rows, warn_of_unmapped
+from tagmill.pipeline.study.near_report import NEAR_TABLE, near_table
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.label_names import LabelNames
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -89,6 +91,11 @@ def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     given = label_rows(run, records[0], names)
     labels = pa.Table.from_pylist(given, LABELS_SCHEMA)
     tables = {"stages.parquet": stages, "tags.parquet": tags, "labels.parquet": labels}
+    near = near_table(run)
+    if near is None:
+        files.remove(run.path(REPORT, NEAR_TABLE))
+    else:
+        tables[NEAR_TABLE] = near
     written = {name: parquet.table_bytes(table) for name, table in tables.items()}
     for name, data in written.items():
         files.replace_bytes(run.path(REPORT, name), data)

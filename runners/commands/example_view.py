@@ -12,6 +12,7 @@ from tagmill.pipeline.study.picture import draw_example
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.tag_system.core.text import shown
+from tagmill.transforms.near_duplicates import NEAR_DUPLICATE
 
 TABLE_WIDTH = 200
 
@@ -53,7 +54,8 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
             said = f"lost: {letter['reason']}, {letter['detail']}"
             console.print(shown(said), markup=False, highlight=False)
     if example.duplicate_of:
-        console.print(f"dropped: {example.duplicate_of} is the same", markup=False, highlight=False)
+        how = "looks the same" if (example.dropped or "").endswith(NEAR_DUPLICATE) else "is the same"
+        console.print(f"dropped: {example.duplicate_of} {how}", markup=False, highlight=False)
     elif example.dropped:
         console.print(f"dropped by {shown(example.dropped)}", markup=False, highlight=False)
     if example.decisions:

@@ -18,6 +18,7 @@ from tagmill.pipeline.plan import StagePlan
 from tagmill.pipeline.records import StageRecord, content_digest, root_digest
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.near_report import near_counts
 from tagmill.pipeline.verify import check_root, verify
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
@@ -118,12 +119,14 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
     run = open_run(folder)
     whole, begun = list(current_records(run)), list(begun_records(run))
     letters = [one for record in [*whole, *begun] for one in by_reason(run, record)]
+    near = near_counts(run)
     lease = read_lease(run.path("lease.json"))
     digests = {"bytes": root_digest(whole), "content": content_digest(whole)}
     if as_json:
         rows = [_status_row(record, is_whole=record in whole) for record in [*whole, *begun]]
         dead = [vars(one) for one in letters]
-        console.out(dump_json({"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests}))
+        said = {"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests}
+        console.out(dump_json(said | ({"near_duplicates": vars(near)} if near else {})))
         return
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
@@ -135,6 +138,8 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
     console.print(table)
     for one in letters:
         console.print(f"dead {one.unit}s of {one.stage}: {one.said()}", highlight=False)
+    if near:
+        console.print(near.said(), highlight=False)
     driver = f"process {lease['pid']} on {lease['host']}" if lease else "nobody"
     if lease and lease["host"] != socket.gethostname():
         driver += ", unless that was killed: `tagmill run` watches its heartbeat"

@@ -13,6 +13,7 @@ from tagmill.pipeline.lease import Lease
 from tagmill.pipeline.plan import TRIAL
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.near_report import near_counts
 from tagmill.pipeline.study.report import write_report
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands.console import ConsoleProgress, LogFormat
@@ -91,6 +92,8 @@ def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat
         with ConsoleProgress(console, log_format, names) as progress:
             driver.run(engine, progress, lease)
         write_report(driver.run_folder, driver.vocabulary)
+    if log_format != "json" and (near := near_counts(driver.run_folder)):
+        console.print(near.said(), highlight=False)
 
 
 def limited(config: RunConfig, limit: int | None) -> RunConfig:
