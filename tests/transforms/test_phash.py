@@ -14,6 +14,7 @@ from sources import write_tar
 from stage_runs import Bench
 from tagmill.runners.commands.demo import embedded
 from tagmill.transforms import images
+from tagmill.transforms.phash import VERSION, phash
 from turned import ORIENTATIONS, saved, turned
 
 CAP = 10**6
@@ -59,6 +60,13 @@ def test_a_picture_saved_again_is_near_and_another_one_far():
     apart = distances(found)
     assert min(apart) > 6
     assert 28 <= np.median(apart) <= 36
+
+
+def test_a_picture_has_the_hash_that_it_always_had():
+    """Or else `VERSION` is to be raised: stages that compare hashes do not read them all again."""
+    y, x = np.mgrid[:90, :120]
+    waves = 127 + 60 * np.sin(x / 9 + y / 31) + 60 * np.cos(x * y / 700)
+    assert (VERSION, hex(phash(Image.fromarray(waves.astype(np.uint8))))) == (1, "0xfdf2c492a5aa5628")
 
 
 def test_what_lies_in_an_image_and_not_how_it_is_stored_is_hashed():
