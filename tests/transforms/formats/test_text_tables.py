@@ -168,7 +168,7 @@ def test_a_path_from_the_root_counts_within_the_image_folder_alone(photos):
         ("tsv", b"image,caption\na.png,x\n", "use format csv"),
         ("csv", as_lines([{"image": "a.png"}]), "is JSON lines: use format jsonl"),
         ("csv", b"PK\x03\x04", "is a zip: unpack it"),
-        ("csv", gzip.compress(b"PAR1"), "is Parquet: use format parquet"),
+        ("csv", gzip.compress(b"PAR1", mtime=0), "is Parquet: use format parquet"),
         ("jsonl", b"x" * 257 + b"ustar\0", "is a tar: use format webdataset"),
     ],
     ids=lambda value: str(value)[:30],
