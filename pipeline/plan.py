@@ -52,6 +52,8 @@ class StagePlan(Generic[StageT]):
         origins: Folders of parts that are to be rewritten without some of their rows.
         strays: Parts that lie there of sources that were removed.
         unknown: Whether inputs are still to be made, so that more tasks may follow.
+        touched: Names of the parts that may have to be made, where inputs are still to be; None if nobody can
+            tell.
         unfinished: What is to be done besides, such as to write a manifest that is missing or stale.
         more: What else the stage's kind records.
         state: What the stage's kind keeps from one of its steps to the next.
@@ -68,6 +70,7 @@ class StagePlan(Generic[StageT]):
     origins: dict[str, str] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
     unknown: bool = False
+    touched: set[str] | None = None
     unfinished: str = ""
     more: dict[str, Any] = field(default_factory=dict)
     state: Any = None
@@ -200,6 +203,19 @@ class Upstream:
         removed = self.rows if self.removed[name] else ""
         images = self.sources[name].images
         return PartTask(name, fingerprint, where, images, removed, base, origin=origin)
+
+    def wait(self, plan: StagePlan[Any], inputs: Iterable[str]) -> StagePlan[Any]:
+        """Note that a stage waits for inputs that are still to be made, and which parts that concerns."""
+        plan.unknown = True
+        if self.first.stage.name in self.records:
+            plan.names = self.names()
+            found: set[str] = set()
+            for other in (self.plans[name] for name in inputs):
+                if other.unknown and other.touched is None:
+                    return plan
+                found |= other.touched or {task.name for task in other.tasks}
+            plan.touched = found
+        return plan
 
     def is_open(self, inputs: Iterable[str]) -> bool:
         """Tell whether some input is still to be made."""

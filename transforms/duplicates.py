@@ -13,7 +13,7 @@ Near-duplicates are looked for among the examples that are left, if asked; see `
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -81,6 +81,15 @@ class Duplicates(GlobalStage[DuplicatesConfig]):
     def _spec(self) -> dict[str, Any]:
         # Of equal bytes, whose digests are in the slice, the hashes are equal as long as this is.
         return super()._spec() | ({"phash": VERSION} if self.config.near else {})
+
+    def doubts(self, dropped: Mapping[str, int], examples: int) -> Iterator[str]:
+        """Doubt that most of a dataset are copies under equal keys."""
+        count = dropped.get(SAME_KEY, 0)
+        if 2 * count > examples:
+            yield (
+                f"{count} of {examples} examples were dropped, as others have their keys and other images; "
+                "if these are jobs of img2dataset, which number from 0 each, make every job an input"
+            )
 
     @property
     def keeps_near(self) -> bool:

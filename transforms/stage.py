@@ -136,6 +136,10 @@ class Stage(ABC, Generic[ConfigT]):
         """Give warnings about settings that work, but probably not as intended."""
         yield from ()
 
+    def doubts(self, dropped: Mapping[str, int], examples: int) -> Iterator[str]:
+        """Give warnings about how many of the examples that came in were dropped, by reason."""
+        yield from ()
+
     @property
     def imports(self) -> Sequence[str]:
         """Name modules that `setup` and the work import, and that take long: where workers are forks of one

@@ -1,6 +1,8 @@
 """The base class of kinds: how the driver plans, makes, checks and verifies the output of a stage."""
 
+import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic
 
@@ -15,6 +17,8 @@ from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import parts
 from tagmill.transforms.parts import Footer
 from tagmill.transforms.stage import StageT
+
+_log = logging.getLogger(__name__)
 
 
 class Kind(ABC, Generic[StageT]):
@@ -63,6 +67,12 @@ class Kind(ABC, Generic[StageT]):
 
         Raises ConfigError if the config cannot have been meant so.
         """
+        if not plan.is_whole:
+            dropped: Counter[str] = Counter()
+            for part in record.parts.values():
+                dropped.update(part.counts.dropped)
+            for line in plan.stage.doubts(dropped, record.count("example", "in")):
+                _log.warning("%s: %s", plan.stage.name, line)
 
     def files(self, plan: StagePlan[StageT]) -> dict[str, str]:
         """Give the digests of what lies in the folder of a finished stage besides its parts, by name."""

@@ -31,8 +31,7 @@ class Global(Kind[GlobalStageT]):
         """Look for a generation that was made of just this."""
         plan = upstream.begin_plan(stage, generation)
         if upstream.is_open(inputs):
-            plan.unknown = True
-            return plan
+            return upstream.wait(plan, inputs)
         run, came = upstream.run, upstream.came()
         plan.names = upstream.names()
         digests = {

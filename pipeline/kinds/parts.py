@@ -30,8 +30,7 @@ class Parts(Kind[PartStage[Any]]):
         """Look for every part here and in other generations."""
         plan = upstream.begin_plan(stage, generation)
         if upstream.is_open(inputs):
-            plan.unknown = True
-            return plan
+            return upstream.wait(plan, inputs)
         plan.names = upstream.names()
         find_strays(plan)
         came, ingested = upstream.came(), upstream.ingested()

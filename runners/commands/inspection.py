@@ -41,18 +41,31 @@ def show_plan(console: Console, driver: Driver) -> None:
 def plan_lines(driver: Driver, plan: StagePlan[Any]) -> Iterator[str]:
     """Say in a line what is to be made of a stage, and in indented ones why."""
     _, total, unit = driver.extent(plan)
-    if plan.unknown:
+    if plan.unknown and plan.touched is not None:
+        most = f"up to {len(plan.touched)} of {total} {unit}{_hours(driver, plan, len(plan.touched))}"
+        yield f"{plan.stage.name}: {most}, as its inputs are made"
+    elif plan.unknown:
         yield f"{plan.stage.name}: all or some of its {unit}, as its inputs are made"
     elif plan.is_whole:
         yield f"{plan.stage.name}: up to date, {total} {unit}"
     else:
-        yield f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}"
+        hours = _hours(driver, plan, len(plan.tasks))
+        yield f"{plan.stage.name}: {', '.join(_to_do(plan, unit))}{hours}"
     changes = config_changes(driver, plan)
     reasons = plan.reasons if plan.tasks and not changes else []
     for line in [*changes, *reasons[:SHOWN_REASONS]]:
         yield f"  {line}"
     if len(reasons) > SHOWN_REASONS:
         yield f"  and {len(reasons) - SHOWN_REASONS} more"
+
+
+def _hours(driver: Driver, plan: StagePlan[Any], count: int) -> str:
+    """Say how long a worker would take for some parts of a stage, by those that are there; "" if unknown."""
+    current = driver.run_folder.current(plan.stage.name)
+    record = driver.run_folder.read_record(plan.stage.name, current) if current else None
+    seconds = [part.seconds.get("total", 0.0) for part in record.parts.values()] if record else []
+    hours = count * sum(seconds) / max(len(seconds), 1) / 3600
+    return f", about {hours:.1f} hours of one worker" if hours >= 0.1 else ""
 
 
 def _to_do(plan: StagePlan[Any], unit: str) -> Iterator[str]:

@@ -310,3 +310,24 @@ def test_dead_letters_are_tried_again_on_demand(tmp_path):
     assert tagmill("run", config, "--retry-dead", "ingest:image_missing", "--workers", 0).returncode == 0
     assert len(samples(run)) == 8
     assert damaged(run) == []
+
+
+def test_jobs_that_number_their_examples_alike_are_doubted(tmp_path, caplog):
+    for job in range(3):
+        contents = [(f"{n}.png", encode(square_image(["red"], seed=10 * job + n))) for n in range(2)]
+        write_tar(tmp_path / "data" / f"{job}.tar", contents)
+    off = dict.fromkeys(("tag", "localize", "embed", "cluster"))
+    source = {
+        "name": "jobs",
+        "format": "webdataset",
+        "path": str(tmp_path / "data" / "*.tar"),
+        "captions": [],
+    }
+    config = squares_config(tmp_path, {}, inputs=[source], **off)
+    drive(config)
+    (line,) = [record.getMessage() for record in caplog.records if "duplicates" in record.getMessage()]
+    assert "4 of 6 examples were dropped" in line
+    assert line.endswith("make every job an input")
+    caplog.clear()
+    drive(config)
+    assert not caplog.records

@@ -327,7 +327,11 @@ class TestAFilter:
         console = Console(width=200)
         with console.capture() as shown:
             show_plan(console, Driver(load_config(str(config))))
-        assert "made when 1 of its rows were filtered out" in shown.get()
+        said = shown.get()
+        assert "made when 1 of its rows were filtered out" in said
+        assert "tag: make 3 of 20 parts" in said
+        assert "candidates: up to 3 of 20 parts, as its inputs are made" in said
+        assert "cluster: up to 3 of 20 parts" in said
         engine = drive(config)
         assert calls(tmp_path / "it" / "log")["Tagger"] == 3
         assert {task[-5:] for task in engine.tasks("tag")} == {"00003", "00004", "00011"}
