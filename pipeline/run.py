@@ -19,6 +19,7 @@ from tagmill.pipeline.stages import build_stages, inputs_of
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import failures
+from tagmill.transforms.ingest import Ingest
 from tagmill.transforms.stage import libraries
 
 
@@ -74,6 +75,12 @@ class Driver:
                 f"{self.config.run} was begun with part_size {saved['part_size']}, which is fixed for a run; "
                 f"set it back, or choose another run folder (got {self.config.part_size})"
             )
+
+    @property
+    def ingest(self) -> Ingest:
+        """The stage that reads the sources."""
+        (found,) = (stage for stage in self.stages if isinstance(stage, Ingest))
+        return found
 
     def plan(self) -> Iterator[StagePlan[Any]]:
         """Plan the stages in order; each plan sees the records of the stages before it.

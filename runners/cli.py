@@ -156,6 +156,10 @@ def plan(
     overrides: Override = None,
     until: Until = None,
     limit: Limit = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=1, help="show how the first N examples of each input would be read, and no plan"),
+    ] = None,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
 ) -> None:
@@ -163,14 +167,18 @@ def plan(
     from tagmill.pipeline.config import load_config
     from tagmill.pipeline.run import Driver
     from tagmill.runners.commands import inspection, launch
+    from tagmill.runners.commands.preview_view import show_preview
 
     driver = Driver(
         launch.limited(load_config(config, overrides or []), limit),
         accept_changes=accept_changes,
         check_sources=check_sources,
-        until=until,
+        until="ingest" if examples else until,
     )
-    inspection.show_plan(Terminal(), driver)
+    if examples:
+        show_preview(Terminal(), driver, examples)
+    else:
+        inspection.show_plan(Terminal(), driver)
 
 
 @app.command()

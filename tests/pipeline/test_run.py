@@ -331,3 +331,29 @@ def test_jobs_that_number_their_examples_alike_are_doubted(tmp_path, caplog):
     caplog.clear()
     drive(config)
     assert not caplog.records
+
+
+def test_a_plan_shows_examples_as_they_would_be_read(tmp_path):
+    """What is bad in them as well; nothing is written."""
+    fields = {"caption": ["a red square", ""], "labels": ["red", "diningtable", 5], "page": 3}
+    good = [("0.png", encode(square_image(["red"]))), ("0.json", json.dumps(fields).encode())]
+    write_tar(tmp_path / "data" / "a.tar", [*good, ("1.png", b"no image"), ("2.png", good[0][1])])
+    source = {"name": "it", "format": "webdataset", "path": str(tmp_path / "data" / "*.tar")}
+    config = squares_config(tmp_path, {}, inputs=[source], vocabulary=None)
+    result = tagmill("plan", config, "--examples", 2)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "input it: webdataset, 1 sources, the first 2 examples"
+    assert "captions from: caption 1" in lines[1]
+    assert [line.strip() for line in lines[2:6]] == [
+        "it/0: PNG 96 x 80, train",
+        "caption: a red square",
+        "labels: red, diningtable (dining table)",
+        'meta: {"page": 3}',
+    ]
+    assert {line.split(":")[1].split(",")[1].strip() for line in lines[6:]} == {
+        "caption_empty",
+        "image_unreadable",
+        "label_invalid",
+    }
+    assert not (tmp_path / "run").exists()

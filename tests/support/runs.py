@@ -121,7 +121,8 @@ def tagmill(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedPro
 
 def environment() -> dict[str, str]:
     """The environment in which processes find the models of tests/support."""
-    return {**os.environ, "PYTHONPATH": str(SUPPORT), "COLUMNS": "200"}
+    path = filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "COLUMNS": "200"}
 
 
 def current_folder(run: Path, stage: str) -> Path:
