@@ -64,7 +64,8 @@ def _missing(source: InputConfig, there: _Found) -> Iterator[str]:
     if source.captions and not there.seen.keys() & set(source.captions):
         what = f"no example has {_or(source.captions)}, which `captions` names"
         yield _line(source, what, there, _captions_remedy(there))
-    if "labels" in source.model_fields_set and source.labels and source.labels not in there.seen:
+    default = InputConfig.model_fields["labels"].default
+    if source.labels not in (None, default) and source.labels not in there.seen:
         what = f"no example has `{source.labels}`, which `labels` names"
         likely = _likely(there, LABEL_LIKE)
         yield _line(source, what, there, f"set `labels: {likely or 'null'}`")

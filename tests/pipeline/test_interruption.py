@@ -88,10 +88,10 @@ def test_dead_letters_of_a_part_that_never_came_leave_before_another_comes(tmp_p
         named = [(i, members(f"{i}", i, ["" if i in bad else "x"])) for i in range(5)]
         write_tar(tmp_path / "data" / "b.tar", [item for _, found in named for item in found.items()])
 
-    def create(uri: str, data: bytes) -> bool:
+    def create(uri: str, data: bytes, **how: bool) -> bool:
         if "/ingest/" in uri and "/dead/" not in uri:
             raise OSError("the connection is lost")
-        return create_bytes(uri, data)
+        return create_bytes(uri, data, **how)
 
     create_bytes = files.create_bytes
     config = squares_config(tmp_path, {}, embed=None, localize=None)

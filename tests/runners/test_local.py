@@ -109,7 +109,8 @@ def without_seconds(run: Path, stage: str) -> list[tuple[list[dict[str, object]]
 )
 def test_an_image_that_kills_is_left_out_as_if_it_could_not_be_decoded(tmp_path, workers, by, more):
     config = small(tmp_path, max_dead_fraction=0.5)
-    bad = [digests_of(tmp_path / "data" / "a.tar")[place] for place in (6, 13)]
+    places = (6,) if by == "hang" else (6, 13)  # each takes its time
+    bad = [digests_of(tmp_path / "data" / "a.tar")[place] for place in places]
     small(tmp_path, tag=deadly(bad, "refuse"), max_dead_fraction=0.5)
     assert tagmill("run", config).returncode == 0
     expected_parts, expected_shards = without_seconds(tmp_path / "run", "tag"), shard_bytes(tmp_path / "run")
@@ -119,12 +120,12 @@ def test_an_image_that_kills_is_left_out_as_if_it_could_not_be_decoded(tmp_path,
     result = tagmill("run", config, "--workers", workers)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
-    assert len(re.findall(r"tag: squares/\S+, row \d+ of \S+, is left out", result.stderr)) == 2
+    assert len(re.findall(r"tag: squares/\S+, row \d+ of \S+, is left out", result.stderr)) == len(bad)
     assert without_seconds(tmp_path / "run", "tag") == expected_parts
     assert shard_bytes(tmp_path / "run") == expected_shards
     dead = current_folder(tmp_path / "run", "tag") / "dead"
     letters = [row for path in sorted(dead.iterdir()) for row in pq.read_table(path).to_pylist()]
-    assert [letter["reason"] for letter in letters] == ["process_died"] * 2
+    assert [letter["reason"] for letter in letters] == ["process_died"] * len(bad)
     cause = {"0": "ended itself with exit code 0", "hang": "a batch took longer than tag.timeout, 2.0 s"}
     assert all(cause.get(by, f"was killed by {by}") in letter["detail"] for letter in letters)
     again = tagmill("run", config, "--workers", workers)
