@@ -103,6 +103,20 @@ def demo(
     show_demo(Terminal(), Demo(photos, run_folder, workers), embedded())
 
 
+@app.command()
+def init(
+    paths: Annotated[list[str], typer.Argument(help="folders, files or patterns with data")],
+    output: Annotated[str, typer.Option(help="the config to write")] = "tagmill.yaml",
+    labels: Annotated[
+        bool, typer.Option("--labels", help="the data is labelled already: trust that, and parse nothing")
+    ] = False,
+) -> None:
+    """Look at data, and write a config that reads it."""
+    from tagmill.runners.commands.init import write_config
+
+    write_config(Terminal(), paths, output, labels=labels)
+
+
 @app.command(context_settings=WITH_FLAGS)
 def run(
     context: typer.Context,

@@ -17,11 +17,12 @@ def show_preview(console: Console, driver: Driver, count: int) -> None:
     """Print the first `count` examples of each input, and what was understood of their fields."""
     labels = LabelNames.load(driver.vocabulary, driver.config.label_map)
     for found in preview(driver.config.inputs, driver.ingest, labels, count):
-        for line in _lines(found):
+        for line in preview_lines(found):
             console.print(line, highlight=False, markup=False)
 
 
-def _lines(found: InputPreview) -> Iterator[str]:
+def preview_lines(found: InputPreview) -> Iterator[str]:
+    """Say how the first examples of an input are read: its fields, its examples, and what is rejected."""
     yield f"input {found.name}: {found.format}, {found.sources} sources, the first {found.count} examples"
     seen = ", ".join(f"{name} {count}" for name, count in sorted(found.seen.items())) or "none"
     used = ", ".join(f"{name} {count}" for name, count in sorted(found.used.items())) or "none"

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 SHELVES = {
-    "Make": ("demo", "plan", "run", "status", "gc", "verify"),
+    "Make": ("demo", "init", "plan", "run", "status", "gc", "verify"),
     "Look": ("inspect",),
     "Evaluate": ("score", "tune"),
     "Models": ("train", "predict", "models"),
