@@ -149,9 +149,10 @@ class _Hunt:
         part = name.removesuffix(image_copies.SUFFIX)
         found = 0
         with files.open_read(uri) as stream:
-            for row in parquet.read_table(parts.part_uri(folder, part), ["image"])["image"].to_pylist():
-                stream.seek(row["offset"])
-                digest = hashlib.sha256(stream.read(row["size"])).hexdigest()
+            references = parquet.read_table(parts.part_uri(folder, part), ["image"])["image"].to_pylist()
+            for image in (one for one in references if one["kind"] == image_copies.KIND):
+                stream.seek(image["offset"])
+                digest = hashlib.sha256(stream.read(image["size"])).hexdigest()
                 found += digest in self.exclusion.images or self._is_image(digest)
         return found
 

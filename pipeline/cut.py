@@ -47,7 +47,7 @@ def extend_cut(cut: Cut, counts: Mapping[str, Mapping[str, int]], size: int) -> 
 
 
 def is_shrunk(cut: Cut, before: Cut) -> bool:
-    """Tell whether a cut has no shard, and no part in a shard, that it had not before."""
+    """Tell whether all shards of a cut, and all parts in them, were there before."""
     parts = {shard["name"]: set(shard["parts"]) for shard in before}
     return all(set(shard["parts"]) <= parts.get(shard["name"], set()) for shard in cut)
 

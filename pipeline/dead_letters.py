@@ -94,10 +94,7 @@ def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS
         places: dict[str, str] = {}
         counts: Counter[str] = Counter()
         for name, part in record.parts.items():
-            counted = part.counts
-            found = {"example": counted.dead, "caption": counted.dead_captions, "field": part.lost_fields}[
-                unit
-            ]
+            found = _dead_of(part)[unit]
             counts.update(found)
             places |= {reason: name for reason in found if reason not in places}
         for reason, count in counts.most_common():

@@ -34,13 +34,11 @@ class Remembered:
         entries: The entries of the list.
         matched: Those of them that named something.
         images: The images that a key or a source led to: entry and image.
-        examples: How many examples were taken out.
     """
 
     entries: set[str] = field(default_factory=set)
     matched: set[str] = field(default_factory=set)
     images: set[tuple[str, str]] = field(default_factory=set)
-    examples: int = 0
 
     @classmethod
     def read(cls, *notes: Mapping[str, Any]) -> "Remembered":
@@ -64,7 +62,6 @@ class Remembered:
             "entries": sorted(self.entries),
             "matched": sorted(self.matched),
             "images": sorted(map(list, self.images)),
-            "examples": self.examples,
         }
 
 
@@ -165,7 +162,6 @@ class Takedown:
         rewrite(self._stage, part, dead, gone, notes, beside).replace(self._folder)
 
     def _report(self, examples: int, changed: int) -> None:
-        self.memory.examples = examples
         if examples:
             _log.warning(
                 "ingest: %d examples that are excluded were taken out of %d parts; tagmill gc RUN removes "

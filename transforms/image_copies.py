@@ -71,11 +71,12 @@ class Copies:
 
 
 def blank(folder: str, part: str, references: Iterable[dict[str, Any]]) -> str:
-    """Write zeros over some images of a part's copies; gives the sha256 of the file, in which others stay
-    where they are. For the one driver of a run.
+    """Write zeros over some images of a part, as far as they are copies; gives the sha256 of the file, in
+    which others stay where they are. For the one driver of a run.
     """
     uri = uri_of(folder, part)
-    holes = sorted((reference["offset"], reference["size"]) for reference in references)
+    copied = [reference for reference in references if reference["kind"] == KIND]
+    holes = sorted((reference["offset"], reference["size"]) for reference in copied)
     digest = hashlib.sha256()
     with files.open_read(uri) as source, files.replacing(uri) as path, open(path, "wb") as sink:
         for data in _pieces(source, holes):

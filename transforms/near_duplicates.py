@@ -223,7 +223,7 @@ def _joined(blocks: Iterable[bytes], kind: np.dtype[np.void]) -> NDArray[np.void
 
 
 class _HashesFn(beam.DoFn):
-    """The hashes of a part's examples that are no exact duplicates, in blocks by the bucket of the hash."""
+    """The hashes of a part's examples that are not exact duplicates, in blocks by the bucket of the hash."""
 
     def __init__(self, order: dict[str, int], work: str) -> None:
         self._order = order

@@ -64,7 +64,7 @@ def _labels(folder: str, name: str) -> Iterator[list[str]]:
 
 
 def warn_of_unmapped(rows: list[dict[str, Any]], uri: str) -> None:
-    """Say how many labels have no tag though nobody said that they should not."""
+    """Warn of labels without a tag, except those that the run's `label_map` lists."""
     total = sum(row["given"] for row in rows)
     lost = [row for row in rows if row["tag"] is None and not row["listed"]]
     if not lost:

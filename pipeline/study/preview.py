@@ -5,7 +5,7 @@ goes again.
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tagmill.pipeline.sources import FoundSource, find_sources, source_task
@@ -14,7 +14,6 @@ from tagmill.tag_system.label_names import LabelNames
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.ingest import Ingest, ingest_source, part_name
-from tagmill.transforms.stage import Shared
 
 Record = dict[str, Any]
 
@@ -67,7 +66,7 @@ def preview(
 
 def _read(made: InputPreview, stage: Ingest, source: FoundSource, count: int) -> None:
     """Read the first examples of one source, as one part."""
-    shared = Shared(count, stage.shared.threads, stage.shared.max_pixels)
+    shared = replace(stage.shared, part_size=count)
     reader = Ingest(stage.config.model_copy(update={"limit": count}), shared)
     with tempfile.TemporaryDirectory() as folder:
         task = source_task(reader, source)

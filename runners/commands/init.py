@@ -30,10 +30,10 @@ HEAD = """\
 """
 
 MODELS = """
-# Models, once their weights are here: see docs/examples/official.yaml
-# tag: {model: ram-plus-plus, options: {path: weights/ram_plus_swin_large_14m.pth}}
-# localize: {model: grounding-dino}
-# embed: {model: open-clip}
+# Models, once their weights are here; docs/examples/official.yaml says how:
+# tag: {model: ram, options: {path: weights/ram_plus_swin_large_14m}}
+# localize: {model: grounding-dino, options: {path: IDEA-Research/grounding-dino-base}}
+# embed: {model: open-clip, options: {model: ViT-B-16, pretrained: openai}}
 """
 
 LABELLED = """

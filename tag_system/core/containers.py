@@ -1,4 +1,4 @@
-"""What the containers of images say before a decoder is asked: size, memory, scans, and what is no picture.
+"""What the containers of images say before a decoder is asked: size, memory, scans, other contents.
 
 A file may hold any number of chunks that say nothing of its pixels. Pillow reads them one by one and keeps
 copies. `read` passes over them fast, and where they are many or long gives the file without them.

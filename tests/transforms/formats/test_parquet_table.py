@@ -94,16 +94,25 @@ def test_large_row_groups_are_copied_once_and_give_the_same_shards(tmp_path, ove
     assert [moved.name in line for line in damaged(run.root)] == [True]
 
 
-def test_a_copied_image_that_is_excluded_leaves_the_run_and_the_others_stay(tmp_path, over):
+EXCLUDED = (1, 6)
+
+
+@pytest.mark.parametrize("copy_over", [0, 2_000], ids=["all", "some"])
+def test_a_copied_image_that_is_excluded_leaves_the_run_and_the_others_stay(tmp_path, over, copy_over):
+    """Also where a part has images in its table beside copied ones."""
     table = {"image": STRUCT, "caption": CAPTIONS}
     exclude = tmp_path / "exclude.txt"
     exclude.touch()
-    source = {"options": {"copy_over": 0}, "exclude": str(exclude)}
-    config = over(table, source=source)
+    source = {"options": {"copy_over": copy_over}, "exclude": str(exclude)}
+    config = over(table, source=source, part_size=10)
+    whole = pa.table(table)
+    with pq.ParquetWriter(tmp_path / "data" / "0.parquet", whole.schema) as writer:
+        for rows in (whole.slice(0, 2), whole.slice(2)):  # row groups, the second one large
+            writer.write_table(rows)
     drive(config)
     expected = {one["key"]: one["sha256"] for one in samples(tmp_path / "run")}
-    digest = expected.pop("it/0/000000006")
-    exclude.write_text(digest + "\n")
+    gone = [expected.pop(f"it/0/00000000{number}") for number in EXCLUDED]
+    exclude.write_text("\n".join(gone))
     drive(config)
     run = tmp_path / "run"
     assert {one["key"]: one["sha256"] for one in samples(run)} == expected
@@ -111,7 +120,8 @@ def test_a_copied_image_that_is_excluded_leaves_the_run_and_the_others_stay(tmp_
     assert tagmill("verify", run, "--absent", exclude).returncode == 5
     assert tagmill("gc", run).returncode == 0
     assert tagmill("verify", run, "--absent", exclude).returncode == 0
-    assert not any(IMAGES[6] in path.read_bytes() for path in run.rglob("*") if path.is_file())
+    left = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert not any(IMAGES[number] in data for number in EXCLUDED for data in left)
 
 
 def test_each_row_group_is_read_once_a_part(tmp_path, over, monkeypatch):
