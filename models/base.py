@@ -60,7 +60,12 @@ class PixelModel(Model, Protocol):
         """Resize and normalise one image; called after `load`, from several threads at a time."""
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """Say how wide and high, in pixels, an image of this size is once prepared; works before `load`."""
+        """Say how wide and high, in pixels, an image of this size is once prepared; works before `load`.
+
+        Images of one prepared size are predicted together. A model that leaves images the size that they have
+        gets any sizes together. Part of the prepared image may be padding: a model may say by a method
+        `unpadded_size_of`, of the same form, how much is not.
+        """
 
 
 class Tagger(PixelModel, Protocol):
@@ -96,6 +101,21 @@ class Localizer(PixelModel, Protocol):
         """Look in each image for the names of its own prompt; an empty prompt finds nothing.
 
         Boxes are in pixels of the image as it was before `prepare`.
+        """
+
+
+@runtime_checkable
+class ReadingLocalizer(Localizer, Protocol):
+    """A localizer that makes texts of prompts, and lets its batches be planned by them; optional."""
+
+    def lengths_of(self, prompt: Sequence[str]) -> Sequence[int]:
+        """Say how long each text is that a prompt makes, in tokens; called after `load`."""
+
+    def read(self, prompts: Sequence[Sequence[str]], at_once: int) -> None:
+        """Take note of the prompts of all images to come, a text as often as it comes, so that what depends
+        on a text alone is computed once.
+
+        `predict` then runs at most `at_once` pairs of an image and a text together.
         """
 
 

@@ -6,13 +6,13 @@ never by a decoded string: a decoded label merges neighbours, is cut inside a wo
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from tagmill.models import pretrained
+from tagmill.models import guard, pretrained
 from tagmill.models.base import Boxes, Image, Prepared
 from tagmill.models.grounding_dino_images import Picture, Preparation
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
@@ -49,6 +49,9 @@ class GroundingDino:
     photos of many shapes share a few sizes and fill the batches; the scores differ from those of
     `pad_to=1`. Either way an image's result depends on itself and its own prompt alone.
 
+    A tag's score depends on the other tags of its text. `tags_a_text`: at most so many tags share one, by
+    default as many as fit; each further text of an image costs all but the image side again.
+
     Raises ConfigError for options out of range and for a folder that lacks a file.
     """
 
@@ -69,6 +72,7 @@ class GroundingDino:
         shortest: int | None = None,
         longest: int | None = None,
         pad_to: int = 1,
+        tags_a_text: int | None = None,
     ) -> None:
         pretrained.check_dtype(dtype)
         if span not in ("max", "mean"):
@@ -77,8 +81,8 @@ class GroundingDino:
             raise ConfigError(
                 f"box_floor must be in [0, 1) and nms_iou in (0, 1], got {box_floor} and {nms_iou}"
             )
-        if any(side is not None and side < 1 for side in (shortest, longest, pad_to)):
-            raise ConfigError("shortest, longest and pad_to must be at least 1")
+        if any(count is not None and count < 1 for count in (shortest, longest, pad_to, tags_a_text)):
+            raise ConfigError("shortest, longest, pad_to and tags_a_text must be at least 1")
         self._device = device
         self._options: dict[str, Any] = {
             "dtype": dtype,
@@ -88,6 +92,7 @@ class GroundingDino:
             "shortest": shortest,
             "longest": longest,
             "pad_to": pad_to,
+            "tags_a_text": tags_a_text,
         }
         on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", path) and not Path(path).exists()
         self._source = pretrained.CheckpointSource(
@@ -102,6 +107,7 @@ class GroundingDino:
             _check_family(Path(path))
         self._fingerprint: str | None = None
         self._model: Any = None
+        self._at_once = 1
 
     def fingerprint(self) -> str:
         """Hash the checkpoint's files (of a hub name: the name and commit) and the options.
@@ -119,6 +125,8 @@ class GroundingDino:
         from safetensors import SafetensorError
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
         from transformers.utils import logging
+
+        from tagmill.models.grounding_dino_sides import take_sides
 
         # Its bar for half a second of loading would run through the lines of the run's own progress.
         logging.disable_progress_bar()
@@ -145,6 +153,7 @@ class GroundingDino:
         self._place = pretrained.resolve_device(self._device)
         self._tokens: dict[str, list[int]] = {}
         self._model = model.to(self._place).eval()
+        self._image_side, self._text_side = take_sides(self._model)
 
     def prepare(self, image: Image) -> Prepared:
         """Resize, normalise and pad one image, on the CPU."""
@@ -154,12 +163,17 @@ class GroundingDino:
         """Say the size of such an image resized and padded; read from the checkpoint's small files."""
         return self._images.size_of(width, height)
 
+    def unpadded_size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say the size of such an image resized alone."""
+        return self._images.unpadded_size_of(width, height)
+
     def predict(self, batch: Sequence[Prepared], prompts: Sequence[Sequence[str]]) -> list[Boxes]:
         """Find the tags of each image's own prompt in it; see `Localizer`.
 
         Boxes lie inside the image, have sides of at least one pixel, and are sorted by tag, falling
         score and corners. A prompt over the model's text length is asked in several texts; at most
-        len(batch) texts run at a time. An empty prompt costs nothing.
+        len(batch) texts run at a time, or as many as `read` allows. The image side sees each image once.
+        An empty prompt costs nothing.
 
         Raises ValueError for a tag without any token or with more than one text can hold,
         FloatingPointError if the model answers with NaN (float16 can overflow), and DataError if
@@ -170,20 +184,61 @@ class GroundingDino:
 
         if len(batch) != len(prompts):
             raise ValueError(f"{len(batch)} images but {len(prompts)} prompts")
-        jobs = [(i, text) for i, prompt in enumerate(prompts) for text in self._texts(prompt)]
+        texts = [self._texts(prompt) for prompt in prompts]
         found: list[list[Boxes]] = [[] for _ in batch]
         with torch.inference_mode():
-            for some in _batches(jobs, batch, len(batch)):
-                scores, boxes = self._run([text for _, text in some], [batch[i] for i, _ in some])
-                for (i, text), score, box in zip(some, scores, boxes, strict=True):
-                    found[i].append(self._boxes(text, score, box, batch[i].shape))
+            for places in _same_size({place: one for place, one in enumerate(batch) if texts[place]}):
+                jobs = [(place, text) for place in places for text in texts[place]]
+                self._find([batch[place] for place in places], places, jobs, found)
         return [_join(parts) for parts in found]
+
+    def lengths_of(self, prompt: Sequence[str]) -> list[int]:
+        """Count the tokens of each text that a prompt is asked in. Raises ValueError as `predict` does."""
+        return [len(text.ids) for text in self._texts(prompt)]
+
+    def read(self, prompts: Sequence[Sequence[str]], at_once: int) -> None:
+        """Take note of the prompts to come, so that the text side reads each of their texts once; see
+        `ReadingLocalizer`.
+        """
+        self._at_once = at_once
+        self._text_side.expect(tuple(text.ids) for prompt in prompts for text in self._texts(prompt))
+
+    def _find(
+        self, images: Sequence[Picture], places: Sequence[int], jobs: Sequence[Job], found: list[list[Boxes]]
+    ) -> None:
+        """Find the tags of pairs of an image and a text; the images have one size."""
+        import torch
+
+        pixels = torch.stack([image.pixels for image in images]).to(self._place, self._dtype)
+        inside = torch.zeros(len(images), *pixels.shape[2:], dtype=torch.long)
+        for row, image in enumerate(images):
+            high, wide = image.inside
+            inside[row, :high, :wide] = 1
+        inside = inside.to(self._place)
+        self._image_side.see(pixels, inside)
+        rows = {place: row for row, place in enumerate(places)}
+
+        def run(some: Sequence[Job]) -> list[Boxes]:
+            chosen = [rows[place] for place, _ in some]
+            scores, boxes = self._run(pixels, inside, chosen, [text for _, text in some])
+            return [
+                self._boxes(text, score, box, images[row].shape)
+                for row, (_, text), score, box in zip(chosen, some, scores, boxes, strict=True)
+            ]
+
+        try:
+            answers = guard.in_batches(run, jobs, max(self._at_once, len(images)))
+        finally:
+            self._image_side.forget()
+        for (place, _), boxes in zip(jobs, answers, strict=True):
+            found[place].append(boxes)
 
     def _texts(self, prompt: Sequence[str]) -> list[Text]:
         try:
             return build(
                 [self._pieces(tag) for tag in prompt],
                 self._model.config.max_text_len,
+                self._options["tags_a_text"],
                 start=CLS,
                 dot=DOT,
                 end=SEP,
@@ -198,8 +253,8 @@ class GroundingDino:
             self._tokens[tag] = [i for i in ids if i not in (CLS, SEP, DOT, QUESTION)]
         return self._tokens[tag]
 
-    def _run(self, texts: Sequence[Text], images: Sequence[Picture]) -> tuple[Any, Any]:
-        """Run texts on images of one size: scores (n, queries, tokens), boxes (n, queries, 4)."""
+    def _run(self, pixels: Any, inside: Any, rows: Sequence[int], texts: Sequence[Text]) -> tuple[Any, Any]:
+        """Ask texts about rows of pixels: scores (n, queries, tokens), boxes (n, queries, 4)."""
         import torch
 
         length = max(len(text.ids) for text in texts)
@@ -208,15 +263,12 @@ class GroundingDino:
         for row, text in enumerate(texts):
             ids[row, : len(text.ids)] = torch.tensor(text.ids)
             mask[row, : len(text.ids)] = 1
-        pixels = torch.stack([image.pixels for image in images]).to(self._place, self._dtype)
-        inside = torch.zeros(len(images), *pixels.shape[2:], dtype=torch.long)
-        for row, image in enumerate(images):
-            high, wide = image.inside
-            inside[row, :high, :wide] = 1
+        self._image_side.choose(rows)
+        self._text_side.choose([tuple(text.ids) for text in texts])
         try:
             output = self._model(
-                pixel_values=pixels,
-                pixel_mask=inside.to(self._place),
+                pixel_values=pixels[:1].expand(len(rows), -1, -1, -1),  # the image side has seen them
+                pixel_mask=inside[rows],
                 input_ids=ids.to(self._place),
                 attention_mask=mask.to(self._place),
                 token_type_ids=torch.zeros_like(ids).to(self._place),
@@ -281,14 +333,12 @@ def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
         )
 
 
-def _batches(jobs: Sequence[Job], images: Sequence[Picture], limit: int) -> Iterator[list[Job]]:
-    """Group jobs by the processed size of their image, at most `limit` in a batch."""
-    by_size: dict[tuple[int, ...], list[Job]] = {}
-    for job in jobs:
-        by_size.setdefault(tuple(images[job[0]].pixels.shape), []).append(job)
-    for group in by_size.values():
-        for start in range(0, len(group), limit):
-            yield group[start : start + limit]
+def _same_size(images: Mapping[int, Picture]) -> list[list[int]]:
+    """Group the places of images by their processed size."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for place, image in images.items():
+        by_size.setdefault(tuple(image.pixels.shape), []).append(place)
+    return list(by_size.values())
 
 
 def _join(parts: Sequence[Boxes]) -> Boxes:

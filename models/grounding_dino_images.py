@@ -71,12 +71,17 @@ class Preparation:
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """Say how wide and high an image of this size will be, resized and padded."""
+        wide, high = self.unpadded_size_of(width, height)
+        return wide + -wide % self._pad_to, high + -high % self._pad_to
+
+    def unpadded_size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Say how wide and high an image of this size will be, resized alone."""
         from transformers.image_transforms import get_size_with_aspect_ratio
 
         shortest, longest = self.edges
         down, across = _repeats(width, height, longest)
         high, wide = get_size_with_aspect_ratio((height * down, width * across), shortest, longest)
-        return wide + -wide % self._pad_to, high + -high % self._pad_to
+        return wide, high
 
 
 def _repeats(width: int, height: int, longest: int) -> tuple[int, int]:

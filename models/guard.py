@@ -132,6 +132,28 @@ def predict(
     return results
 
 
+def in_batches(
+    call: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int
+) -> list[Result]:
+    """Run `call` over items in batches, for a model that makes several items of one image.
+
+    Out of memory halves the batch, for this and all later batches of this call; anything else is raised.
+    """
+    results: list[Result] = []
+    while len(results) < len(items):
+        batch = items[len(results) : len(results) + size]
+        try:
+            results.extend(call(batch))
+        except Exception as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            size = len(batch) // 2
+        else:
+            continue
+        _release_memory()  # here, where no traceback holds the batch's tensors
+    return results
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether the error means that the device or the machine has too little memory.
 

@@ -23,6 +23,7 @@ class _Keys(Config):
     label_map: str | None = None
     part_size: int = Field(1_000, ge=1)
     threads: int = Field(1, ge=1, le=1024)
+    decode_threads: int | None = Field(None, ge=1, le=1024)
     candidate_floor: float = Field(0.3, ge=0, le=1)
     max_dead_fraction: float = Field(0.1, ge=0, le=1)
     strict_versions: bool = False
@@ -61,7 +62,8 @@ class RunConfig(_Sections):
         vocabulary: A vocabulary file; null is the built-in one.
         label_map: A file of given labels and the tags that they stand for.
         part_size: Most examples in a part; fixed for a run.
-        threads: Threads of one worker; results depend on it in the last bits.
+        threads: Threads of the numeric libraries in one worker; results depend on it in the last bits.
+        decode_threads: Threads of one worker that read, decode and prepare images; None is as many.
         candidate_floor: Least score, 0..1, from which a tag that only the tagger names is a candidate.
         max_dead_fraction: Share of a stage's input, 0..1, that may become dead letters before the run stops.
         strict_versions: Whether other versions of the libraries make everything again.

@@ -142,6 +142,7 @@ def build_stages(config: Config, vocabulary: Vocabulary, until: str | None = Non
         ingest.max_pixels,
         values["strict_versions"],
         ingest.max_image_bytes,
+        values["decode_threads"] or values["threads"],
     )
     run = RunContext(shared, vocabulary, values)
     made = [stage for one in passed if (stage := one.of_run(run)) is not None]

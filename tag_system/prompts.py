@@ -24,12 +24,13 @@ class Text:
     owners: list[int]
 
 
-def pack(counts: Sequence[int], budget: int) -> list[list[int]]:
+def pack(counts: Sequence[int], budget: int, most: int | None = None) -> list[list[int]]:
     """Pack tags into prompts, first-fit: each tag joins the first prompt that has room for it.
 
     `counts[i]` is the number of tokens of tag i with the dot that closes it; `budget` is the number
-    of tokens that one prompt has for tags. Returns the tag indices of each prompt: every index
-    once, ascending in its prompt, prompts in the order of their first tags. Nothing is ever cut.
+    of tokens that one prompt has for tags, and `most` that of tags, if it is bounded. Returns the tag
+    indices of each prompt: every index once, ascending in its prompt, prompts in the order of their
+    first tags. Nothing is ever cut.
 
     Raises ValueError if a count is below 1, or above the budget: no prompt can hold that tag.
     """
@@ -44,11 +45,21 @@ def pack(counts: Sequence[int], budget: int) -> list[list[int]]:
             room.append(budget)
         prompts[place].append(index)
         room[place] -= count
+        if len(prompts[place]) == most:
+            room[place] = 0
     return prompts
 
 
-def build(pieces: Sequence[Sequence[int]], max_length: int, *, start: int, dot: int, end: int) -> list[Text]:
-    """Build the fewest texts of at most `max_length` tokens that first-fit packing gives.
+def build(
+    pieces: Sequence[Sequence[int]],
+    max_length: int,
+    most: int | None = None,
+    *,
+    start: int,
+    dot: int,
+    end: int,
+) -> list[Text]:
+    """Build the fewest texts of at most `max_length` tokens, and `most` tags, that first-fit packing gives.
 
     `pieces[i]` are the token ids of tag i alone, without special tokens; `start`, `dot` and `end`
     are the ids that open a text, close every tag (the last one too: without its dot a tag's tokens
@@ -60,7 +71,7 @@ def build(pieces: Sequence[Sequence[int]], max_length: int, *, start: int, dot: 
         if not tokens:
             raise ValueError(f"tag {index} has no tokens: give it a name that the tokenizer knows")
     texts = []
-    for group in pack([len(tokens) + 1 for tokens in pieces], max_length - 2):
+    for group in pack([len(tokens) + 1 for tokens in pieces], max_length - 2, most):
         ids = [start]
         positions: list[int] = []
         owners: list[int] = []

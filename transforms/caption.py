@@ -52,4 +52,4 @@ class Caption(ModelStage[CaptionConfig]):
         run = run_on_pixels(self, inputs, inputs.rows, call)
         records = [{"row": row, "caption": caption} for row, caption in run.results.items()]
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=run.notes)

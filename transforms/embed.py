@@ -1,6 +1,6 @@
 """Embed: pixels + regions -> an embedding of every region, and how it compares with the image's tags."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -16,6 +16,7 @@ from tagmill.transforms.answers import (
     check_text_vectors,
     check_unit_vectors,
 )
+from tagmill.transforms.batches import Load
 from tagmill.transforms.images import PIXEL_BYTES
 from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, room, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
@@ -61,6 +62,15 @@ class Cut:
 
     prepared: Prepared
     pixels: Image | None
+
+
+@dataclass(frozen=True)
+class Doubtful:
+    """A region that the tagger is asked about: its record, its pixels, and its tag's places in the scores."""
+
+    record: dict[str, Any]
+    pixels: Image
+    places: list[int]
 
 
 def window(size: tuple[int, int], region: Region, padding: float) -> tuple[int, int, int, int]:
@@ -150,22 +160,25 @@ class Embed(ModelStage[EmbedConfig]):
         def call(batch: list[tuple[int, list[Cut]]]) -> list[list[dict[str, Any]]]:
             vectors = iter(self._embed([cut.prepared for _, cuts in batch for cut in cuts]))
             answers = []
+            doubtful: list[Doubtful] = []
             for row, cuts in batch:
                 tags = sorted({region["tag"] for region in asked[row]})
                 records = [self._compare(region, next(vectors), tags) for region in regions[row]]
-                self._ask_tagger(cuts, classes[row], regions[row], records)
+                doubtful += self._doubtful(cuts, classes[row], regions[row], records)
                 answers.append(records)
+            self._ask_tagger(doubtful)
             return answers
 
-        def held(row: int) -> int:
+        def load_of(row: int) -> Load:
             example = inputs.examples[row]
-            return self._held((example["width"], example["height"]), regions[row])
+            held = self._held((example["width"], example["height"]), regions[row])
+            return Load(row, None, held, items=len(regions[row]), encoded=example["image"]["size"])
 
         rows = [row for row in inputs.rows if regions[row]]
-        run = run_on_pixels(self, inputs, rows, call, prepare, held)
+        run = run_on_pixels(self, inputs, rows, call, prepare, load_of)
         records = [{"row": row, **record} for row, found in run.results.items() for record in found]
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=run.notes)
 
     def _cut(self, image: Image, region: Region, classes: dict[str, list[int]]) -> Cut:
         pixels = crop(image, region, self.config.padding)
@@ -220,30 +233,30 @@ class Embed(ModelStage[EmbedConfig]):
             for record in inputs.of_row("candidates", row)
         }
 
-    def _ask_tagger(
+    def _doubtful(
         self,
         cuts: list[Cut],
         classes: dict[str, list[int]],
         regions: list[Region],
         records: list[dict[str, Any]],
-    ) -> None:
-        """Fill in the tagger's score of each region's own tag, where it is asked and knows the tag."""
-        if self._tagger is None:
+    ) -> Iterator[Doubtful]:
+        """Choose an image's regions that the tagger is asked about, as far as it knows the tag."""
+        for region, record, cut in zip(regions, records, cuts, strict=True):
+            if cut.pixels is not None and self._is_asked(region, record):
+                yield Doubtful(record, cut.pixels, classes[region["tag"]])
+
+    def _ask_tagger(self, doubtful: list[Doubtful]) -> None:
+        """Fill in the tagger's score of each region's own tag."""
+        if self._tagger is None or self._tagger_config is None:
             return
-        chosen = [
-            (region, record, cut.pixels)
-            for region, record, cut in zip(regions, records, cuts, strict=True)
-            if cut.pixels is not None and self._is_asked(region, record)
-        ]
-        size = self.config.batch_size
-        for start in range(0, len(chosen), size):
-            batch = chosen[start : start + size]
-            crops = [self._tagger.prepare(pixels) for _, _, pixels in batch]
-            found = self._tagger.predict(crops)
+        size = self._tagger_config.batch_size
+        for start in range(0, len(doubtful), size):
+            batch = doubtful[start : start + size]
+            found = self._tagger.predict([self._tagger.prepare(one.pixels) for one in batch])
             check_count(found, len(batch))
-            for (region, record, _), scores in zip(batch, found, strict=True):
+            for one, scores in zip(batch, found, strict=True):
                 check_scores(scores, len(self._tagger.classes))
-                record["region_score"] = float(np.float32(max(scores[classes[region["tag"]]])))
+                one.record["region_score"] = float(np.float32(max(scores[one.places])))
 
     def _is_asked(self, region: Region, record: dict[str, Any]) -> bool:
         if self.config.region_tagger == "all":

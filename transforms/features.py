@@ -116,6 +116,7 @@ class Features(ModelStage[FeaturesConfig]):
         found = {row: (vector, float(np.linalg.norm(vector))) for row, vector in run.results.items()}
         output = self._output(inputs, found)
         output.dead, output.seconds = run.dead, run.seconds
+        output.notes |= run.notes
         return output
 
     def reuse(self, inputs: Inputs, folder: str) -> Output | None:

@@ -1,24 +1,18 @@
-"""Image bytes: references to them, what their headers say, and pixels decoded ahead of a model."""
+"""Image bytes: references to them, what their headers say, and their pixels."""
 
 import hashlib
-import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from tagmill.models.base import Image
 from tagmill.tag_system.core import files, pixels
-from tagmill.tag_system.core.errors import DamageError, DataError, InputChangedError
-from tagmill.tag_system.core.image_header import BYTES_A_PIXEL
+from tagmill.tag_system.core.errors import DamageError, InputChangedError
 from tagmill.transforms import image_copies, parquet_images
 from tagmill.transforms.phash import phash
 
@@ -34,7 +28,7 @@ IMAGE_REFERENCE = pa.struct(
 `offset` and `size` in bytes; or one of `parquet_images` or `image_copies`."""
 
 AHEAD_IMAGES = 32
-"""How many images may be decoded but not yet taken."""
+"""How many images may be read but not yet taken, where a batch is not more."""
 
 PIXEL_BYTES = 3
 """Of a decoded pixel."""
@@ -198,98 +192,3 @@ def check_unchanged(data: bytes, example: dict[str, Any]) -> None:
     """Compare an image's bytes with those that ingest saw. Raises InputChangedError."""
     if hashlib.sha256(data).hexdigest() != example["sha256"]:
         raise InputChangedError(f"the image of {example['key']} changed since it was ingested; {REMEDY}")
-
-
-Prepare = Callable[[dict[str, Any], Image], Any]
-"""Makes of one of ingest's rows and its pixels what is wanted of them; it runs in the threads."""
-
-
-class Decoder:
-    """Reads and decodes images in threads, ahead of whoever takes them.
-
-    All images that are read and not yet taken share `max_bytes` of memory, each what it may take by its
-    format and size; one that needs most of it is decoded alone. `seconds` is the time that the threads spent
-    decoding, `preparing` what they spent on the pixels then, and `waited` the time that the taker stood
-    waiting.
-    """
-
-    def __init__(self, threads: int, max_pixels: int, max_bytes: int = pixels.MAX_BYTES) -> None:
-        self._pool = ThreadPoolExecutor(
-            max(1, threads), thread_name_prefix="decode", initializer=_take_one_core
-        )
-        self._max_pixels, self._max_bytes = max_pixels, max_bytes
-        self.seconds = 0.0
-        self.preparing = 0.0
-        self.waited = 0.0
-
-    def __enter__(self) -> "Decoder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def pixels(
-        self,
-        examples: Sequence[dict[str, Any]],
-        root: str,
-        prepare: Prepare | None = None,
-        held: Callable[[dict[str, Any]], int] | None = None,
-    ) -> Iterator[Any]:
-        """Decode the images of ingest's rows, in order; one that cannot be decoded gives its DataError.
-
-        With `prepare`, gives what that makes of an image's pixels; `held` says how many bytes that takes, if
-        these are not the image's own. There must be no other reference to what was taken when the next is.
-        """
-        waiting: deque[Future[_Made]] = deque()
-        rooms: deque[int] = deque()
-        references = read_references([example["image"] for example in examples], root)
-        for example in examples:
-            rooms.append(_room(example, held(example) if held else 0))
-            while waiting and (len(waiting) >= AHEAD_IMAGES or sum(rooms) > self._max_bytes):
-                rooms.popleft()
-                yield self._take(waiting.popleft())
-            waiting.append(self._pool.submit(self._make, next(references), example, prepare))
-        while waiting:
-            yield self._take(waiting.popleft())
-
-    def _make(self, data: bytes, example: dict[str, Any], prepare: Prepare | None) -> "_Made":
-        start = time.perf_counter()
-        check_unchanged(data, example)
-        try:
-            result = decode(data, self._max_pixels, self._max_bytes)
-        except DataError as error:
-            return _Made(error, time.perf_counter() - start, 0.0)
-        decoded = time.perf_counter()
-        made = prepare(example, result) if prepare else result
-        return _Made(made, decoded - start, time.perf_counter() - decoded)
-
-    def _take(self, future: "Future[_Made]") -> Any:
-        start = time.perf_counter()
-        made = future.result()
-        self.waited += time.perf_counter() - start
-        self.seconds += made.decoding
-        self.preparing += made.preparing
-        return made.result
-
-
-def _room(example: dict[str, Any], held: int) -> int:
-    """Bound the bytes that an image takes from when it is read until it is taken."""
-    size, area = example["image"]["size"], example["width"] * example["height"]
-    most = BYTES_A_PIXEL.get(example.get("format", ""), max(BYTES_A_PIXEL.values()))
-    return size + max(area * most, area * PIXEL_BYTES + held)
-
-
-def _take_one_core() -> None:
-    """Hold this thread to one core, where a numeric library would start several for each of them."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].get_num_threads()  # sets the thread's number at first sight, so before the limit
-    threadpool_limits(limits=1, user_api="openmp")
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What became of an image, or its DataError, and how long that took."""
-
-    result: Any
-    decoding: float
-    preparing: float

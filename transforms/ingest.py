@@ -343,7 +343,7 @@ def _loaded(
     room = images.Room(stage.config.max_image_bytes)
     most = images.share_of_rest(stage.config.max_image_bytes)
     caps = stage.config.caps()
-    with ThreadPoolExecutor(stage.shared.threads, thread_name_prefix="inspect") as pool:
+    with ThreadPoolExecutor(stage.shared.decode_threads, thread_name_prefix="inspect") as pool:
         waiting: deque[tuple[int, SourceExample, Future[Loaded | DataError]]] = deque()
         sizes: deque[int] = deque()
         for row, example in enumerate(examples):

@@ -1,15 +1,20 @@
 """Localize: pixels + candidates -> boxes with scores, for the tags of each image."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from tagmill.models.base import Boxes, Prepared
+from tagmill.models import guard
+from tagmill.models.base import Boxes, Prepared, ReadingLocalizer
+from tagmill.tag_system.core.errors import DataError
 from tagmill.tag_system.kinds import Kind
 from tagmill.transforms.answers import check_boxes, check_classes, check_count
-from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.batches import Load
+from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, load, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
 SCHEMA = pa.schema(
@@ -62,23 +67,40 @@ class Localize(ModelStage[LocalizeConfig]):
 
     def process(self, inputs: Inputs) -> Output:
         """Look for the candidates of each image of one part."""
-        prompts = {row: _prompt(inputs, row) for row in inputs.rows}
+        prompts = {row: prompt for row in inputs.rows if (prompt := _prompt(inputs, row))}
+        names = {row: [name for name, _ in prompt] for row, prompt in prompts.items()}
+        tokens = self._read(names)
 
         def call(batch: list[tuple[int, Prepared]]) -> list[Boxes]:
-            names = [[name for name, _ in prompts[row]] for row, _ in batch]
-            found: list[Boxes] = self.model.predict([one for _, one in batch], names)
+            asked = [names[row] for row, _ in batch]
+            found: list[Boxes] = self.model.predict([one for _, one in batch], asked)
             check_count(found, len(batch))
-            for (row, _), boxes, asked in zip(batch, found, names, strict=True):
-                check_boxes(boxes, len(asked), _size(inputs, row))
+            for (row, _), boxes in zip(batch, found, strict=True):
+                check_boxes(boxes, len(names[row]), _size(inputs, row))
             return found
 
-        asked = [row for row in inputs.rows if prompts[row]]
-        run = run_on_pixels(self, inputs, asked, call)
+        def load_of(row: int) -> Load:
+            return load(self, inputs.examples[row], tokens.get(row, ()))
+
+        run = run_on_pixels(self, inputs, list(prompts), call, load_of=load_of)
         records = []
         for row, boxes in run.results.items():
             records += self._records(row, prompts[row], boxes, _size(inputs, row))
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=run.notes)
+
+    def _read(self, names: Mapping[int, list[str]]) -> dict[int, Sequence[int]]:
+        """Let the model read the prompts of a part, if it does; gives the lengths of its texts by row.
+
+        A prompt that it cannot read has none: asked about that image, it will say why.
+        """
+        if not isinstance(self.model, ReadingLocalizer):
+            return {}
+        model = self.model
+        found = {row: guard.prepare(partial(model.lengths_of, asked)) for row, asked in names.items()}
+        lengths = {row: one for row, one in found.items() if not isinstance(one, DataError)}
+        model.read([names[row] for row in lengths], self.config.batch_size)
+        return lengths
 
     def _records(
         self, row: int, prompt: list[tuple[str, str]], boxes: Boxes, size: tuple[int, int]

@@ -1,9 +1,9 @@
 """The common base of stages that run a model on pixels: config, model, batches and failures."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import Field
@@ -14,10 +14,15 @@ from tagmill.tag_system.core import plugins
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.transforms.answers import AnswerError, check_count
+from tagmill.transforms.batches import Fill, Load, plan
 from tagmill.transforms.deadline import deadline
-from tagmill.transforms.images import PIXEL_BYTES, Decoder, share_of_rest
+from tagmill.transforms.decode_ahead import Decoder, is_huge
+from tagmill.transforms.images import PIXEL_BYTES, share_of_rest
 from tagmill.transforms.parts import Dead, Inputs
 from tagmill.transforms.stage import PartStage, Shared
+
+ODD_SIZE = (1237, 619)
+"""Width and height in pixels that no model asks for."""
 
 FLOAT_PIXEL_BYTES = 12
 """Of a prepared pixel: three numbers of four bytes."""
@@ -33,9 +38,6 @@ Result = TypeVar("Result")
 
 Prepare: TypeAlias = Callable[[int, base.Image], Prepared]
 """Makes of a row and its image what a model is called with."""
-
-Ahead: TypeAlias = tuple[int, Prepared | DataError, int]
-"""A row, its prepared image or what is wrong with it, and how many bytes that takes."""
 
 
 class ModelConfig(Config):
@@ -113,10 +115,11 @@ def classes_of(config: ModelConfig) -> Sequence[str] | None:
 
 @dataclass
 class OnPixels(Generic[Result]):
-    """Results of a model by row, the images that died, and where the time went."""
+    """Results of a model by row, the images that died, how full its batches were, and where the time went."""
 
     results: dict[int, Result] = field(default_factory=dict)
     dead: list[Dead] = field(default_factory=list)
+    fill: Fill = field(default_factory=Fill)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, row: int, key: str, result: Result | DataError) -> None:
@@ -126,6 +129,11 @@ class OnPixels(Generic[Result]):
         else:
             self.results[row] = result
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a part notes of it."""
+        return {"batches": {name: count for name, count in asdict(self.fill).items() if count}}
+
 
 def run_on_pixels(
     stage: ModelStage[Any],
@@ -133,15 +141,16 @@ def run_on_pixels(
     rows: Sequence[int],
     call: Callable[[list[tuple[int, Prepared]]], Collection[Result]],
     prepare: Prepare | None = None,
-    held: Callable[[int], int] | None = None,
+    load_of: Callable[[int], Load] | None = None,
 ) -> OnPixels[Result]:
     """Call a model with batches of (row, prepared image); images are decoded and prepared ahead of it.
 
     `prepare` gets a row and its image, in a thread of the decoder; without it the stage's model prepares the
-    whole image. `held` says of a row how many bytes its prepared form takes, see `room`.
+    whole image. `load_of` says what a row brings to a batch, if that is not one image, see `load`. Batches
+    are planned over the whole part, see `batches.plan`.
 
-    An image that cannot be decoded, that is lost, or that the model fails on, is dead; results keep the order
-    of rows.
+    An image that cannot be decoded, that is lost, or that the model fails on, is dead, and takes its place in
+    its batch; results are in the order of rows.
     """
 
     def ask(batch: list[tuple[int, Prepared]]) -> Collection[Result]:
@@ -153,12 +162,17 @@ def run_on_pixels(
     model_seconds = 0.0
     failures = guard.Failures()
     limit = stage.shared.max_image_bytes
+    loads = {row: load_of(row) if load_of else load(stage, inputs.examples[row]) for row in rows}
+    huge = {row for row, one in loads.items() if is_huge(inputs.examples[row], one.held, limit)}
+    batches = plan(list(loads.values()), stage.config.batch_size, share_of_rest(limit), huge)
+    longest = max(map(len, batches), default=0)
     with (
-        Decoder(stage.shared.threads, stage.shared.max_pixels, limit) as decoder,
+        Decoder(stage.shared.decode_threads, stage.shared.max_pixels, limit, longest) as decoder,
         deadline(stage.config.timeout) as begin_anew,
     ):
-        ahead = _ahead(stage, inputs, rows, decoder, prepare, held)
-        for batch in _batches(ahead, stage.config.batch_size, share_of_rest(limit)):
+        ahead = _ahead(stage, inputs, batches, decoder, prepare, loads)
+        for planned in batches:
+            batch = [(row, next(ahead)) for row in planned]
             failures.add(one for _, one in batch)
             good = [(row, one) for row, one in batch if not isinstance(one, DataError)]
             start = time.perf_counter()
@@ -169,9 +183,11 @@ def run_on_pixels(
             outcome = dict(zip((row for row, _ in good), answers, strict=True))
             for row, one in batch:
                 run.add(row, inputs.key(row), one if isinstance(one, DataError) else outcome[row])
+            run.fill.add([loads[row] for row, _ in good], stage.config.batch_size)
             del one, good  # the next batch needs their room
             batch.clear()
             begin_anew()
+    run.results = dict(sorted(run.results.items()))
     run.seconds = {
         "model": model_seconds,
         "decode": decoder.seconds,
@@ -184,33 +200,49 @@ def run_on_pixels(
 def _ahead(
     stage: ModelStage[Any],
     inputs: Inputs,
-    rows: Sequence[int],
+    batches: Sequence[Sequence[int]],
     decoder: Decoder,
     prepare: Prepare | None,
-    held: Callable[[int], int] | None,
-) -> Iterator[Ahead]:
-    """Decode and prepare the images of the rows ahead: (row, what was made, the room it takes)."""
+    loads: Mapping[int, Load],
+) -> Iterator[Prepared | DataError]:
+    """Decode and prepare the images of the rows of batches ahead; what is wrong with one stands for it."""
     make = prepare or (lambda _, image: stage.model.prepare(image))
-
-    def room_of(example: dict[str, Any]) -> int:
-        if held is not None:
-            return held(example["row"])
-        return room(stage.model, example["width"], example["height"])
-
+    rows = [row for batch in batches for row in batch]
     examples = [inputs.examples[row] for row in rows if row not in inputs.lost]
     made = decoder.pixels(
         examples,
         inputs.root,
         lambda example, image: guard.prepare(lambda: make(example["row"], image)),
-        room_of,
+        lambda example: loads[example["row"]].held,
+        sorted(range(len(examples)), key=lambda place: examples[place]["row"]),
     )
-    living = iter(examples)
     for row in rows:
-        if row in inputs.lost:
-            yield row, inputs.lost[row], 0
-        else:  # by `next`: a loop over both would hold the last one while the next is made
-            example = next(living)
-            yield row, next(made), room_of(example)
+        yield inputs.lost[row] if row in inputs.lost else next(made)
+
+
+def load(stage: ModelStage[Any], example: Mapping[str, Any], tokens: Sequence[int] = ()) -> Load:
+    """Say what an image brings to a batch of the stage's model, which takes it whole.
+
+    `tokens` are the lengths of the texts that the model is asked about it, each an item of its own.
+    """
+    size = width, height = example["width"], example["height"]
+    prepared = stage.model.size_of(width, height)
+    is_any = takes_any_sizes(stage.model)
+    unpadded = getattr(stage.model, "unpadded_size_of", None)
+    return Load(
+        example["row"],
+        None if is_any else prepared,
+        room(stage.model, width, height),
+        items=len(tokens) or 1,
+        inside=None if is_any or unpadded is None else unpadded(*size),
+        tokens=tuple(tokens),
+        encoded=example["image"]["size"],
+    )
+
+
+def takes_any_sizes(model: base.PixelModel) -> bool:
+    """Tell whether a model leaves images the size that they have: then it looks at each by itself."""
+    return model.size_of(*ODD_SIZE) == ODD_SIZE
 
 
 def room(model: base.PixelModel, width: int, height: int) -> int:
@@ -221,18 +253,3 @@ def room(model: base.PixelModel, width: int, height: int) -> int:
     wide, high = model.size_of(width, height)
     as_it_is = (wide, high) == (width, height)
     return wide * high * (PIXEL_BYTES if as_it_is else FLOAT_PIXEL_BYTES)
-
-
-def _batches(ahead: Iterable[Ahead], size: int, most: int) -> Iterator[list[tuple[int, Any]]]:
-    """Group images into batches of at most `size`, which end with the image that exceeds `most` bytes."""
-    batch: list[tuple[int, Any]] = []
-    taken = 0
-    for row, one, room_of in ahead:
-        batch.append((row, one))
-        taken += 0 if isinstance(one, DataError) else room_of
-        del one
-        if len(batch) == size or taken > most:
-            yield batch
-            batch, taken = [], 0
-    if batch:
-        yield batch

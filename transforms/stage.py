@@ -54,11 +54,12 @@ class Shared:
 
     Attributes:
         part_size: Most examples in a part.
-        threads: Threads of one worker.
+        threads: Threads of the numeric libraries in one worker, on which the last bits of results depend.
         max_pixels: Most pixels of an image that is decoded.
         strict_versions: Whether versions of the libraries decide the output too.
         max_image_bytes: Memory that one image may take while it is decoded, and that all images in flight
             share.
+        decode_threads: Threads of one worker that read, decode and prepare images; nothing depends on them.
     """
 
     part_size: int
@@ -66,6 +67,7 @@ class Shared:
     max_pixels: int
     strict_versions: bool = False
     max_image_bytes: int = MAX_BYTES
+    decode_threads: int = 1
 
 
 @dataclass(frozen=True)

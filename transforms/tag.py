@@ -60,4 +60,4 @@ class TagStage(ModelStage[TagConfig]):
             for i in np.flatnonzero(np.asarray(scores, np.float32) >= self.config.score_floor)
         ]
         table = pa.Table.from_pylist(records, SCHEMA)
-        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds)
+        return Output(table, len(inputs.rows), dead=run.dead, seconds=run.seconds, notes=run.notes)

@@ -46,13 +46,15 @@ STAGES_SCHEMA = pa.schema(
         pa.field("dropped", COUNTS, nullable=False),
         pa.field("dead", COUNTS, nullable=False),
         pa.field("seconds", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("batches", COUNTS, nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("spec", pa.string(), nullable=False),
         pa.field("libraries", pa.map_(pa.string(), pa.string()), nullable=False),
     ]
 )
 """`seconds` are summed over the parts, by what they were spent on, but for `wall`, the length of the stage's
-last job as the driver saw it; `dead` counts by unit and reason."""
+last job as the driver saw it; `batches` says how full those of its model were, see `batches.Fill`; `dead`
+counts by unit and reason."""
 
 TAGS_SCHEMA = pa.schema(
     [
@@ -109,12 +111,14 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
     folder = run.generation(record.stage, record.generation)
     dropped: Counter[str] = Counter()
     dead: Counter[str] = Counter()
+    batches: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
     for part in record.parts.values():
         dropped.update(part.counts.dropped)
         dead.update({f"example/{reason}": count for reason, count in part.counts.dead.items()})
         dead.update({f"caption/{reason}": count for reason, count in part.counts.dead_captions.items()})
         dead.update({f"field/{reason}": count for reason, count in part.lost_fields.items()})
+        batches.update(part.notes.get("batches", {}))
         for name, value in part.seconds.items():
             seconds[name] += value
     return {
@@ -127,6 +131,7 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         "dropped": dict(dropped),
         "dead": dict(dead),
         "seconds": {**seconds, "wall": record.more.get("wall", 0.0)},
+        "batches": dict(batches),
         "bytes": files.folder_size(folder),
         "spec": json.dumps(record.spec | {"config": record.settings}, sort_keys=True),
         "libraries": record.libraries,

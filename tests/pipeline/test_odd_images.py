@@ -11,7 +11,7 @@ from tagmill.models.ram.config import EncoderConfig, RamConfig
 from tagmill.models.training.data import DataConfig, open_loader
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import find_example, read_pixels
-from tagmill.transforms.images import Decoder
+from tagmill.transforms.decode_ahead import Decoder
 from turned import ORIENTATIONS, turned
 
 CAP = 10_000

@@ -47,7 +47,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 def shared(**changes: Any) -> Shared:
-    values = {"part_size": 5, "threads": 2, "max_pixels": 10**8}
+    values = {"part_size": 5, "threads": 2, "max_pixels": 10**8, "decode_threads": 2}
     return Shared(**(values | changes))
 
 

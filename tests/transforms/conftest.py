@@ -1,4 +1,6 @@
+import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,3 +38,31 @@ def ingest(tmp_path):
         return bench
 
     return ingest
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three images as files and as ranges of one archive."""
+    data = [
+        encode(square_image(names, seed)) for seed, names in enumerate((["red"], ["blue"], ["green", "red"]))
+    ]
+    archive, offsets = b"", []
+    for number, image in enumerate(data):
+        (tmp_path / f"{number}.png").write_bytes(image)
+        archive += b"\0" * 100
+        offsets.append(len(archive))
+        archive += image
+    (tmp_path / "a.tar").write_bytes(archive)
+
+    def examples(kind):
+        for number, image in enumerate(data):
+            place = (f"{number}.png", 0) if kind == "file" else ("a.tar", offsets[number])
+            yield {
+                "key": f"k{number}",
+                "image": {"kind": kind, "uri": place[0], "offset": place[1], "size": len(image)},
+                "width": 96,
+                "height": 80,
+                "sha256": hashlib.sha256(image).hexdigest(),
+            }
+
+    return SimpleNamespace(root=str(tmp_path), path=tmp_path, data=data, examples=lambda k: list(examples(k)))

@@ -14,7 +14,7 @@ from tagmill.models.base import create
 from tagmill.runners.commands.demo import embedded
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
-from tagmill.transforms import bitmaps, on_pixels, parts
+from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.tag import TagConfig, TagStage
 
 
@@ -130,36 +130,6 @@ def test_a_stage_gives_what_preparing_and_predicting_by_hand_give(tmp_path):
     by_hand = predict(model, pixels[:4]) + predict(model, pixels[4:])
     found = np.array([record["score"] for record in part.records], np.float32).reshape(7, -1)
     assert found.tobytes() == np.stack(by_hand).tobytes()
-
-
-@pytest.mark.parametrize(
-    ("sides", "size", "batches"),
-    [
-        ([10] * 7, 3, [3, 3, 1]),
-        ([10], 3, [1]),
-        ([], 3, []),
-        ([9_000, 10, 10, 10], 4, [1, 3]),
-        ([10, 9_000, 10, 10], 4, [2, 2]),
-        ([5_000, 5_000, 5_000, 10], 4, [3, 1]),
-    ],
-    ids=str,
-)
-def test_batches_are_bounded_by_count_and_by_bytes(sides, size, batches):
-    found = list(
-        on_pixels._batches(((i, "one", side * side) for i, side in enumerate(sides)), size, 64_000_000)
-    )
-    assert [len(batch) for batch in found] == batches
-    assert [row for batch in found for row, _ in batch] == list(range(len(sides)))
-
-
-def test_errors_take_a_place_but_no_pixels_in_a_batch():
-    dead = [(i, DataError(Reason.IMAGE_UNREADABLE, ""), 10**9) for i in range(5)]
-    assert [len(batch) for batch in on_pixels._batches(dead, 2, 64)] == [2, 2, 1]
-
-
-def test_a_prepared_image_takes_the_room_of_its_numbers():
-    assert on_pixels.room(SquareTagger(), 30, 20) == 3 * 600
-    assert on_pixels.room(create("ram", {"path": str(embedded() / "tagger")}), 3000, 2000) == 12 * 128 * 128
 
 
 def test_batches_of_huge_images_give_the_same_rows(bench):

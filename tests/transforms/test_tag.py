@@ -54,7 +54,7 @@ def test_the_models_own_classes_are_written_in_its_order_whatever_the_vocabulary
     (part,) = bench.run(TagStage(TagConfig(model=TAGGER, score_floor=0), bench.shared))
     assert [r["name"] for r in part.records] == SquareTagger.classes * 2
     assert [r["row"] for r in part.records] == [0] * len(COLOURS) + [1] * len(COLOURS)
-    assert part.header.notes == {}
+    assert part.header.notes == {"batches": {"forwards": 1, "items": 2, "images": 2}}
 
 
 def test_batches_hold_what_the_config_says(tmp_path):
