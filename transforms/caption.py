@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from tagmill.models.base import Prepared
 from tagmill.transforms.answers import check_count, check_texts
-from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.on_pixels import PIXELS, ModelStage, WholeImageConfig, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
 SCHEMA = pa.schema(
@@ -18,7 +18,7 @@ SCHEMA = pa.schema(
 )
 
 
-class CaptionConfig(ModelConfig):
+class CaptionConfig(WholeImageConfig):
     """The captioner."""
 
 

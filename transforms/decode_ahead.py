@@ -36,7 +36,8 @@ class Decoder:
 
     All images that are read and not yet taken share `max_bytes` of memory: each what it may take by its
     format and size until it is prepared, and then what that takes; one that needs most of it is decoded
-    alone. The threads go on while whoever takes images is at work, until `ahead` images are ready.
+    alone. The threads go on while whoever takes images is at work, until `ahead` images are ready. `least`
+    says how wide and high an image must be for what it is prepared for; without it all are decoded whole.
 
     Attributes:
         seconds: The time that the threads spent decoding.
@@ -45,12 +46,17 @@ class Decoder:
     """
 
     def __init__(
-        self, threads: int, max_pixels: int, max_bytes: int = pixels.MAX_BYTES, ahead: int = AHEAD_IMAGES
+        self,
+        threads: int,
+        max_pixels: int,
+        max_bytes: int = pixels.MAX_BYTES,
+        ahead: int = AHEAD_IMAGES,
+        least: Callable[[Example], tuple[int, int]] | None = None,
     ) -> None:
         count = max(1, threads)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="decode", initializer=_take_one_core)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="decode-read")
-        self._max_pixels, self._max_bytes = max_pixels, max_bytes
+        self._max_pixels, self._max_bytes, self._least = max_pixels, max_bytes, least
         self._ahead = max(AHEAD_IMAGES, ahead) + count
         self._feeds: list[_Feed] = []
         self.seconds = 0.0
@@ -99,7 +105,8 @@ class Decoder:
         start = time.perf_counter()
         check_unchanged(data, example)
         try:
-            result = decode(data, self._max_pixels, self._max_bytes)
+            least = self._least(example) if self._least else None
+            result = decode(data, self._max_pixels, self._max_bytes, least)
         except DataError as error:
             return _Made(error, time.perf_counter() - start, 0.0)
         decoded = time.perf_counter()

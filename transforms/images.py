@@ -120,12 +120,18 @@ def inspect(
     return ImageInfo(width, height, orientation, header.format, digest, hashed)
 
 
-def decode(data: bytes, max_pixels: int, max_bytes: int = pixels.MAX_BYTES) -> Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    max_bytes: int = pixels.MAX_BYTES,
+    least: tuple[int, int] | None = None,
+) -> Image:
     """Decode an image to upright RGB pixels, uint8 (height, width, 3); transparency is laid on white.
 
-    Raises DataError.
+    With `least`, a JPEG may be decoded at a fraction of its size, see `pixels.decode_array`. Raises
+    DataError.
     """
-    return pixels.decode_array(data, max_pixels, max_bytes)
+    return pixels.decode_array(data, max_pixels, max_bytes, least)
 
 
 def read_references(references: Iterable[dict[str, Any]], root: str) -> Iterator[bytes]:

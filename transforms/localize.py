@@ -1,6 +1,7 @@
 """Localize: pixels + candidates -> boxes with scores, for the tags of each image."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,12 +10,12 @@ import pyarrow as pa
 from pydantic import Field
 
 from tagmill.models import guard
-from tagmill.models.base import Boxes, Prepared, ReadingLocalizer
+from tagmill.models.base import Boxes, Image, Prepared, ReadingLocalizer
 from tagmill.tag_system.core.errors import DataError
 from tagmill.tag_system.kinds import Kind
 from tagmill.transforms.answers import check_boxes, check_classes, check_count
 from tagmill.transforms.batches import Load
-from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, load, run_on_pixels
+from tagmill.transforms.on_pixels import PIXELS, ModelStage, WholeImageConfig, load, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
 SCHEMA = pa.schema(
@@ -31,7 +32,7 @@ SCHEMA = pa.schema(
 )
 
 
-class LocalizeConfig(ModelConfig):
+class LocalizeConfig(WholeImageConfig):
     """Which kinds of tags have regions, and how much of what is found is kept as evidence."""
 
     kinds: list[Kind] = ["object"]
@@ -70,19 +71,26 @@ class Localize(ModelStage[LocalizeConfig]):
         prompts = {row: prompt for row in inputs.rows if (prompt := _prompt(inputs, row))}
         names = {row: [name for name, _ in prompt] for row, prompt in prompts.items()}
         tokens = self._read(names)
+        shapes: dict[int, tuple[int, ...]] = {}
+
+        def prepare(row: int, image: Image) -> Prepared:
+            shapes[row] = image.shape  # a JPEG may have been decoded at a fraction of its size
+            return self.model.prepare(image)
 
         def call(batch: list[tuple[int, Prepared]]) -> list[Boxes]:
             asked = [names[row] for row, _ in batch]
             found: list[Boxes] = self.model.predict([one for _, one in batch], asked)
             check_count(found, len(batch))
+            answers = []
             for (row, _), boxes in zip(batch, found, strict=True):
-                check_boxes(boxes, len(names[row]), _size(inputs, row))
-            return found
+                answers.append(_scaled(boxes, shapes[row], _size(inputs, row)))
+                check_boxes(answers[-1], len(names[row]), _size(inputs, row))
+            return answers
 
         def load_of(row: int) -> Load:
             return load(self, inputs.examples[row], tokens.get(row, ()))
 
-        run = run_on_pixels(self, inputs, list(prompts), call, load_of=load_of)
+        run = run_on_pixels(self, inputs, list(prompts), call, prepare, load_of)
         records = []
         for row, boxes in run.results.items():
             records += self._records(row, prompts[row], boxes, _size(inputs, row))
@@ -120,6 +128,14 @@ class Localize(ModelStage[LocalizeConfig]):
                 place = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
                 records.append({"row": row, "tag": tag, "region": region, **place, "score": -score})
         return records
+
+
+def _scaled(boxes: Boxes, shape: tuple[int, ...], size: tuple[int, int]) -> Boxes:
+    """Bring boxes from the pixels in which an image was decoded to those that it has."""
+    height, width, *_ = shape
+    if (width, height) == size:
+        return boxes
+    return replace(boxes, boxes=boxes.boxes * np.array([size[0] / width, size[1] / height] * 2, np.float32))
 
 
 def _size(inputs: Inputs, row: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tagmill.models.base import Floats, Prepared
 from tagmill.transforms.answers import check_classes, check_count, check_scores
-from tagmill.transforms.on_pixels import PIXELS, ModelConfig, ModelStage, run_on_pixels
+from tagmill.transforms.on_pixels import PIXELS, ModelStage, WholeImageConfig, run_on_pixels
 from tagmill.transforms.parts import Inputs, Output
 
 SCHEMA = pa.schema(
@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
 )
 
 
-class TagConfig(ModelConfig):
+class TagConfig(WholeImageConfig):
     """`score_floor`: scores under it are not written, which loses them for every later threshold."""
 
     score_floor: float = Field(0.05, ge=0, le=1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from square_models import SquareModel, SquareTagger
+from square_models import SquareLocalizer, SquareModel, SquareTagger
 from tagmill.models.base import Boxes, Floats, Image
 
 
@@ -152,3 +152,23 @@ class FaithlessTagger(SquareTagger):
             "nothing": None,
         }
         return answers[self.how]
+
+
+class SmallTagger(SquareTagger):
+    """Says that it takes images of 100 pixels, and remembers the shapes that it was given."""
+
+    given: ClassVar[list[tuple[int, ...]]] = []
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        return 100, 100
+
+    def prepare(self, image: Image) -> Image:
+        self.given.append(image.shape)
+        return image
+
+
+class SmallLocalizer(SquareLocalizer):
+    """Says that it takes images of 50 pixels."""
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        return 50, 50
