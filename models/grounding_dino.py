@@ -209,7 +209,7 @@ class GroundingDino:
         """Find the tags of pairs of an image and a text; the images have one size."""
         import torch
 
-        pixels = torch.stack([image.pixels for image in images]).to(self._place, self._dtype)
+        pixels = pretrained.placed([image.pixels for image in images], self._place, self._dtype)
         inside = torch.zeros(len(images), *pixels.shape[2:], dtype=torch.long)
         for row, image in enumerate(images):
             high, wide = image.inside

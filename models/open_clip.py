@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
-from tagmill.models.pretrained import CheckpointSource, changed, check_dtype, digest, resolve_device
+from tagmill.models.pretrained import CheckpointSource, changed, check_dtype, digest, placed, resolve_device
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.text import parse_json
 
@@ -143,9 +143,7 @@ class OpenClip:
             return _finite(self._model.encode_image(self._pixels(batch)))
 
     def _pixels(self, batch: Sequence[Prepared]) -> Any:
-        import torch
-
-        return torch.stack(list(batch)).to(self._place, self._input_dtype)
+        return placed(batch, self._place, self._input_dtype)
 
     def text(self, names: Sequence[str]) -> list[Floats]:
         """Embed each name in the template: float32 (dimension,) of length 1; computed once a name.

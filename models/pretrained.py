@@ -151,3 +151,19 @@ def resolve_device(device: str) -> str:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(f"there is no device {device!r}: {reason}") from error
     return device
+
+
+def placed(images: Sequence[Any], device: str, dtype: Any) -> Any:
+    """Stack prepared images, arrays or tensors of one shape, into a tensor on a device.
+
+    A GPU is given them through pinned memory, so that the copy does not hold up this thread, and converts
+    them itself.
+    """
+    import torch
+
+    tensors = [torch.as_tensor(image) for image in images]
+    if not device.startswith("cuda"):
+        return torch.stack(tensors).to(device, dtype)
+    pinned = torch.empty((len(tensors), *tensors[0].shape), dtype=tensors[0].dtype, pin_memory=True)
+    torch.stack(tensors, out=pinned)
+    return pinned.to(device, non_blocking=True).to(dtype)

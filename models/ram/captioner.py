@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tagmill.models.base import Image, Prepared
-from tagmill.models.pretrained import changed, check_dtype, digest, require_files, resolve_device
+from tagmill.models.pretrained import changed, check_dtype, digest, placed, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, VOCAB, WEIGHTS
@@ -113,9 +113,9 @@ class Tag2TextCaptioner:
 
         if not batch:
             return []
-        pixels = torch.from_numpy(np.stack(batch))
+        pixels = placed(batch, self._place, getattr(torch, self._dtype))
         with torch.inference_mode():
-            tokens = self._model.encode(pixels.to(self._place, getattr(torch, self._dtype)))
+            tokens = self._model.encode(pixels)
             scores = self._model.score(tokens).float().sigmoid().cpu().numpy()
             if np.isnan(scores).any():
                 raise FloatingPointError("the model gave NaN; float16 can overflow, try bfloat16 or float32")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
 from tagmill.models.open_clip import OpenClip
-from tagmill.models.pretrained import changed, check_dtype, digest, require_files, resolve_device
+from tagmill.models.pretrained import changed, check_dtype, digest, placed, require_files, resolve_device
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import CONFIG, NEEDS, WEIGHTS, RamConfig
@@ -155,9 +155,9 @@ class RamTagger:
 
         if not batch:
             return []
-        pixels = torch.from_numpy(np.stack([one.pixels for one in batch]))
+        pixels = placed([one.pixels for one in batch], self._place, getattr(torch, self._dtype))
         with torch.inference_mode():
-            tokens = self._model.encode(pixels.to(self._place, getattr(torch, self._dtype)))
+            tokens = self._model.encode(pixels)
             scores = np.asarray(score(tokens).cpu().numpy(), np.float32)
         if np.isnan(scores).any():
             raise FloatingPointError("RAM gave NaN; float16 can overflow, try bfloat16 or float32")
