@@ -184,6 +184,8 @@ def _tars() -> Iterator[Hostile]:
         _tar({"a.png": _image("PNG")}, pax={"comment": "x" * (2 << 20)}),
         is_whole=False,
     )
+    for blocks in (-1, -2, -(1 << 40)):
+        yield Hostile(f"tar: a second member of {blocks} blocks", _backwards(whole, blocks), is_whole=False)
     yield Hostile("tar: nothing", b"", is_whole=False)
     yield Hostile("tar: zeros", bytes(10_240), is_whole=False)
     yield Hostile("tar: text", b"this is not a tar\n" * 600, is_whole=False)
@@ -204,6 +206,16 @@ def _tar(
             kind, pax = tarfile.REGTYPE, None
         _add_good(archive)
     return sink.getvalue()
+
+
+def _backwards(data: bytes, blocks: int) -> bytes:
+    """Let the second header of a tar say that its member ends so many blocks after it begins."""
+    place = 512 + -(-tarfile.nti(data[124:136]) // 512) * 512
+    header = bytearray(data[place : place + 512])
+    header[124:136] = tarfile.itn(512 * blocks, 12, tarfile.GNU_FORMAT)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return data[:place] + bytes(header) + data[place + 512 :]
 
 
 def _repeated(count: int) -> bytes:

@@ -73,6 +73,8 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
+        if member.size < 0:  # tarfile would go back, and read the same members for ever
+            raise tarfile.ReadError(f"a member of {member.size} bytes")
         if member.type in _HEADERS and not 0 <= member.size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a name or attributes of {member.size} bytes")
         return member
