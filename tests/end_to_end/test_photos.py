@@ -2,15 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import environment
+from warm import run_warm
+
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 EXAMPLES = ROOT / "docs" / "examples"
+FEWER = ("--set", "ingest.limit=40")
+"""40 photographs of each of the three tars, of 100: the claims hold on them too."""
 
 pytestmark = pytest.mark.skipif(
     not (SHARED / "photos").exists() or not EXAMPLES.exists(), reason="needs the photographs of ../shared"
@@ -18,13 +21,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def tagmill(*arguments: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "tagmill.runners.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
-        capture_output=True,
-        text=True,
-        check=False,
+    env = environment()
+    result = run_warm(
+        [*arguments], {**env, "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{env['PYTHONPATH']}"}, str(ROOT)
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -33,13 +32,13 @@ def tagmill(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos") / "run"
-    tagmill("run", "docs/examples/photos.yaml", "--set", f"run={folder}")
+    tagmill("run", "docs/examples/photos.yaml", "--set", f"run={folder}", *FEWER)
     return folder
 
 
 def test_every_photograph_reaches_a_shard(run: Path):
     (manifest,) = (run / "shards").glob("*/manifest.json")
-    assert sum(json.loads(manifest.read_text())["examples"].values()) == 300
+    assert sum(json.loads(manifest.read_text())["examples"].values()) == 120
 
 
 def test_tags_agree_with_the_true_categories_and_cleaning_makes_them_purer(
@@ -59,7 +58,7 @@ def test_tags_agree_with_the_true_categories_and_cleaning_makes_them_purer(
 
 
 def test_a_changed_threshold_makes_clean_and_shards_alone(run: Path):
-    change = ("docs/examples/photos.yaml", "--set", f"run={run}", "--set", "clean.policy.rule=paper")
+    change = ("docs/examples/photos.yaml", "--set", f"run={run}", *FEWER, "--set", "clean.policy.rule=paper")
     before = {stage: sorted(path.name for path in (run / stage).iterdir()) for stage in ("tag", "embed")}
     said = tagmill("plan", *change)
     assert "embed: up to date" in said

@@ -10,6 +10,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tagmill.runners import cli
+from warm import run_warm
 
 SUPPORT = Path(__file__).parent
 
@@ -43,10 +44,9 @@ def start(*arguments: object, most: int | None = None) -> "subprocess.Popen[str]
 
 def tagmill(*arguments: object, code: int = 0) -> tuple[str, str]:
     """Run to the end and check the exit code; gives standard output and standard error."""
-    process = start(*arguments)
-    out, err = process.communicate()
-    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
-    return out, err
+    done = run_warm([*map(str, arguments)], environment())
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout, done.stderr
 
 
 def call(*arguments: object, code: int = 0) -> tuple[str, str]:

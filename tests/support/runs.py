@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +26,9 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.report import write_report
 from tagmill.pipeline.verify import verify
 from tagmill.runners.local import LocalEngine
+from warm import run_warm
 
 SUPPORT = Path(__file__).parent
-TAGMILL = Path(sys.executable).with_name("tagmill")
 
 STAGES = ["ingest", "duplicates", "tag", "candidates", "localize", "embed", "cluster", "clean", "shards"]
 """What a run of `squares_config` is made of, in order."""
@@ -113,10 +112,7 @@ def damaged(run: Path | str) -> list[str]:
 
 def tagmill(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    command = [str(TAGMILL), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=120, check=False
-    )
+    return run_warm([*map(str, arguments)], environment(), cwd and str(cwd), timeout=120)
 
 
 def environment() -> dict[str, str]:
