@@ -26,34 +26,35 @@ def write_images(folder: Path, *paths: str) -> list[str]:
 
 
 class Ingested:
-    """What lies in a folder of ingest."""
+    """What lies in a folder of ingest, of the input `name`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.rows = _read(folder, "*.parquet")
+    def __init__(self, folder: Path, name: str = "x") -> None:
+        self._prefix = f"{name}/"
+        self.rows = self._read(folder)
         """The rows, without what is of the bytes of images."""
         self.dead = [
-            (row["key"].removeprefix("x/"), row["reason"], row["detail"])
-            for row in _read(folder / "dead", "*.parquet")
+            (row["key"].removeprefix(self._prefix), row["reason"], row["detail"])
+            for row in self._read(folder / "dead")
         ]
         """Key, reason and detail of each dead letter."""
 
     @property
     def captions(self) -> dict[str, list[str]]:
         """The captions, by key."""
-        return {row["key"].removeprefix("x/"): row["captions"] for row in self.rows}
+        return {row["key"].removeprefix(self._prefix): row["captions"] for row in self.rows}
 
     @property
     def labels(self) -> dict[str, list[tuple[str, list[float] | None]]]:
         """Names and boxes of the labels, by key."""
         return {
-            row["key"].removeprefix("x/"): [(label["name"], label["box"]) for label in row["labels"]]
+            row["key"].removeprefix(self._prefix): [(label["name"], label["box"]) for label in row["labels"]]
             for row in self.rows
         }
 
-
-def _read(folder: Path, pattern: str) -> list[dict[str, Any]]:
-    rows = [row for path in sorted(folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
-    return [{name: value for name, value in row.items() if name not in LEFT_OUT} for row in rows]
+    def _read(self, folder: Path) -> list[dict[str, Any]]:
+        rows = [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+        mine = [row for row in rows if row["key"].startswith(self._prefix)]
+        return [{name: value for name, value in row.items() if name not in LEFT_OUT} for row in mine]
 
 
 def ingest_input(folder: Path, **source: Any) -> Ingested:

@@ -52,6 +52,7 @@ class ParquetTable(FileFormat):
 
     images_apart = True
     pattern = "*.parquet"
+    version = 2
 
     def __init__(self, copy_over: int = COPY_OVER) -> None:
         if copy_over < 0:
@@ -235,20 +236,31 @@ class _BatchRows:
     def examples(self, source: Source, config: InputConfig, limits: Limits) -> Iterator[SourceExample]:
         for row in range(self._others.num_rows if self._values is None else len(self._values)):
             where = f"{source.path}: row {self._number + row}"
+            key = self._default_key(row, source)
             try:
-                yield self._example(row, where, source, config, limits)
+                fields = self._fields(row, where, config)
+                own = next(
+                    (str(fields.pop(name)) for name in KEYS if fields.get(name) not in (None, "")), None
+                )
+                key = own or key
+                yield self._example(row, fields, own, where, source, config, limits)
             except DataError as error:
-                yield SourceExample.failing(self._default_key(row, source), error.reason, error.detail)
+                yield SourceExample.failing(key, error.reason, error.detail)
 
     def _default_key(self, row: int, source: Source) -> str:
         stem = source.path.removesuffix(".parquet")
         return f"{stem}/{self._number + row:09d}"
 
     def _example(
-        self, row: int, where: str, source: Source, config: InputConfig, limits: Limits
+        self,
+        row: int,
+        fields: dict[str, Any],
+        own: str | None,
+        where: str,
+        source: Source,
+        config: InputConfig,
+        limits: Limits,
     ) -> SourceExample:
-        fields = self._fields(row, where, config)
-        own = next((str(fields.pop(name)) for name in KEYS if fields.get(name) not in (None, "")), None)
         captions, used = captions_of(fields, config), caption_names(fields, config)
         seen = (self._columns.image,)
         cell = self._bytes[row] if self._bytes is not None else None
