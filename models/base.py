@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmill.tag_system.core import plugins
+from tagmill.tag_system.core import extras, plugins
 from tagmill.tag_system.core.errors import ConfigError
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -184,6 +184,9 @@ IMPORTS = {
 """What the built-in models import that takes long: seconds, all of them without threads or CUDA."""
 
 
+_DOWNLOAD = "`hf download OWNER/NAME --local-dir FOLDER` makes one"
+
+
 def imports_of(name: str) -> Sequence[str]:
     """Name the modules that a model called `name` imports; none for a user's own, which may start threads."""
     return IMPORTS.get(name, ())
@@ -192,8 +195,12 @@ def imports_of(name: str) -> Sequence[str]:
 def create(name: str, options: Mapping[str, Any]) -> Any:
     """Construct the model called `name`: a short name or `package.module:Class`.
 
-    Raises ConfigError if there is no such model, or if its constructor refuses the options.
+    Raises ConfigError if there is no such model, if its constructor refuses the options, or if what a
+    built-in one imports is not installed.
     """
+    lacks = extras.missing(module.partition(".")[0] for module in imports_of(name))
+    if lacks:
+        raise ConfigError(f"model {name!r}: {lacks}")
     needs = " (the built-in models need: pip install 'tagmill[models]')"
     return plugins.create("model", name, options, BUILT_IN, needs)
 
@@ -218,11 +225,15 @@ def create_named(name: str | os.PathLike[str], options: Mapping[str, Any]) -> An
     checkpoint, which says what to make of it.
     """
     text = os.fspath(name)
+    if "://" in text:
+        raise ConfigError(f"model {text}: weights are read from a folder of this machine; {_DOWNLOAD}")
     if ":" in text:
         return create_for_pixels(text, options)
     path = Path(text)
     if path.is_file():
         raise ConfigError(f"{text} is a file, not a model: {_of_file(path)}")
+    if path.name != text and not path.exists():
+        raise ConfigError(f"there is no model folder {text}; of what is published, {_DOWNLOAD}")
     if path.is_dir() or (text not in BUILT_IN and path.name != text):
         return create_for_pixels("ram", {"path": text, **options})
     return create_for_pixels(text, options)

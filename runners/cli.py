@@ -21,7 +21,7 @@ from tagmill.runners.commands import (
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
 from tagmill.runners.commands.terminal import Terminal, complain, report, safe
-from tagmill.tag_system.core import files, plugins
+from tagmill.tag_system.core import extras, files, plugins
 from tagmill.tag_system.core.errors import (
     ConfigError,
     DamageError,
@@ -279,6 +279,7 @@ def main() -> None:
     configure_logging()
     _guard_exit()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what cannot be downloaded is said in our own line
     try:
         code = app(standalone_mode=False) or 0
     except typer.TyperException as error:
@@ -294,6 +295,8 @@ def main() -> None:
         code = EXIT_CODES[ConfigError]
     except Exception as error:  # noqa: BLE001  # Typer would print it as it is
         line = files.refusal(error, "a folder of this machine") if isinstance(error, OSError) else None
+        if isinstance(error, ModuleNotFoundError):
+            line = extras.lacking(error)
         if line is None and isinstance(error, OSError) and error.errno in NO_PATH:
             line = f"{str(error.filename)[:200]}: {error.strerror}"
         if line is None:

@@ -11,8 +11,9 @@ NOISE = (
     "Discarding unparseable args",
     "Failed to read inputs in the data plane",
     "[while running '",
+    "Failed to download weights for tag",
 )
-"""Beam's words on its own extras and options, and on what ends a job, which the job's own end reports."""
+"""Words of Beam on its own extras and options, and of libraries on what ends a job, which its end reports."""
 
 
 def configure_logging() -> None:
