@@ -54,6 +54,7 @@ class StagePlan(Generic[StageT]):
         unknown: Whether inputs are still to be made, so that more tasks may follow.
         touched: Names of the parts that may have to be made, where inputs are still to be; None if nobody can
             tell.
+        expected: Of ingest, the parts that it will have once its tasks are done; None if nobody can tell.
         unfinished: What is to be done besides, such as to write a manifest that is missing or stale.
         more: What else the stage's kind records.
         state: What the stage's kind keeps from one of its steps to the next.
@@ -71,6 +72,7 @@ class StagePlan(Generic[StageT]):
     strays: list[str] = field(default_factory=list)
     unknown: bool = False
     touched: set[str] | None = None
+    expected: list[str] | None = None
     unfinished: str = ""
     more: dict[str, Any] = field(default_factory=dict)
     state: Any = None
@@ -207,8 +209,9 @@ class Upstream:
     def wait(self, plan: StagePlan[Any], inputs: Iterable[str]) -> StagePlan[Any]:
         """Note that a stage waits for inputs that are still to be made, and which parts that concerns."""
         plan.unknown = True
-        if self.first.stage.name in self.records:
-            plan.names = self.names()
+        names = self.names() if self.first.stage.name in self.records else self.first.expected
+        if names is not None:
+            plan.names = names
             found: set[str] = set()
             for other in (self.plans[name] for name in inputs):
                 if other.unknown and other.touched is None:

@@ -133,6 +133,9 @@ class Sources:
         self._touched: dict[str, dict[str, Any]] = {}
         self._rewritten: set[str] = set()
         self.removed: list[str] = []
+        self._gone: dict[str, dict[str, Any]] = {}
+        self._renamed: set[str] = set()
+        self._before: dict[str, dict[str, Any]] = {}
         self._folder_before = folder
         self._adopted_from = folder
         self._adopted: dict[str, dict[str, Any]] = {}
@@ -144,6 +147,17 @@ class Sources:
         self.order += [name for name in self.found if name not in known]
         self.removed = [name for name in before if name not in self.found]
         self._folder_before = folder
+        self._gone = {name: self._record_of_removed(name) for name in self.removed}
+        gone = {
+            (record["path"], record.get("size"), record.get("stamp")): name
+            for name, record in self._gone.items()
+            if record["input"] not in self._inputs
+        }
+        for name in self.order[len(before) - len(self.removed) :]:
+            source = self.found[name]
+            if was := gone.get((source.path, source.size, source.stamp)):
+                self._renamed.add(name)
+                self._before[name] = self._gone[was]
 
     def adopt(self, folder: str, whole: Collection[str], again: Collection[str]) -> None:
         """Take over the sources that another generation read in just the same way.
@@ -155,6 +169,7 @@ class Sources:
         """
         self._adopted_from = folder
         for name, record in self._read_records(folder).items():
+            self._before[name] = record
             is_same = record["fingerprint"] == source_fingerprint(source_task(self._stage, self.found[name]))
             is_whole = _parts_of(name, record) <= set(whole)
             if is_same and is_whole and name not in again and name not in self.records:
@@ -197,7 +212,7 @@ class Sources:
         """
         if not self.removed:
             return
-        records = [self._record_of_removed(name) for name in self.removed]
+        records = list(self._gone.values())
         shown = ", ".join(f"{record['input']}: {record['path']}" for record in records[:3])
         shown += " ..." if len(records) > 3 else ""
         if not accept_changes and any(record["input"] in self._inputs for record in records):
@@ -205,7 +220,16 @@ class Sources:
                 f"{len(records)} sources were ingested and are missing now: {shown}; put them back, or "
                 "run with --accept-changes to take their examples out of the dataset"
             )
-        _log.warning("%d sources were removed; their examples leave the dataset: %s", len(records), shown)
+        names = {(self._before[name]["input"], self.found[name].config.name) for name in self._renamed}
+        for was, now in sorted(names):
+            _log.warning(
+                "input %s is called %s now: its examples get other keys, and all stages make their parts "
+                "again; with its old name nothing is made",
+                was,
+                now,
+            )
+        if len(self._renamed) < len(records):
+            _log.warning("%d sources were removed; their examples leave the dataset: %s", len(records), shown)
 
     def _record_of_removed(self, name: str) -> dict[str, Any]:
         """Read the record of a source that was removed; one that was being made again has none."""
@@ -226,7 +250,8 @@ class Sources:
             source, record = self.found[name], self.records.get(name)
             task = source_task(self._stage, source)
             if record is None:
-                reason = "new source"
+                was = self._before[name]["input"] if name in self._renamed else ""
+                reason = f"its input was called {was}" if was else "new source"
             elif record["fingerprint"] != source_fingerprint(task):
                 reason = _changes(record["config"], input_spec(source.config))
             elif what := self._changed(source, record, check=check):
@@ -245,6 +270,22 @@ class Sources:
             tasks.append(task)
             reasons.append(f"{source.path}: {reason}{_copying(source)}")
         return tasks, reasons
+
+    def expected_parts(self) -> list[str] | None:
+        """Name the parts that there will be once all is read, in order; None if a file is new, or another, or
+        not read to its end.
+        """
+        if self._stage.config.limit:
+            return None
+        found = []
+        for name in self.order:
+            source, record = self.found[name], self.records.get(name) or self._before.get(name)
+            if record is None or not record["sha256"]:
+                return None
+            if (source.size, source.stamp) != (record["size"], record["stamp"]):
+                return None
+            found += sorted(_parts_of(name, record))
+        return found
 
     def _changed(self, source: FoundSource, record: dict[str, Any], *, check: bool) -> str:
         """Compare size and stamp, and only where they differ, or on demand, the bytes; says what changed."""

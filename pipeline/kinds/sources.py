@@ -52,6 +52,10 @@ class SourceFiles(Kind[Ingest]):
         plan.tasks, plan.reasons = sources.todo(
             accept_changes=upstream.accept_changes, check=upstream.check_sources
         )
+        plan.expected = sources.expected_parts()
+        if plan.tasks and plan.expected is not None:
+            read = {task.name for task in plan.tasks}
+            plan.touched = {name for name in plan.expected if source_of(name) in read}
         if other:
             parts = [name for name in sources.adopted_parts(plan.tasks) if name not in here]
             plan.adopted = {n: Adoption(folder, tuple(there[n].files()), there[n].size) for n in parts}

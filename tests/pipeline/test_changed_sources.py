@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import call
 from runs import (
     STAGES,
     current_folder,
@@ -187,6 +188,22 @@ def test_an_input_that_is_taken_out_of_the_config_needs_no_word_more(copy, caplo
     assert "1 sources were removed; their examples leave the dataset: other: d.tar" in caplog.text
     assert damaged(copy.parent / "run") == []
     assert len(samples(copy.parent / "run")) == 24
+
+
+def test_an_input_with_another_name_is_told_what_that_costs(copy, caplog):
+    before = json.loads(copy.read_text())
+    inputs = [source | {"name": "renamed"} for source in before["inputs"]]
+    copy.write_text(json.dumps(before | {"inputs": inputs}))
+    said, _ = call("plan", copy)
+    lines = said.splitlines()
+    assert "  b.tar: its input was called squares" in lines
+    assert "tag: up to 6 of 6 parts, as its inputs are made" in lines
+    (record,) = caplog.records
+    assert "input squares is called renamed now" in record.getMessage()
+    made = drive(copy)
+    assert len(made.tasks("tag")) == 6
+    assert {sample["key"].partition("/")[0] for sample in samples(copy.parent / "run")} == {"renamed"}
+    assert damaged(copy.parent / "run") == []
 
 
 def test_a_removed_source_that_filled_a_shard_alone_leaves_the_manifest(tmp_path):
