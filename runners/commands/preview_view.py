@@ -23,7 +23,9 @@ def show_preview(console: Console, driver: Driver, count: int) -> None:
 
 def preview_lines(found: InputPreview) -> Iterator[str]:
     """Say how the first examples of an input are read: its fields, its examples, and what is rejected."""
-    yield f"input {found.name}: {found.format}, {found.sources} sources, the first {found.count} examples"
+    excluded = f", {found.excluded} of them excluded" if found.excluded else ""
+    head = f"{found.format}, {found.sources} sources, the first {found.count} examples{excluded}"
+    yield f"input {found.name}: {head}"
     seen = ", ".join(f"{name} {count}" for name, count in sorted(found.seen.items())) or "none"
     used = ", ".join(f"{name} {count}" for name, count in sorted(found.used.items())) or "none"
     yield f"  fields: {seen}; captions from: {used}"

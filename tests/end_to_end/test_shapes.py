@@ -4,6 +4,7 @@ that docs/inputs.md shows for it.
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -374,9 +375,35 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Shape,
     return {name: (shape, Ingested(made, name)) for name, shape in shapes.items()}
 
 
+BESIDE = {
+    "img2dataset_files": "00000/000000000.txt",
+    "imagefolder_with_csv": "metadata.csv",
+    "imagefolder_with_lines": "train/metadata.jsonl",
+    "kohya": "10_squares/2.caption",
+    "ram": "tags.txt",
+    "open_images": "classes.csv",
+    "visual_genome": "image_data.json",
+    "yolo": "labels/train/1.txt",
+    "classes_of_tars": "classes.txt",
+}
+"""A file of each shape that is not the one that its input names."""
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_all_that_lies_there_comes_in_or_is_told_of(ingested, name):
     shape, found = ingested[name]
     read = {key: (captions, found.labels[key]) for key, captions in found.captions.items()}
     assert read == shape.examples
     assert {key: reason for key, reason, _ in found.dead} == shape.dead
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_file_beside_the_source_that_says_something_else_is_a_changed_source(ingested, name):
+    path = ingested[name][0].path
+    folder = path if path.is_dir() else path.parent
+    beside, config = folder / BESIDE[name], folder.parent / "mine.yaml"
+    before, times = beside.read_bytes(), beside.stat()
+    beside.write_bytes(before[:-2] + b"x\n")  # of the same size
+    assert "changed since it was ingested" in call("plan", config, "--until", "ingest", code=4)[1]
+    beside.write_bytes(before)
+    os.utime(beside, ns=(times.st_atime_ns, times.st_mtime_ns))

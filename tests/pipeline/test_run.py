@@ -356,4 +356,10 @@ def test_a_plan_shows_examples_as_they_would_be_read(tmp_path):
         "image_unreadable",
         "label_invalid",
     }
+    (tmp_path / "excluded.txt").write_text("it/0\n")  # and 2, which has its image
+    source["exclude"] = str(tmp_path / "excluded.txt")
+    config = squares_config(tmp_path, {}, inputs=[source], vocabulary=None)
+    lines = tagmill("plan", config, "--examples", 3).stdout.splitlines()
+    assert lines[0].endswith("the first 3 examples, 2 of them excluded")
+    assert [line.partition(":")[0].strip() for line in lines[2:]] == ["it/1"]
     assert not (tmp_path / "run").exists()

@@ -24,8 +24,9 @@ def walk(
     """Read a tar: for each example its key, and its record or the reason why there is none."""
     source = Source(str(path.parent), path.name, str(path.parent))
     found = []
-    with open(path, "rb") as raw:
-        for item in (format_ or Webdataset()).read(HashingStream(raw), source, config, Limits(limit)):
+    format_ = format_ or Webdataset()
+    with format_.open_read(str(path)) as raw:
+        for item in format_.read(HashingStream(raw), source, config, Limits(limit)):
             try:
                 record = item.load() if load else None
                 if record is not None:

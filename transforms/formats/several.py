@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from typing import IO, Any
 
 from tagmill.tag_system.core import files
@@ -21,7 +22,12 @@ LENGTH_BYTES = 8
 
 
 class SeveralFiles(FileFormat):
-    """A format of files; `others` are the uris of those that are read with an input's one file, by option."""
+    """A format of files; `others` are the uris of those that are read with an input's one file, by option.
+
+    With `of_each`, they are read with each of its files.
+    """
+
+    of_each = False
 
     def __init__(self, others: dict[str, str | None]) -> None:
         for option, uri in others.items():
@@ -30,9 +36,9 @@ class SeveralFiles(FileFormat):
         self.others = {option: uri for option, uri in others.items() if uri is not None}
 
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
-        """List the files that match the input's path; see `Format`. With others, it must be one."""
+        """List the files that match the input's path; see `Format`. With others, it is one, or `of_each`."""
         root, paths = super().find_sources(config)
-        if self.others and len(paths) > 1:
+        if self.others and len(paths) > 1 and not self.of_each:
             raise ConfigError(
                 f"input {config.name}: {', '.join(self.others)} of `options` belong to one file, "
                 f"but {len(paths)} match {', '.join(config.paths)}: give each an input of its own"
@@ -46,8 +52,12 @@ class SeveralFiles(FileFormat):
         """Ask the file system; see `Format`. Of several files: the sum, and what changes with any of them."""
         if not self.others:
             return super().size_and_stamp(uri)
-        told = [files.size_and_stamp(one) for one in self.uris(uri)]
+        told = [self._told[one] if one in self._told else files.size_and_stamp(one) for one in self.uris(uri)]
         return sum(size for size, _ in told), hashlib.sha256(repr(told).encode()).hexdigest()
+
+    @cached_property
+    def _told(self) -> dict[str, tuple[int, str]]:
+        return {one: files.size_and_stamp(one) for one in self.others.values()}
 
     @contextmanager
     def open_read(self, uri: str) -> Iterator[IO[bytes]]:
@@ -56,6 +66,8 @@ class SeveralFiles(FileFormat):
             with files.open_read(uri) as stream:
                 yield stream
             return
+        if files.is_special(uri):
+            raise files.SpecialFileError(f"{uri} is no regular file")
         with closing(_framed(self.uris(uri))) as pieces:
             yield io.BufferedReader(PieceStream(pieces), CHUNK)
 

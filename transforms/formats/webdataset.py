@@ -24,7 +24,7 @@ from tagmill.transforms.formats.base import (
     SourceExample,
 )
 from tagmill.transforms.formats.fields import caption_names, captions_of, parse_object
-from tagmill.transforms.formats.file_format import FileFormat
+from tagmill.transforms.formats.several import SeveralFiles
 from tagmill.transforms.formats.streams import HashingStream
 from tagmill.transforms.formats.tars import KINDS, data_of, members_of, opened, split
 
@@ -36,24 +36,24 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _REMEDY = "sort them: unpack it, and write it anew with tar --sort=name"
 
 
-class Webdataset(FileFormat):
+class Webdataset(SeveralFiles):
     """The format `webdataset`.
 
     `classes` are the names that the numbers in members `KEY.cls` stand for: a list, or a text file with one a
     line.
     """
 
-    version = 2
     pattern = "*.tar"
+    of_each = True
 
     def __init__(self, classes: list[str] | str | None = None) -> None:
-        self._classes = classes
+        super().__init__({"classes": classes if isinstance(classes, str) else None})
+        self._classes = classes if isinstance(classes, list) else None
+        self.version = 3 if self.others else 2
 
     def find_sources(self, config: InputConfig) -> tuple[str, list[str]]:
         """List the tars; see `Format`. Raises ConfigError for compressed ones, too."""
         root, paths = super().find_sources(config)
-        if isinstance(self._classes, str) and not files.exists(self._classes):
-            raise ConfigError(f"input {config.name}: no file {self._classes}, which the option classes names")
         for path in paths:
             if path.lower().endswith(_COMPRESSED):
                 raise ConfigError(
@@ -61,6 +61,10 @@ class Webdataset(FileFormat):
                     "(gunzip, unzstd, bunzip2 or unxz) and name the .tar"
                 )
         return root, paths
+
+    def uris(self, uri: str) -> list[str]:
+        """Name the files of a source in the order of their stream: names of classes first."""
+        return [*self.others.values(), uri]
 
     def read(
         self, stream: HashingStream, source: Source, config: InputConfig, limits: Limits
@@ -71,13 +75,17 @@ class Webdataset(FileFormat):
         what should have followed is missing, and somebody should know. The last example before is dead too:
         nobody knows whether it had more members, such as what says that it is a test image.
         """
-        reader = _MemberReader(source, config, limits, _class_names(self._classes))
+        names, tar = self._classes, next(streams := self.streams(stream))
+        if self.others:
+            names = _class_names(tar.read(), config, self.others["classes"])
+            tar = next(streams)
+        reader = _MemberReader(source, config, limits, names)
         if files.is_local(source.uri) and not files.is_special(source.uri) and _is_scattered(source):
             yield from _scattered(source, reader)
             return
         damage: list[str] = []
         told: dict[str, frozenset[str]] = {}
-        with opened(stream, source, "r|") as archive:
+        with opened(tar, source, "r|") as archive:
             for key, group in groupby(members_of(archive, source, damage), key=_key):
                 seen: set[str] = set()
                 members = _noting(group, seen)
@@ -91,10 +99,11 @@ class Webdataset(FileFormat):
             yield SourceExample.failing(f"{source.path}#end", Reason.SOURCE_TRUNCATED, detail)
 
 
-def _class_names(classes: list[str] | str | None) -> list[str] | None:
-    if not isinstance(classes, str):
-        return classes
-    return [line.strip() for line in lines(files.read_bytes(classes).decode("utf-8-sig"))]
+def _class_names(data: bytes, config: InputConfig, uri: str) -> list[str]:
+    try:
+        return [line.strip() for line in lines(data.decode("utf-8-sig"))]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"input {config.name}: {uri} is no list of classes: it is not UTF-8") from error
 
 
 def _key(member: tarfile.TarInfo) -> str:
