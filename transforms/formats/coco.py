@@ -31,6 +31,10 @@ MAX_CATEGORIES = 100_000
 """Categories, and licences, that are held in memory."""
 
 
+LEFT_OUT = ("segmentation", "keypoints")
+"""Fields of an annotation that become nothing; a preview says how many images have them."""
+
+
 class Coco(SeveralFiles):
     """The format `coco`."""
 
@@ -114,7 +118,8 @@ class _ImageSet:
         for one in segments if isinstance(segments, list) else []:
             found = one if isinstance(one, dict) else {"category_id": one}
             crowd = bool(found.get("iscrowd"))
-            said.append(["label", [found.get("category_id"), found.get("bbox"), crowd]])
+            left = [name for name in LEFT_OUT if found.get(name)]
+            said.append(["label", [found.get("category_id"), found.get("bbox"), crowd, left]])
         for one in said:
             self.annotations += 1
             self.spill.add(group, AFTER_IMAGES + self.annotations, json.dumps(one))
@@ -155,9 +160,9 @@ class _ImageSet:
             fields["crowds"] = crowds
         captions = [text for texts, _ in said["captions"] for text in texts]
         used = tuple(dict.fromkeys(name for _, names in said["captions"] for name in names))
-        load = loader(
-            path, captions, fields, self.source, limits, self.config.links, used, seen=(name, *used)
-        )
+        left = dict.fromkeys(f"{one} (left out)" for *_, names in said["label"] for one in names)
+        seen = (name, *used, *left)
+        load = loader(path, captions, fields, self.source, limits, self.config.links, used, seen=seen)
         return SourceExample(key_of(path), load)
 
     def _path(self, images: list[dict[str, Any]], where: str) -> tuple[str, str]:
@@ -178,7 +183,7 @@ class _ImageSet:
         """Give the labels of an image, by the names of their categories, and the boxes of crowds."""
         labels: list[Any] = []
         crowds: list[Any] = []
-        for category_id, box, crowd in said:
+        for category_id, box, crowd, _ in said:
             category = self.categories.get(json.dumps(category_id), {})
             label = {"name": category.get("name"), "category_id": category_id, "bbox": box}
             if crowd:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from commands import call
 from input_runs import ingest_input, run_ingested, run_input, write_images
 from runs import damaged
 from tagmill.pipeline.config import load_config
@@ -66,6 +67,8 @@ def test_captions_and_instances_are_joined_by_the_command_line(photos):
     assert (key, reason) == ("a", "label_invalid")
     assert "1 of 2 labels" in detail
     assert damaged(photos / "run") == []
+    said, _ = call("plan", photos / "config.yaml", "--examples", 3)
+    assert "segmentation (left out) 1" in said
 
 
 def test_a_joined_file_that_changed_stops_the_run(photos):
