@@ -13,7 +13,8 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import Sources
 from tagmill.pipeline.takedown import NOTE, Remembered, Takedown
 from tagmill.tag_system.core import files
-from tagmill.transforms.ingest import Ingest, SourceWorker, source_of, source_record_uri
+from tagmill.transforms.ingest import Ingest, source_of, source_record_uri
+from tagmill.transforms.source_worker import SourceWorker
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from tagmill.tag_system.label_names import LabelNames
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.exclusion import Exclusion
 from tagmill.transforms.formats.base import InputConfig
-from tagmill.transforms.ingest import Ingest, ingest_source, part_name
+from tagmill.transforms.ingest import Ingest, part_name
+from tagmill.transforms.source_worker import ingest_source
 
 Record = dict[str, Any]
 

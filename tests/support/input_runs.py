@@ -11,7 +11,8 @@ from sources import COLOURS, encode, square_image, write_config
 from stage_runs import shared
 from tagmill.pipeline.sources import find_sources, source_task
 from tagmill.transforms.formats.base import InputConfig
-from tagmill.transforms.ingest import Ingest, IngestConfig, ingest_source
+from tagmill.transforms.ingest import Ingest, IngestConfig
+from tagmill.transforms.source_worker import ingest_source
 
 OFF = {"parse": None, "tag": None, "localize": None, "embed": None, "cluster": None}
 LEFT_OUT = ("row", "width", "height", "orientation", "format", "sha256", "phash")

@@ -16,7 +16,8 @@ from tagmill.transforms import bitmaps, parquet, parts
 from tagmill.transforms.candidates import Asked, Candidates, CandidatesConfig
 from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.ingest import SCHEMA as INGEST_SCHEMA
-from tagmill.transforms.ingest import Ingest, IngestConfig, SourceTask, ingest_source
+from tagmill.transforms.ingest import Ingest, IngestConfig, SourceTask
+from tagmill.transforms.source_worker import ingest_source
 from tagmill.transforms.stage import (
     ROWS_SCHEMA,
     GlobalStage,

@@ -14,14 +14,8 @@ from tagmill.tag_system.core.errors import ConfigError, InputChangedError, Reaso
 from tagmill.transforms import bitmaps, parts
 from tagmill.transforms.duplicates import Duplicates, DuplicatesConfig
 from tagmill.transforms.formats.webdataset import Webdataset
-from tagmill.transforms.ingest import (
-    SCHEMA,
-    Ingest,
-    IngestConfig,
-    SourceWorker,
-    ingest_source,
-    source_record_uri,
-)
+from tagmill.transforms.ingest import SCHEMA, Ingest, IngestConfig, source_record_uri
+from tagmill.transforms.source_worker import SourceWorker, ingest_source
 from tagmill.transforms.worker import Deal
 
 PNG = members("k", 0)["k.png"]
