@@ -3,9 +3,9 @@
     python tests/benchmarks/prompt_mates.py [--scenes N]
 
 Each thing that a scene shows is asked alone; with the other things of its scene, as the engine asks; and
-with all things of the demo's world, in as few texts as hold them, or at most eight or three to a text. Printed
-are the mean of its best score, the share of things that score over 0.3, the texts that an image was asked, and
-how much it cost against asking as the engine does.
+with all things of the demo's world, in as few texts as hold them, or at most eight or three to a text.
+Printed are the mean of its best score, the share of things that score over 0.3, the texts that an image was
+asked, and how much it cost against asking as the engine does.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from class_subsets import scenes
 from figures import say
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=64)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     data = Path(str(resources.files("tagmill.models.demo") / "data"))
     images, shown = scenes(data, options.scenes)
     rows = pq.read_table(data / "truth.parquet", columns=["tags", "kinds"]).to_pylist()
