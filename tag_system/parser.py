@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from tagmill.tag_system.kinds import Kind
@@ -115,9 +116,7 @@ class CaptionParser:
         self.vocabulary = vocabulary
         self.spacy_model = spacy_model
         self.mode: Mode = mode
-        self._trie = _build_trie(vocabulary)
-        self._known = frozenset(self._trie.words())
-        self._colors = _colors(vocabulary)
+        self._trie, self._known, self._colors = _tables(vocabulary)
         self._reader: Reader = (
             SpacyReader(spacy_model, self._known.__contains__)
             if mode == "default"
@@ -225,6 +224,13 @@ def _said_as(tag: Tag, forms: Sequence[Form], position: int) -> Kind:
     if is_color(forms, position):
         return "attribute"
     return "action" if tag.kind == "object" and is_done(tag, forms[position]) else tag.kind
+
+
+@lru_cache(maxsize=2)  # one parser is made again and again, where it is pickled
+def _tables(vocabulary: Vocabulary) -> tuple[PhraseTrie[Entry], frozenset[str], frozenset[str]]:
+    """All phrases, the words in them, and the colours."""
+    trie = _build_trie(vocabulary)
+    return trie, frozenset(trie.words()), _colors(vocabulary)
 
 
 def _build_trie(vocabulary: Vocabulary) -> PhraseTrie[Entry]:

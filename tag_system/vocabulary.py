@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import pickle
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.kinds import KINDS, Kind
@@ -73,9 +76,19 @@ class Vocabulary:
         (['dog', 'red'], 'dog')
     """
 
+    _is_built_in = False
+
     def __init__(self, tags: Sequence[Tag]) -> None:
         self._tags = tuple(tags)
         self._names = _index(self._tags, [f"tag {tag.id}" for tag in self._tags])
+
+    def __reduce__(self) -> tuple[Callable[[Any], "Vocabulary"], tuple[Any]]:
+        # A job is pickled some ten times on its way, and most vocabularies are the built-in one.
+        return (_installed, (self.digest,)) if self._is_built_in else (_unpacked, (self._packed,))
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return zlib.compress(pickle.dumps((self._tags, self._names)))
 
     @classmethod
     def load(cls, path: str | None = None) -> "Vocabulary":
@@ -87,8 +100,7 @@ class Vocabulary:
         `#` are skipped. Raises ConfigError with the file and the line for anything wrong in it.
         """
         if path is None:
-            built_in = files("tagmill.tag_system").joinpath("vocabulary.tsv")
-            return cls.from_text(built_in.read_text(encoding="utf-8"), "vocabulary.tsv")
+            return _built_in()
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as exc:
@@ -139,6 +151,31 @@ class Vocabulary:
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.resolve(name) is not None
+
+
+@cache
+def _built_in() -> Vocabulary:
+    text = files("tagmill.tag_system").joinpath("vocabulary.tsv").read_text(encoding="utf-8")
+    vocabulary = Vocabulary.from_text(text, "vocabulary.tsv")
+    vocabulary._is_built_in = True
+    return vocabulary
+
+
+def _installed(digest: str) -> Vocabulary:
+    """The built-in vocabulary, if it is the one that was pickled elsewhere."""
+    vocabulary = _built_in()
+    if vocabulary.digest != digest:
+        raise ConfigError(
+            "a worker and its driver have two built-in vocabularies; install one version of tagmill for both"
+        )
+    return vocabulary
+
+
+@lru_cache(maxsize=2)
+def _unpacked(packed: bytes) -> Vocabulary:
+    vocabulary = Vocabulary.__new__(Vocabulary)
+    vocabulary._tags, vocabulary._names = pickle.loads(zlib.decompress(packed))
+    return vocabulary
 
 
 def digest_of(tags: Iterable[Tag]) -> str:

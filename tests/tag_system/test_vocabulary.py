@@ -130,8 +130,16 @@ def test_ids_of_tags_made_in_code_are_checked() -> None:
     assert Vocabulary([Tag(0, "dog", "object")]).dump().endswith("dog\tobject\n")
 
 
-def test_pickles(built_in: Vocabulary) -> None:
-    assert pickle.loads(pickle.dumps(built_in)).digest == built_in.digest
+def test_a_pickle_of_the_built_in_names_it_and_one_of_another_holds_it(built_in: Vocabulary) -> None:
+    named = pickle.dumps(built_in)
+    assert len(named) < 300
+    assert pickle.loads(named) is built_in
+    own = Vocabulary([Tag(0, "dog", "object", ("puppy",), Origin(rule="mine", threshold=1 / 3))])
+    back = pickle.loads(pickle.dumps(own))
+    assert list(back) == list(own)
+    assert back.resolve("Puppy") == own[0]
+    with pytest.raises(ConfigError, match="install one version of tagmill for both"):
+        pickle.loads(named.replace(built_in.digest.encode(), own.digest.encode()))
 
 
 def test_normalize_name() -> None:
