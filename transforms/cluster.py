@@ -16,6 +16,7 @@ from typing import Any, Self
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.pvalue import AsDict
 from numpy.typing import NDArray
@@ -44,17 +45,10 @@ SCHEMA = pa.schema(
 its nearest centre, `distances` are these distances themselves, rising. A tag with too few regions has k = 0
 and neither."""
 
-SAMPLE_SCHEMA = pa.schema(
-    [
-        pa.field("tag", pa.string(), nullable=False),
-        pa.field("hash", pa.uint64(), nullable=False),
-        pa.field("embedding", pa.list_(pa.float16()), nullable=False),
-    ]
-)
-
 VECTORS_A_BUCKET = 100_000
 
 Hashes = NDArray[np.uint64]
+Halves = NDArray[np.float16]
 
 
 class ClusterConfig(Config):
@@ -135,7 +129,10 @@ class _CountFn(beam.DoFn):
 
 
 class _SampleFn(beam.DoFn):
-    """Writes the sampled vectors of one part, a row group a bucket, and says which buckets it has."""
+    """Writes the sampled vectors of one part, a row group a bucket, and says which buckets it has.
+
+    A vector is the bytes of its float16s: Arrow and NumPy read them where they lie.
+    """
 
     def __init__(self, config: ClusterConfig, work: str) -> None:
         self._config = config
@@ -151,19 +148,54 @@ class _SampleFn(beam.DoFn):
         )
         cutoffs = {tag: cutoff(counts[tag], self._config.max_sample) for tag in set(tags)}
         chosen = np.flatnonzero(hashes <= np.array([cutoffs[tag] for tag in tags], dtype=np.uint64))
-        buckets = _bucket_count(counts, self._config.max_sample)
-        bucket_of = np.array([bucket(tags[i], buckets) for i in chosen], dtype=np.int64)
-        table = regions.select(["tag", "embedding"]).append_column("hash", pa.array(hashes))
+        count = _bucket_count(counts, self._config.max_sample)
+        buckets = {tag: bucket(tag, count) for tag in cutoffs}
+        bucket_of = np.array([buckets[tags[i]] for i in chosen], dtype=np.int64)
+        groups = [int(b) for b in np.unique(bucket_of)]
+        if not groups:
+            return
+        vectors = matrix(regions.column("embedding"))
+        names = regions.column("tag").combine_chunks()
         uri = files.join(self._work, f"sample-{element.name}.parquet")
         sink = io.BytesIO()
-        groups = [int(b) for b in np.unique(bucket_of)]
-        with pq.ParquetWriter(sink, SAMPLE_SCHEMA, compression="zstd") as writer:
+        schema = _sample_schema(vectors.shape[1])
+        with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=["tag"]) as writer:
             for number in groups:
-                rows = table.take(pa.array(chosen[bucket_of == number])).select(SAMPLE_SCHEMA.names)
-                writer.write_table(rows.cast(SAMPLE_SCHEMA), row_group_size=max(1, rows.num_rows))
+                rows = chosen[bucket_of == number]
+                columns = [names.take(pa.array(rows)), hashes[rows], _as_bytes(vectors[rows])]
+                writer.write_table(pa.table(columns, schema), row_group_size=len(rows))
         files.create_bytes(uri, sink.getvalue())
         for index, number in enumerate(groups):
             yield number, (uri, index)
+
+
+def _sample_schema(dimension: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("tag", pa.string(), nullable=False),
+            pa.field("hash", pa.uint64(), nullable=False),
+            pa.field("embedding", pa.binary(dimension * np.float16().itemsize), nullable=False),
+        ]
+    )
+
+
+def _as_bytes(vectors: Halves) -> pa.FixedSizeBinaryArray:
+    kind = pa.binary(vectors.shape[1] * vectors.itemsize)
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(vectors), [None, pa.py_buffer(vectors)])
+
+
+def matrix(embeddings: pa.ChunkedArray) -> Halves:
+    """View a column of embeddings as one matrix (n, dimension), without a copy of one that is in one piece.
+
+    Raises ValueError if they differ in length.
+    """
+    column = embeddings.combine_chunks()
+    lengths = np.diff(column.offsets.to_numpy())
+    if not len(lengths):
+        return np.zeros((0, 0), np.float16)
+    if (lengths != lengths[0]).any():
+        raise ValueError("the embeddings of a part are not of one length")
+    return column.flatten().to_numpy().reshape(len(lengths), int(lengths[0]))
 
 
 class _FitFn(beam.DoFn):
@@ -186,19 +218,27 @@ class _FitFn(beam.DoFn):
             with files.open_read(uri) as stream:
                 tables.append(pq.ParquetFile(stream).read_row_group(group))
         # The hash decides who is sampled and in which order: neither workers nor parts leave a trace.
-        table = pa.concat_tables(tables).sort_by([("tag", "ascending"), ("hash", "ascending")])
-        names = table.column("tag").to_numpy(zero_copy_only=False)
+        table = pa.concat_tables(tables)
+        order = pc.sort_indices(table, [("tag", "ascending"), ("hash", "ascending")]).to_numpy()
+        names = table.column("tag").to_numpy(zero_copy_only=False)[order]
         starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+        vectors = _from_bytes(table.column("embedding"))
         records = []
         for start, stop in zip(starts, [*starts[1:], len(names)], strict=True):
             tag = str(names[start])
-            sample = table.column("embedding").slice(start, min(stop - start, self._config.max_sample))
-            vectors = np.stack(sample.combine_chunks().to_numpy(zero_copy_only=False)).astype(np.float32)
-            records.append(fit(tag, vectors, counts[tag], self._config, self._threads))
+            sample = vectors[order[start : min(stop, start + self._config.max_sample)]]
+            records.append(fit(tag, sample.astype(np.float32), counts[tag], self._config, self._threads))
         name = f"{BUCKET}{number:05d}.parquet"
         data = parquet.table_bytes(pa.Table.from_pylist(records, SCHEMA))
         files.create_bytes(files.join(self._work, name), data)
         yield name
+
+
+def _from_bytes(embeddings: pa.ChunkedArray) -> Halves:
+    column = embeddings.combine_chunks()
+    dimension = column.type.byte_width // np.float16().itemsize
+    start, count = column.offset * column.type.byte_width, len(column) * dimension
+    return np.frombuffer(column.buffers()[1], np.float16, count, start).reshape(-1, dimension)
 
 
 def region_hashes(part: str, tags: list[str], rows: NDArray[Any], regions: NDArray[Any]) -> Hashes:
