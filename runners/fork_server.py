@@ -12,19 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
 class Start:
     """Asks for a worker. It is answered by `Started`.
 
-    `imports` are modules that are imported before the fork, and serve every later worker too.
+    `imports` are modules that are imported before the fork, and serve every later worker too; those of
+    `imports_alone` are imported after it, each without some that it would import in turn.
     """
 
     environment: Mapping[str, str]
     path: Sequence[str]
     directory: str
     imports: Sequence[str]
+    imports_alone: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,24 @@ class ForkServer:
         self._line: _ServerLine | None = None
         self._end: Callable[[], object] = lambda: None
 
-    def start(self, environment: Mapping[str, str], imports: Sequence[str] = ()) -> WorkerProcess:
-        """Start a worker with an environment; `imports` are imported once, for all. Raises RuntimeError."""
+    def start(
+        self,
+        environment: Mapping[str, str],
+        imports: Sequence[str] = (),
+        imports_alone: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> WorkerProcess:
+        """Start a worker with an environment, and modules that are imported as `Start` says.
+
+        Raises RuntimeError if the server is gone.
+        """
         with self._lock:
             if self._line is None or self._line.is_lost:
                 self._end()
                 self._line = _ServerLine()
                 self._end = weakref.finalize(self, self._line.end)
-            request = Start(dict(environment), search_path(), os.getcwd(), tuple(imports))
+            request = Start(
+                dict(environment), search_path(), os.getcwd(), tuple(imports), dict(imports_alone)
+            )
             return self._line.start(request)
 
     def close(self) -> None:

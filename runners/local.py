@@ -149,7 +149,7 @@ class LocalEngine:
         pipeline.run().wait_until_finish()
 
     def _start(self, job: Job, environment: Mapping[str, str]) -> WorkerProcess:
-        worker = self._server.start(environment, job.stage.imports)
+        worker = self._server.start(environment, job.stage.imports, job.stage.imports_alone)
         self._started.append(worker)
         return worker
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, TextIO
@@ -21,6 +22,7 @@ from typing import Any, NoReturn, TextIO
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.terminal import safe
 from tagmill.runners.fork_server import Ended, Kill, Start, Started
+from tagmill.tag_system.core.plugins import hidden
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that keep numeric libraries from starting threads when they are loaded; workers set their own
@@ -91,9 +93,7 @@ class _Forker:
                 os.kill(request.pid, signal.SIGKILL)
             return
         sys.path[:] = request.path
-        for name in request.imports:
-            with suppress(ImportError):  # the worker will say so, to the one who asks for it
-                importlib.import_module(name)
+        _import(request.imports)
         gc.freeze()  # what is shared stays shared: a collection in a worker would write on all of it
         pid = os.fork()
         if pid == 0:
@@ -110,11 +110,20 @@ class _Forker:
             os.chdir(request.directory)
             os.environ.clear()
             os.environ.update(request.environment)
+            for name, unused in request.imports_alone.items():
+                with hidden(unused):
+                    _import([name])
             work()
         except BaseException:  # noqa: BLE001  nothing may go back to where the server runs
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
+
+
+def _import(modules: Iterable[str]) -> None:
+    for name in modules:
+        with suppress(ImportError):  # the worker will say so, to the one who asks for it
+            importlib.import_module(name)
 
 
 def work() -> None:

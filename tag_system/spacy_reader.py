@@ -33,6 +33,15 @@ _JOINING = {"and", "or"}
 _MOSTLY = 0.75
 
 
+def unused_modules(model: str) -> tuple[str, ...]:
+    """Modules that spaCy imports if they are installed, and that this pipeline does without.
+
+    Of others than the default one nothing is known. A process that imported spaCy without a module cannot
+    load pipelines that need it any more.
+    """
+    return ("torch",) if model == DEFAULT_SPACY_MODEL else ()
+
+
 def load_pipeline(name: str) -> "Language":
     """The words and word classes of a spaCy pipeline; ConfigError if it is not installed."""
     import spacy

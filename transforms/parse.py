@@ -1,13 +1,14 @@
 """Parse: captions -> tags, with the place and kind of every mention."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
 
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention
+from tagmill.tag_system.spacy_reader import unused_modules
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage, RunContext, Shared
@@ -71,8 +72,14 @@ class Parse(PartStage[ParseConfig]):
 
     @property
     def imports(self) -> Sequence[str]:
-        """The parser's library, but for the mode that does without."""
-        return () if self.config.mode == "fast" else ("spacy",)
+        """The parser's library, unless it is imported alone, or the mode does without."""
+        return () if self.config.mode == "fast" or self.imports_alone else ("spacy",)
+
+    @property
+    def imports_alone(self) -> Mapping[str, Sequence[str]]:
+        """The parser's library without that of neural nets, which the pipeline may have no use for."""
+        unused = unused_modules(self.config.spacy_model)
+        return {"spacy": unused} if unused and self.config.mode != "fast" else {}
 
     def inputs(self) -> tuple[str, ...]:
         """Given captions are ingest's, generated ones caption's."""

@@ -149,6 +149,13 @@ class Stage(ABC, Generic[ConfigT]):
         """
         return ()
 
+    @property
+    def imports_alone(self) -> Mapping[str, Sequence[str]]:
+        """Name modules that a process imports which runs nothing but this stage, each with modules that it
+        would import in turn if they are installed, and that the stage does without: they cost memory.
+        """
+        return {}
+
     @abstractmethod
     def inputs(self) -> tuple[str, ...]:
         """Name the stages whose tables this one reads, in their order; one that is switched off is left out.

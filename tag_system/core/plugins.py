@@ -2,7 +2,8 @@
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -24,6 +25,19 @@ def asked(what: str) -> Iterator[None]:
         raise ConfigError(ended_by("sys.exit", error.code)) from error
     finally:
         _asked.reset(before)
+
+
+@contextmanager
+def hidden(modules: Sequence[str]) -> Iterator[None]:
+    """Let modules seem not to be installed, unless they are imported already."""
+    absent = [name for name in modules if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # as the import system knows it
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def ended_by(function: str, code: object) -> str:

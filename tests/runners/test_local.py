@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from commands import start
-from own_workers import Numbers
+from own_workers import Libraries, Numbers
 from runs import current_folder, drive, parts_there, shard_bytes, squares_config, tagmill
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
@@ -236,6 +237,15 @@ def test_jobs_follow_each_other_with_new_processes_that_have_what_the_driver_has
     assert not children_of(server)
     engine.close()
     await_end([server])
+
+
+def test_a_worker_that_parses_does_not_hold_torch(tmp_path):
+    """spaCy would import it, which takes half a gigabyte."""
+    config = load_config(str(small(tmp_path, parse={})))
+    (stage,) = [stage for stage in Driver(config).stages if stage.name == "parse"]
+    with closing(LocalEngine(1, PipelineOptions([]))) as engine:
+        engine.execute(Job.of_worker([PartTask("held", "", {}, "")], Libraries(stage, str(tmp_path))))
+    assert (tmp_path / "held").read_text() == "spacy"
 
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 0), (2, 3_000), (2, 12_000)])

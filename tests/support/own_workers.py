@@ -1,6 +1,8 @@
 """Workers of our own: where worker processes find them."""
 
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,3 +23,12 @@ class Numbers(PartWorker):
         assert os.environ["OF_THIS_JOB"] == task.root
         assert os.getcwd() == task.root
         Path(self.folder, f"{task.name}-{os.getpid()}").touch()
+
+
+class Libraries(PartWorker):
+    """Notes which large libraries its process holds once it is ready."""
+
+    def do(self, task: PartTask) -> None:
+        held = [name for name in ("spacy", "torch") if name in sys.modules]
+        assert find_spec("torch")  # whoever needs it later finds it
+        Path(self.folder, task.name).write_text(" ".join(held))
