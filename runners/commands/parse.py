@@ -12,9 +12,11 @@ from rich.text import Text
 
 from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.plugins import hidden
 from tagmill.tag_system.core.text import dump_json, shown
 from tagmill.tag_system.kinds import Kind
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser, Mode, TagMention, Unmatched
+from tagmill.tag_system.spacy_reader import unused_modules
 from tagmill.tag_system.vocabulary import Vocabulary
 
 STYLES: dict[Kind, str] = {"object": "green", "scene": "blue", "attribute": "yellow", "action": "magenta"}
@@ -32,7 +34,8 @@ def parse(
 ) -> None:
     """Print captions with their tags marked, and why other words give none."""
     parser = CaptionParser(Vocabulary.load(vocabulary), spacy_model, mode)
-    parser.load()
+    with hidden(unused_modules(spacy_model)):
+        parser.load()
     console = Terminal()
     for caption in _captions(captions, file):
         mentions, unmatched = parser.explain(caption)
