@@ -1,7 +1,6 @@
 """Clean: all evidence on the tags of an image -> a verdict on each."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -122,8 +121,8 @@ class Clean(PartStage[CleanConfig]):
             decision = decide(evidence, self.config.policy)
             yield (
                 {"row": row, "tag": tag, "kind": candidate["kind"]}
-                | asdict(evidence)
-                | asdict(decision)
+                | vars(evidence)
+                | vars(decision)
                 | {"other_tag": region.get("other_tag")}
             )
 
