@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from tagmill.models.base import Floats
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.decisions import BUILT_IN, Evidence, Policy, decide, own_rule
-from tagmill.transforms.cluster import nearest_distance
+from tagmill.transforms.cluster import matrix, nearest_distance
 from tagmill.transforms.parts import Inputs, Output
 from tagmill.transforms.stage import PartStage
+
+Regions = Mapping[tuple[int, str], dict[str, Any]]
+"""Records of embed, by row and tag."""
 
 SCHEMA = pa.schema(
     [
@@ -101,7 +106,8 @@ class Clean(PartStage[CleanConfig]):
     def process(self, inputs: Inputs) -> Output:
         """Decide on the candidates of one part."""
         clusters = Clusters(inputs.tables.get("cluster"))
-        records = [record for row in inputs.rows for record in self._of_row(inputs, row, clusters)]
+        regions = best_regions(inputs)
+        records = [record for row in inputs.rows for record in self._of_row(inputs, row, regions, clusters)]
         splits: dict[str, int] = {}
         for row in inputs.rows:
             split = inputs.examples[row]["split"]
@@ -109,14 +115,15 @@ class Clean(PartStage[CleanConfig]):
         table = pa.Table.from_pylist(records, SCHEMA)
         return Output(table, len(inputs.rows), notes={"splits": splits})
 
-    def _of_row(self, inputs: Inputs, row: int, clusters: "Clusters") -> Iterator[dict[str, Any]]:
+    def _of_row(
+        self, inputs: Inputs, row: int, regions: Regions, clusters: "Clusters"
+    ) -> Iterator[dict[str, Any]]:
         boxes: dict[str, list[dict[str, Any]]] = {}
         for region in inputs.of_row("localize", row):
             boxes.setdefault(region["tag"], []).append(region)
-        regions = {(r["tag"], r["region"]): r for r in inputs.of_row("embed", row)}
         for candidate in inputs.of_row("candidates", row):
             tag = candidate["tag"]
-            region = regions.get((tag, 0), {})
+            region = regions.get((row, tag), {})
             evidence = gather_evidence(candidate, boxes.get(tag, []), region, clusters)
             decision = decide(evidence, self.config.policy)
             yield (
@@ -125,6 +132,20 @@ class Clean(PartStage[CleanConfig]):
                 | vars(decision)
                 | {"other_tag": region.get("other_tag")}
             )
+
+
+def best_regions(inputs: Inputs) -> Regions:
+    """Find what embed says of the best box of each tag, region 0, which stands for its tag."""
+    if "embed" not in inputs:
+        return {}
+    table = inputs.parts["embed"].table
+    table = table.filter(pc.equal(table["region"], 0))
+    records = table.drop_columns(["embedding"]).to_pylist()
+    embeddings = matrix(table["embedding"])  # as Python's numbers they would take most of the stage's time
+    return {
+        (record["row"], record["tag"]): record | {"embedding": embedding}
+        for record, embedding in zip(records, embeddings, strict=True)
+    }
 
 
 class Clusters:
@@ -136,7 +157,7 @@ class Clusters:
         self._places = {tag: index for index, tag in enumerate(tags)}
         self._read: dict[str, tuple[Floats, Floats] | None] = {}
 
-    def distance(self, tag: str, embedding: list[float]) -> tuple[float | None, float | None]:
+    def distance(self, tag: str, embedding: ArrayLike) -> tuple[float | None, float | None]:
         """Measure a region's distance to its tag's nearest centre, and its rank.
 
         The rank is the share, 0..1, of the tag's sampled regions that lie nearer. Both are None for a tag
@@ -167,7 +188,7 @@ class Clusters:
 def gather_evidence(
     candidate: dict[str, Any], boxes: list[dict[str, Any]], region: dict[str, Any], clusters: Clusters
 ) -> Evidence:
-    """Put together what is known of one candidate; the best box, region 0, stands for its tag."""
+    """Put together what is known of one candidate; `region` is of its best box."""
     found = [box for box in boxes if box["region"] is not None]
     distance, rank = clusters.distance(candidate["tag"], region["embedding"]) if region else (None, None)
     return Evidence(
