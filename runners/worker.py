@@ -122,7 +122,7 @@ class _Forker:
 
 def _import(modules: Iterable[str]) -> None:
     for name in modules:
-        with suppress(ImportError):  # the worker will say so, to the one who asks for it
+        with suppress(Exception):  # the worker will say so, to the one who asks for it
             importlib.import_module(name)
 
 
