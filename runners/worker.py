@@ -23,6 +23,7 @@ from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.terminal import safe
 from tagmill.runners.fork_server import Ended, Kill, Start, Started
 from tagmill.tag_system.core.plugins import hidden
+from tagmill.tag_system.vocabulary import Vocabulary
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that keep numeric libraries from starting threads when they are loaded; workers set their own
@@ -150,6 +151,7 @@ def main() -> None:
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     for name in ("apache_beam.runners.worker.sdk_worker_main", "tagmill.transforms.worker"):
         importlib.import_module(name)
+    _ = Vocabulary.load().digest  # read once for all workers: their stages name it by its digest
     _Forker(Connection(int(sys.argv[1]))).run()
     os._exit(0)
 
