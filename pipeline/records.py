@@ -3,10 +3,14 @@
 RUN/<stage>/<gen>/records/_STAGE-<token>-<n>.json   the parts in order: digests, counts, notes, times
 RUN/<stage>/<gen>/records/rows-<token>-<n>.parquet  what is large: bitmaps of rows and of tags, see
 `ROWS_SCHEMA`
+RUN/<stage>/<gen>/records/<what>-<token>-<n>.parquet  what a kind of stage wants to look up, see `Kind.tables`
+
+A table that is missing, as in a run of an older version, is done without, but for that of the rows.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -141,6 +145,7 @@ class StageRecord:
         libraries: Versions of the libraries.
         rows: URI of the table beside the record; empty before it is written.
         rows_seal: Hash of the table's bytes.
+        tables: Hash of the bytes of each other table beside the record, by the name of its file.
     """
 
     stage: str
@@ -156,6 +161,12 @@ class StageRecord:
     libraries: dict[str, str] = field(default_factory=dict)
     rows: str = field(default="", compare=False)
     rows_seal: str = field(default="", compare=False)
+    tables: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def table(self, what: str) -> str | None:
+        """Give the uri of a table beside the record; None if the record names none."""
+        names = (name for name in self.tables if name.startswith(f"{what}-"))
+        return next((files.join(self.rows.rpartition("/")[0], name) for name in names), None)
 
     def count(self, unit: Unit, what: str) -> int:
         """Sum a count over the parts, such as ("example", "dead")."""
@@ -174,32 +185,46 @@ class StageRecord:
         }
 
 
-def write_record(folder: str, token: int, record: StageRecord) -> str:
-    """Add a record, and before it its table, to a generation's folder; returns the uri of the table."""
+ROWS = "rows"
+"""What the table is called that every record has."""
+
+
+def write_record(
+    folder: str, token: int, record: StageRecord, more: Mapping[str, bytes] | None = None
+) -> str:
+    """Add a record, and before it its tables, to a generation's folder; returns the uri of that of the rows.
+
+    `more` are other Parquet files, by what they are of; they are written again or not there any more.
+    """
     within = files.join(folder, FOLDER)
-    table = parquet.table_bytes(_rows(record))
-    rows = ""
+    rows = parquet.table_bytes(_rows(record))
+    tables = {ROWS: rows, **(more or {})}
+    names: dict[str, str] = {}
 
     def make(note_id: ledger.NoteId) -> bytes | None:
-        nonlocal rows
-        rows = rows_name(note_id)
+        nonlocal names
+        names = {what: table_name(what, note_id) for what in tables}
         # One that is there was left by an interruption, and may say something else.
-        if not files.create_bytes(files.join(within, rows), table):
+        if not all(files.create_bytes(files.join(within, names[what]), data) for what, data in tables.items()):
             return None
-        return notes.seal_text(_json(record, rows, parquet.seal(table)))
+        record.tables = {names[what]: parquet.seal(data) for what, data in (more or {}).items()}
+        return notes.seal_text(_json(record, names[ROWS], parquet.seal(rows)))
 
     ledger.add(within, token, make)
-    return files.join(within, rows)
+    return files.join(within, names[ROWS])
 
 
-def rows_name(note_id: ledger.NoteId) -> str:
-    """Name the table beside a record."""
-    return f"rows-{note_id[0]:08d}-{note_id[1]:06d}.parquet"
+def table_name(what: str, note_id: ledger.NoteId) -> str:
+    """Name a table beside a record."""
+    return f"{what}-{note_id[0]:08d}-{note_id[1]:06d}.parquet"
 
 
-def is_rows_name(name: str) -> bool:
-    """Tell whether a file is called as the table beside a record is."""
-    return name.startswith("rows-") and name.endswith(".parquet")
+_TABLE_NAME = re.compile(r"[a-z]+-\d{8,}-\d{6,}\.parquet")
+
+
+def is_table_name(name: str) -> bool:
+    """Tell whether a file is called as the tables beside records are."""
+    return bool(_TABLE_NAME.fullmatch(name))
 
 
 def forget(folder: str, token: int) -> None:
@@ -209,10 +234,29 @@ def forget(folder: str, token: int) -> None:
 
 def read_record(folder: str) -> StageRecord | None:
     """Read what is recorded of a generation; None if it was never finished. Raises DamageError."""
-    uri = ledger.latest(files.join(folder, FOLDER))
-    if uri is None:
-        return None
+    uri = latest(folder)
+    return read_record_at(uri, folder) if uri else None
+
+
+def latest(folder: str) -> str | None:
+    """Give the URI of the record of a generation that counts; None if it was never finished."""
+    return ledger.latest(files.join(folder, FOLDER))
+
+
+def read_record_at(uri: str, folder: str) -> StageRecord | None:
+    """Read a record of a generation; None for a forgotten one. Raises DamageError."""
     return parse_record(notes.read(uri, "stage"), folder, uri)
+
+
+def read_table(uri: str, record: StageRecord) -> pa.Table | None:
+    """Read a table beside a record whole; None if it is gone. Raises DamageError for another one."""
+    try:
+        data = files.read_bytes(uri)
+    except FileNotFoundError:
+        return None
+    if parquet.seal(data) != record.tables[uri.rpartition("/")[2]]:
+        raise DamageError(f"{uri} is damaged; remove it and run again")
+    return pq.read_table(pa.BufferReader(data))
 
 
 def parse_record(found: dict[str, Any], folder: str, uri: str) -> StageRecord | None:
@@ -241,9 +285,15 @@ def superseded(folder: str) -> Iterator[str]:
     """Name what lies among a generation's records and counts no more."""
     within = files.join(folder, FOLDER)
     uri = ledger.latest(within)
-    named = notes.read(uri, "stage").get("rows") if uri else None
+    found = notes.read(uri, "stage") if uri else {}
+    named = tables_of(found)
     yield from ledger.superseded(within)
-    yield from (files.join(within, name) for name in files.list_names(within, ".parquet") if name != named)
+    yield from (files.join(within, n) for n in files.list_names(within, ".parquet") if n not in named)
+
+
+def tables_of(found: Mapping[str, Any]) -> set[str]:
+    """Name the tables that a note of a record, as it was read, names."""
+    return {found.get("rows", ""), *found.get("tables", ())}
 
 
 def read_json(uri: str, *keys: str) -> Any:
@@ -291,7 +341,8 @@ def _rows(record: StageRecord) -> pa.Table:
 
 def _json(record: StageRecord, rows: str, seal: str) -> str:
     """Write a record as JSON, a line a part."""
-    head = {name: value for name, value in vars(record).items() if name not in ("parts", "rows", "rows_seal")}
+    apart = ("parts", "rows", "rows_seal", *(() if record.tables else ("tables",)))
+    head = {name: value for name, value in vars(record).items() if name not in apart}
     head |= {"rows": rows, "rows_seal": seal, "tags": _tag_names(record)}
     lines = (_dumped(_without(asdict(part), BITMAPS)) for part in record.parts.values())
     return _dumped(head)[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n"

@@ -5,7 +5,7 @@ records and pointers by their own, run.yaml by its last line, the tables of the 
 Whoever edits a file and all that speaks of it is told by the digest of the whole run, if that was kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tagmill.pipeline import ledger, records
 from tagmill.pipeline.current import current_records
@@ -95,7 +95,8 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
     folder = run.generation(stage, generation)
     if not _has_record(run, stage, generation):
         return
-    record, problems = _records(folder)
+    sizes = files.walk_sizes(folder)
+    record, problems = _records(folder, sizes)
     expected: dict[str, checks.Check] = {}
     if record is not None:
         if record.kind not in KINDS:
@@ -103,19 +104,20 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
         else:
             expected = KINDS[record.kind].checks(folder, record)
         expected |= {name: checks.digested(digest) for name, digest in record.files.items()}
-        problems += checks.run(folder, expected)
+        problems += checks.run(folder, expected, sizes)
         if is_whole:
-            extra = _extra(folder, expected)
+            extra = _extra(sizes, expected)
             problems += [f"{files.join(folder, name)} does not belong there" for name in extra]
         if is_whole and _current(run, stage) == generation:
             problems += _chain(run, record)
     yield stage, max(1, len(expected)), problems
 
 
-def _records(folder: str) -> tuple[StageRecord | None, list[str]]:
-    """Check every record of a generation and its table; gives the one that counts, unless it is damaged."""
+def _records(folder: str, sizes: Mapping[str, int]) -> tuple[StageRecord | None, list[str]]:
+    """Check every record of a generation and its tables; gives the one that counts, unless it is damaged."""
     record, problems = None, []
     within = files.join(folder, records.FOLDER)
+    there = {files.join(folder, name).removeprefix(f"{within}/"): size for name, size in sizes.items()}
     known: set[str] = set()
     for note_id in ledger.note_ids(within):
         uri = ledger.note_uri(within, note_id)
@@ -123,20 +125,22 @@ def _records(folder: str) -> tuple[StageRecord | None, list[str]]:
         record = None  # an earlier one does not count
         try:
             found = notes.read(uri, "stage")
-            known.add(found.get("rows", ""))
+            known |= records.tables_of(found)
             record = records.parse_record(found, folder, uri)
+            tables = record.tables if record else {}
+            problems += checks.run(within, {n: checks.sealed(seal) for n, seal in tables.items()}, there)
         except DamageError as error:
             problems.append(str(error))
     for name in files.list_names(within):
         # A table without its record was left by an interruption; nobody reads it.
-        if name not in known and not records.is_rows_name(name):
+        if name not in known and not records.is_table_name(name):
             problems.append(f"{files.join(within, name)} does not belong there")
     return record, problems
 
 
-def _extra(folder: str, expected: dict[str, checks.Check]) -> list[str]:
-    """Name the files below a generation's folder that its record does not speak of."""
-    found = [name for name in files.walk(folder) if name.partition("/")[0] not in LEFTOVERS]
+def _extra(names: Iterable[str], expected: dict[str, checks.Check]) -> list[str]:
+    """Pick the files below a generation's folder that its record does not speak of."""
+    found = sorted(name for name in names if name.partition("/")[0] not in LEFTOVERS)
     return [name for name in found if name not in expected]
 
 
@@ -160,7 +164,8 @@ def _report(run: RunFolder) -> Iterator[Verified]:
     except DamageError as error:
         yield REPORT, 1, [str(error)]
     else:
-        problems = list(checks.run(folder, {name: checks.sealed(seal) for name, seal in seals.items()}))
+        sealed = {name: checks.sealed(seal) for name, seal in seals.items()}
+        problems = list(checks.run(folder, sealed, files.walk_sizes(folder)))
         problems += [f"{files.join(folder, n)} does not belong there" for n in tables if n not in seals]
         yield REPORT, len(seals), problems
 

@@ -68,6 +68,22 @@ def seal(data: bytes) -> str:
     return _seal(hashlib.sha256(data[:-length]).hexdigest(), data[-length:])
 
 
+def file_seal(uri: str, size: int) -> str:
+    """Compute the seal of a file of a known size; of a large one, a range at a time is in memory.
+
+    Raises FileNotFoundError, and ValueError for what is no Parquet file.
+    """
+    if size <= files.RANGE_BYTES:
+        return seal(files.read_bytes(uri))
+    length = _footer_length(files.read_range(uri, size - 8, size))
+    if length > size:
+        raise ValueError("its footer is longer than the file")
+    body = hashlib.sha256()
+    for data in files.read_ranges(uri, size - length):
+        body.update(data)
+    return _seal(body.hexdigest(), files.read_range(uri, size - length, size))
+
+
 def _seal(body: str, footer: bytes) -> str:
     return hashlib.sha256(body.encode() + footer).hexdigest()
 

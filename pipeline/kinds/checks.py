@@ -6,30 +6,36 @@ from concurrent.futures import ThreadPoolExecutor
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
 
-Check = Callable[[str], bool]
-"""Tells of a file, by its uri, whether it is as it was recorded. Raises ValueError, OSError."""
+Check = Callable[[str, int], bool]
+"""Tells of a file, by its uri and size, whether it is as it was recorded. Raises ValueError, OSError."""
 
 
 def sealed(seal: str) -> Check:
     """Check the bytes of a Parquet file of ours."""
-    return lambda uri: parquet.seal(files.read_bytes(uri)) == seal
+    return lambda uri, size: parquet.file_seal(uri, size) == seal
 
 
 def digested(digest: str) -> Check:
     """Check the bytes of any file by their sha256."""
-    return lambda uri: files.sha256(uri) == digest
+    return lambda uri, size: files.sha256(uri, size) == digest
 
 
-def run(folder: str, checks: Mapping[str, Check]) -> Iterator[str]:
-    """Check files by their names in a folder, many at a time; gives what is wrong, in order."""
-    with ThreadPoolExecutor(files.THREADS) as pool:
+def run(folder: str, checks: Mapping[str, Check], sizes: Mapping[str, int]) -> Iterator[str]:
+    """Check files by their names in a folder, many at a time; gives what is wrong, in order.
+
+    `sizes` has the size of each file that is there.
+    """
+    threads = files.THREADS if files.is_local(folder) else files.READERS
+    with ThreadPoolExecutor(threads) as pool:
         uris = [files.join(folder, name) for name in checks]
-        yield from filter(None, pool.map(_problem, uris, checks.values()))
+        yield from filter(None, pool.map(_problem, uris, map(sizes.get, checks), checks.values()))
 
 
-def _problem(uri: str, check: Check) -> str:
+def _problem(uri: str, size: int | None, check: Check) -> str:
     try:
-        return "" if check(uri) else f"{uri} does not match its recorded digest"
+        if size is None:
+            raise FileNotFoundError
+        return "" if check(uri, size) else f"{uri} does not match its recorded digest"
     except FileNotFoundError:
         return f"{uri} is missing"
     except (OSError, ValueError) as error:

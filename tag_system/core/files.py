@@ -32,6 +32,12 @@ from tagmill.tag_system.core.redaction import referring
 THREADS = 16
 """Files that are looked at together: on an object store, each look takes its time."""
 
+READERS = 64
+"""Files that are read whole together, `RANGE_BYTES` at a time: bounded by bandwidth, no longer by waiting."""
+
+RANGE_BYTES = 4 << 20
+"""Read of a large file at once, where it is read from one end to the other."""
+
 MAX_BRACES = 100_000
 """Names that the braces of a pattern may stand for."""
 
@@ -110,9 +116,9 @@ def opened(uri: str) -> Iterator[Opened]:
     """
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
-        size = int(fs.info(path)["size"])
         with fs.open(path, "rb") as stream:
-            yield Opened(stream, size, None)
+            size = getattr(stream, "size", None)  # opening looked it up
+            yield Opened(stream, int(fs.info(path)["size"] if size is None else size), None)
         return
     _check_regular(os.stat(path), path)  # first, for to open a device may do something already
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # it may have become a pipe
@@ -161,13 +167,31 @@ def read_tail(uri: str, count: int) -> tuple[int, bytes]:
     """Tell a file's size and read its last `count` bytes, or all of it. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
     size = int(fs.info(path)["size"])
-    return size, bytes(fs.cat_file(path, start=max(0, size - count), end=size))
+    return size, read_range(uri, max(0, size - count), size)
 
 
-def sha256(uri: str) -> str:
-    """Hash a file's bytes: hexadecimal. Raises FileNotFoundError."""
-    with open_read(uri) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's file
+def sha256(uri: str, size: int | None = None) -> str:
+    """Hash a file's bytes: hexadecimal; `size` spares a look, if it is known. Raises FileNotFoundError."""
+    if is_local(uri):
+        with open_read(uri) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's file
+    state = hashlib.sha256()
+    for data in read_ranges(uri, size_and_stamp(uri)[0] if size is None else size):
+        state.update(data)
+    return state.hexdigest()
+
+
+def read_range(uri: str, start: int, end: int) -> bytes:
+    """Read the bytes of a file from `start` up to `end`. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    data: bytes = fs.cat_file(path, start=start, end=end)
+    return data
+
+
+def read_ranges(uri: str, size: int) -> Iterator[bytes]:
+    """Read a file of a known size from front to end, `RANGE_BYTES` at a time. Raises FileNotFoundError."""
+    for start in range(0, size, RANGE_BYTES):
+        yield read_range(uri, start, min(start + RANGE_BYTES, size))
 
 
 def exists(uri: str) -> bool:
@@ -218,9 +242,28 @@ def list_names(folder: str, suffix: str = "") -> list[str]:
 
 def walk(folder: str) -> list[str]:
     """List the sorted names of committed files in a folder and all below it, relative to it."""
+    return sorted(walk_sizes(folder))
+
+
+def walk_sizes(folder: str) -> dict[str, int]:
+    """Tell the sizes of committed files in a folder and all below it, by their names relative to it."""
     fs, path = filesystem(folder)
-    names = (found.removeprefix(path).lstrip("/") for found in fs.find(path))
-    return sorted(n for n in names if not n.rsplit("/", 1)[-1].startswith(TEMPORARY))
+    found = {name.removeprefix(path).lstrip("/"): e["size"] for name, e in fs.find(path, detail=True).items()}
+    return {n: int(size or 0) for n, size in found.items() if not n.rsplit("/", 1)[-1].startswith(TEMPORARY)}
+
+
+def list_stamps(folder: str) -> dict[str, tuple[int, str]]:
+    """Tell size and stamp of each committed file in a folder, by name, as `size_and_stamp` does of one.
+
+    An absent folder is empty.
+    """
+    fs, path = filesystem(folder)
+    try:
+        entries = [one for one in fs.ls(path, detail=True) if one["type"] == "file"]
+    except FileNotFoundError:
+        return {}
+    found = {one["name"].rsplit("/", 1)[-1]: (int(one["size"] or 0), stamp_of(one)) for one in entries}
+    return {name: about for name, about in found.items() if not name.startswith(TEMPORARY)}
 
 
 def temporaries(folder: str) -> list[str]:
@@ -489,4 +532,4 @@ def remove(uri: str, *, lasting: bool = True) -> None:
 def folder_size(folder: str) -> int:
     """Count the bytes of all files below a folder."""
     fs, path = filesystem(folder)
-    return int(sum(fs.du(path, total=False).values())) if fs.exists(path) else 0
+    return int(sum(entry["size"] or 0 for entry in fs.find(path, detail=True).values()))
