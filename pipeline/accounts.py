@@ -3,15 +3,15 @@
 A part that was made for more rows than live now is still used, but its own counts are then too high.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tagmill.pipeline.records import PartRecord
-from tagmill.pipeline.run_folder import RunFolder, committed_parts
+from tagmill.pipeline.run_folder import RunFolder, named_parts
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
-from tagmill.transforms import image_copies, parquet, parts
+from tagmill.transforms import parquet, parts
 from tagmill.transforms.parts import Counts, Footer
 
 
@@ -34,22 +34,30 @@ def _read_footer(uri: str) -> Footer:
 
 
 def known_parts(
-    run: RunFolder, stage: str, generation: str, names: Iterable[str] | None = None
+    run: RunFolder,
+    stage: str,
+    generation: str,
+    names: Iterable[str] | None = None,
+    listed: Collection[str] | None = None,
 ) -> dict[str, PartRecord]:
     """Give the records of the parts that are complete in a generation's folder: of `names`, or of all.
 
     Parts that the stage's record does not list, such as after an interruption, are read from their footers.
+    `listed` spares the look into the folder: the names of its files.
     """
     folder = run.generation(stage, generation)
-    there = committed_parts(folder)
+    if listed is None:
+        listed = files.list_names(folder)
+    there = named_parts(listed)
     if names is not None:
         there &= set(names)
     record = run.read_record(stage, generation)
     known = {name: part for name, part in (record.parts if record else {}).items() if name in there}
     footers = read_footers(folder, sorted(there - set(known)))
     known |= {name: PartRecord.of(footer) for name, footer in footers.items()}
-    beside = {*files.list_names(folder, parts.ARRAY_SUFFIX), *files.list_names(folder, image_copies.SUFFIX)}
-    beside |= {f"dead/{name}" for name in files.list_names(files.join(folder, "dead"))}
+    beside = set(listed)
+    if any("dead" in part.beside for part in known.values()):
+        beside |= {f"dead/{name}" for name in files.list_names(files.join(folder, "dead"))}
     return {name: part for name, part in known.items() if beside.issuperset(part.files()[:-1])}
 
 
@@ -81,7 +89,7 @@ def account(
             header = footers[name].header
             counts, lost = _counts(header, came[name], ingest), header.lost & came[name]
             part = replace(part, counts=counts, came=came[name])
-        accounted[name] = replace(part, removed=removed[name] | lost)
+        accounted[name] = part.with_removed(removed[name] | lost)
     return accounted
 
 

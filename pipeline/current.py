@@ -1,30 +1,60 @@
 """What is current of a run: the records of its stages, and which examples live."""
 
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+from tagmill.pipeline import records
 from tagmill.pipeline.accounts import known_parts
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.run_folder import RunFolder, named_parts
+from tagmill.tag_system.core import files
+
+AT_ONCE = 4
+"""Records that are read together: each may be large."""
+
+MOST_OPENED = 200
+"""Parts of a stage that is being made which are opened to see what became of their examples."""
+
+_NUMBERED = re.compile(r".+-\d+")
+"""What parts are called; other files, such as the index of a shard, have names that end otherwise."""
 
 
 def current_records(run: RunFolder) -> Iterator[StageRecord]:
     """Read the records of the stages' current generations, in the order that the stages were passed."""
-    for stage in run.stages():
+
+    def read(stage: str) -> StageRecord | None:
         generation = run.current(stage)
-        record = run.read_record(stage, generation) if generation else None
-        if record:
-            yield record
+        return records.read_record(run.generation(stage, generation)) if generation else None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from filter(None, pool.map(read, run.stages()))
 
 
-def begun_records(run: RunFolder) -> Iterator[StageRecord]:
-    """Make records of what lies in generations that were begun and never finished, from the parts there."""
-    for stage in run.stages():
-        current = run.current(stage)
-        for generation in run.begun(stage):
-            if generation != current and run.read_record(stage, generation) is None:
-                found = known_parts(run, stage, generation)
-                if found:
-                    yield StageRecord(stage, "", 0, generation, {}, parts=found)
+@dataclass(frozen=True)
+class Begun:
+    """A generation that was begun and never finished: how many parts lie there, and the record of some."""
+
+    record: StageRecord
+    parts: int
+
+
+def begun_records(run: RunFolder) -> Iterator[Begun]:
+    """Make records of what lies in generations that were begun and never finished, from the parts there.
+
+    Of many parts, the first `MOST_OPENED` are opened.
+    """
+    stages = run.stages()
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        begun = list(zip(stages, pool.map(run.begun, stages), strict=True))
+    for stage, generation in [(stage, one) for stage, found in begun for one in found]:
+        if run.read_record(stage, generation) is None:
+            listed = files.list_names(run.generation(stage, generation))
+            names = sorted(name for name in named_parts(listed) if _NUMBERED.fullmatch(name))
+            found = known_parts(run, stage, generation, names[:MOST_OPENED], listed)
+            if found:
+                yield Begun(StageRecord(stage, "", 0, generation, {}, parts=found), len(names))
 
 
 def living_rows(run: RunFolder) -> dict[str, int]:

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from tagmill.pipeline import ledger, records
-from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.run_folder import UNNEEDED, RunFolder
 from tagmill.tag_system.core import files
-from tagmill.transforms import failures
 
 
 def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
@@ -32,7 +31,7 @@ def garbage(run: RunFolder) -> Iterator[tuple[str, int]]:
 
 def _leftovers(folder: str) -> Iterator[tuple[str, int]]:
     """List what can be removed from the folder of a generation that is kept."""
-    for name in ("superseded", "work", failures.FOLDER):
+    for name in UNNEEDED:
         leftover = files.join(folder, name)
         if files.exists(leftover):
             yield leftover, files.folder_size(leftover)

@@ -8,10 +8,12 @@ RUN/<stage>/<gen>/records/<what>-<token>-<n>.parquet  what a kind of stage wants
 A table that is missing, as in a run of an older version, is done without, but for that of the rows.
 """
 
+import gc
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tagmill.pipeline import ledger
 from tagmill.tag_system.core import files, notes
-from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.digests import list_digest
 from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import bitmaps, image_copies, parquet, parts
 from tagmill.transforms.parts import Counts, Footer, Unit
@@ -107,6 +109,10 @@ class PartRecord:
         """The rows that live after the stage."""
         return self.came & ~self.removed
 
+    def with_removed(self, removed: int) -> "PartRecord":
+        """Give the record with other rows removed; itself if they are the same, which most often they are."""
+        return self if removed == self.removed else replace(self, removed=removed)
+
     def digest_of(self, part_slice: str | None, *, before: bool = False) -> str:
         """Give the digest of a slice, or of the whole: as it is, or `before` rows were taken out."""
         now = self.digest if part_slice is None else self.slices[part_slice]
@@ -168,13 +174,18 @@ class StageRecord:
         names = (name for name in self.tables if name.startswith(f"{what}-"))
         return next((files.join(self.rows.rpartition("/")[0], name) for name in names), None)
 
+    def has_table(self, what: str) -> bool:
+        """Tell whether a table beside the record is there."""
+        uri = self.table(what)
+        return uri is not None and files.exists(uri)
+
     def count(self, unit: Unit, what: str) -> int:
         """Sum a count over the parts, such as ("example", "dead")."""
-        return sum(part.counts.of(unit)[what] for part in self.parts.values())
+        return sum(part.counts.number(unit, what) for part in self.parts.values())
 
     def content(self) -> dict[str, Any]:
         """Give the content that is equal in equal runs: without bytes, times and the stamps of sources."""
-        summaries = [[part.name, part.digest, asdict(part.counts)] for part in self.parts.values()]
+        summaries = [[part.name, part.digest, vars(part.counts)] for part in self.parts.values()]
         more = {name: value for name, value in self.more.items() if name != "wall"}
         return {
             "stage": self.stage,
@@ -205,7 +216,9 @@ def write_record(
         nonlocal names
         names = {what: table_name(what, note_id) for what in tables}
         # One that is there was left by an interruption, and may say something else.
-        if not all(files.create_bytes(files.join(within, names[what]), data) for what, data in tables.items()):
+        if not all(
+            files.create_bytes(files.join(within, names[what]), data) for what, data in tables.items()
+        ):
             return None
         record.tables = {names[what]: parquet.seal(data) for what, data in (more or {}).items()}
         return notes.seal_text(_json(record, names[ROWS], parquet.seal(rows)))
@@ -245,7 +258,8 @@ def latest(folder: str) -> str | None:
 
 def read_record_at(uri: str, folder: str) -> StageRecord | None:
     """Read a record of a generation; None for a forgotten one. Raises DamageError."""
-    return parse_record(notes.read(uri, "stage"), folder, uri)
+    with _uncollected():
+        return parse_record(notes.read(uri, "stage"), folder, uri)
 
 
 def read_table(uri: str, record: StageRecord) -> pa.Table | None:
@@ -281,6 +295,31 @@ def parse_record(found: dict[str, Any], folder: str, uri: str) -> StageRecord | 
         raise DamageError(f"{uri} is not the record of a stage ({why}); remove it and run again") from error
 
 
+def read_came(folder: str) -> dict[str, int] | None:
+    """Give the bitmap of the rows that came into each part of a generation, in order, as recorded.
+
+    It is read from the table of the rows alone, a fraction of the record. None if the generation was never
+    finished. Raises DamageError.
+    """
+    uri = table_uri(folder, ROWS)
+    if uri is None:
+        return None
+    try:
+        table = parquet.read_table(uri, ["name", "came"])
+    except FileNotFoundError:
+        record = read_record(folder)  # a forgotten one has no table
+        return None if record is None else {name: part.came for name, part in record.parts.items()}
+    bits = map(bitmaps.load, table["came"].to_pylist())
+    return dict(zip(table["name"].to_pylist(), bits, strict=True))
+
+
+def table_uri(folder: str, what: str) -> str | None:
+    """Name a table beside the record of a generation that counts; None if there is no record."""
+    within = files.join(folder, FOLDER)
+    found = ledger.note_ids(within)
+    return files.join(within, table_name(what, found[-1])) if found else None
+
+
 def superseded(folder: str) -> Iterator[str]:
     """Name what lies among a generation's records and counts no more."""
     within = files.join(folder, FOLDER)
@@ -312,12 +351,31 @@ def read_json(uri: str, *keys: str) -> Any:
 
 def root_digest(records: Iterable[StageRecord]) -> str:
     """Digest the records of a run, as they were read, and by their seals all bytes that they speak of."""
-    return value_digest([json.loads(_json(record, "", record.rows_seal)) for record in records])
+    with _uncollected():
+        return list_digest(
+            _head(record, "", record.rows_seal) | {"parts": list(map(_stored, record.parts.values()))}
+            for record in records
+        )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python not look for cycles meanwhile: there are none in records, and to look through all parts
+    takes half of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def content_digest(records: Iterable[StageRecord]) -> str:
     """Digest what all stages of a run say; equal for equal runs."""
-    return value_digest([record.content() for record in records])
+    with _uncollected():
+        return list_digest(record.content() for record in records)
 
 
 def _tag_names(record: StageRecord) -> list[str]:
@@ -341,19 +399,28 @@ def _rows(record: StageRecord) -> pa.Table:
 
 def _json(record: StageRecord, rows: str, seal: str) -> str:
     """Write a record as JSON, a line a part."""
+    lines = (_dumped(_stored(part)) for part in record.parts.values())
+    return _dumped(_head(record, rows, seal))[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def _head(record: StageRecord, rows: str, seal: str) -> dict[str, Any]:
+    """Give what a record stores as JSON, but for its parts."""
     apart = ("parts", "rows", "rows_seal", *(() if record.tables else ("tables",)))
     head = {name: value for name, value in vars(record).items() if name not in apart}
-    head |= {"rows": rows, "rows_seal": seal, "tags": _tag_names(record)}
-    lines = (_dumped(_without(asdict(part), BITMAPS)) for part in record.parts.values())
-    return _dumped(head)[:-1] + ', "parts": [\n' + ",\n".join(lines) + "\n]}\n"
+    return head | {"rows": rows, "rows_seal": seal, "tags": _tag_names(record)}
+
+
+def _stored(part: PartRecord) -> dict[str, Any]:
+    """Give what a record stores of a part as JSON; not a copy, which takes long of many parts."""
+    return _without(vars(part), BITMAPS) | {"counts": vars(part.counts)}
 
 
 def _dumped(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in set(names)}
+def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _part(values: dict[str, Any], bits: Mapping[str, bytes], tags: list[str]) -> PartRecord:
@@ -363,5 +430,5 @@ def _part(values: dict[str, Any], bits: Mapping[str, bytes], tags: list[str]) ->
         made_for=bitmaps.load(bits["made_for"]),
         came=bitmaps.load(bits["came"]),
         removed=bitmaps.load(bits["removed"]),
-        tags=tuple(tags[number] for number in bitmaps.numbers(bitmaps.load(bits["tags"]))),
+        tags=tuple(tags[number] for number in bitmaps.numbers(bitmaps.load(bits["tags"]))) if tags else (),
     )

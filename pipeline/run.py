@@ -133,7 +133,7 @@ class Driver:
                 self._make(plan, engine, progress)
             record = self.upstream.records[plan.stage.name]
             record.files = kind.files(plan)
-            self.run_folder.write_record(record)
+            self.run_folder.write_record(record, kind.tables(plan, record))
             # Once it is recorded: whoever is stopped wants to look at what died.
             check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of all")
             kind.review(plan, record, self.upstream)

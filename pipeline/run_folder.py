@@ -10,7 +10,8 @@ RUN/shards/<gen>/                     the dataset
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -20,14 +21,18 @@ from tagmill.pipeline.records import StageRecord
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.config import parse_yaml
 from tagmill.tag_system.core.errors import ConfigError, DamageError
-from tagmill.transforms import image_copies, parts
+from tagmill.transforms import failures, image_copies, parts, task_file
 
 FORMAT = 3
 """Of run folders: raised when parts or records of an older one can no longer be read."""
 
 
-REPORT, SEALS = "report", "seals.json"
-"""The folder of the report, and in it the note of the seals of its tables."""
+REPORT, SEALS, MADE_OF = "report", "seals.json", "made_of"
+"""The folder of the report, in it the note of the seals of its tables, and there what tells of what state of
+the run they were made."""
+
+UNNEEDED = ("superseded", "work", failures.FOLDER, task_file.FOLDER)
+"""Folders of a generation with what a driver at work needs, and nobody afterwards."""
 
 CONFIG, DIGEST = "run.yaml", "# sha256: "
 """The file of a run's config, and how its last line begins."""
@@ -45,6 +50,7 @@ class RunFolder:
         self.root = root.rstrip("/")
         self.token = 0
         self._others: list[int] | None = None
+        self._read: dict[str, tuple[str, StageRecord]] = {}
 
     def path(self, *names: str) -> str:
         """Name something in the run's folder."""
@@ -118,25 +124,50 @@ class RunFolder:
         return self._others
 
     def read_record(self, stage: str, generation: str) -> StageRecord | None:
-        """Read what is recorded of a generation; None if it was never finished."""
-        return records.read_record(self.generation(stage, generation))
+        """Read what is recorded of a generation; None if it was never finished.
 
-    def write_record(self, record: StageRecord) -> None:
-        """Record a finished generation, unless it stands so, and make it the current one."""
+        The last one is remembered, as records never change: leave it as it is.
+        """
+        folder = self.generation(stage, generation)
+        uri = records.latest(folder)
+        if uri is None:
+            return None
+        if self._read.get(folder, ("",))[0] != uri:
+            self._read.clear()
+            record = records.read_record_at(uri, folder)
+            if record is None:
+                return None
+            self._read[folder] = uri, record
+        return self._read[folder][1]
+
+    def write_record(
+        self, record: StageRecord, tables: Mapping[str, Callable[[], bytes]] | None = None
+    ) -> None:
+        """Record a finished generation, unless it stands so, and make it the current one.
+
+        `tables` make the other tables that are to lie beside the record, by what they are of.
+        """
         folder = self.generation(record.stage, record.generation)
-        known = records.read_record(folder)
-        if known == record and not self._is_contested(files.join(folder, records.FOLDER)):
-            record.rows = known.rows
+        known = self.read_record(record.stage, record.generation)
+        if (
+            known is not None
+            and known == record
+            and all(known.has_table(what) for what in tables or ())
+            and not self._is_contested(files.join(folder, records.FOLDER))
+        ):
+            record.rows, record.tables = known.rows, known.tables
         else:
-            record.rows = records.write_record(folder, self.token, record)
+            made = {what: make() for what, make in (tables or {}).items()}
+            record.rows = records.write_record(folder, self.token, record, made)
         self._point(record.stage, record.generation)
 
     def forget_parts(self, stage: str, generation: str, names: Set[str]) -> None:
         """Take parts that will be made again out of a generation's record, whatever happens afterwards."""
         record = self.read_record(stage, generation)
         if record and record.parts.keys() & names:
-            record.parts = {name: part for name, part in record.parts.items() if name not in names}
-            records.write_record(self.generation(stage, generation), self.token, record)
+            others = {name: part for name, part in record.parts.items() if name not in names}
+            left = replace(record, parts=others, tables={})
+            records.write_record(self.generation(stage, generation), self.token, left)
 
     def forget_all(self, stage: str, generation: str) -> None:
         """Note that a generation is not finished, before its parts are made again all at once."""
@@ -209,7 +240,12 @@ class RunFolder:
 
 def committed_parts(folder: str) -> set[str]:
     """List the names of the parts that lie in a generation's folder."""
-    return {name.removesuffix(parts.SUFFIX) for name in files.list_names(folder, parts.SUFFIX)}
+    return named_parts(files.list_names(folder))
+
+
+def named_parts(listed: Iterable[str]) -> set[str]:
+    """Pick the names of parts among those of the files in a generation's folder."""
+    return {name.removesuffix(parts.SUFFIX) for name in listed if name.endswith(parts.SUFFIX)}
 
 
 def lone_leftovers(folder: str) -> list[str]:

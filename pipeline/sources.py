@@ -12,11 +12,14 @@ from typing import Any
 from tagmill.pipeline.accounts import read_footers
 from tagmill.pipeline.records import PartRecord
 from tagmill.pipeline.run_folder import committed_parts, supersede
+from tagmill.pipeline.source_notes import SourceNotes
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.formats.base import CopyingFormat, Format, InputConfig, format_of
+from tagmill.transforms.formats.file_format import FileFormat
+from tagmill.transforms.formats.several import SeveralFiles
 from tagmill.transforms.images import check_unchanged, read_references
 from tagmill.transforms.ingest import (
     Ingest,
@@ -34,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 RECORD = ("input", "path", "size", "stamp", "sha256", "fingerprint", "config", "parts")
 """The keys of the record of a source that was ingested to its end."""
+
+
+Stamp = tuple[int, str]
+"""A file's size in bytes, and what changes when it is rewritten."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +72,42 @@ def find_sources(inputs: Iterable[InputConfig]) -> dict[str, FoundSource]:
         root, paths = format_.find_sources(source)
         if source.images and not files.exists(source.images):
             raise ConfigError(f"input {source.name}: no image folder {source.images}")
+        listed = _listed(source, format_, root, paths)
         with ThreadPoolExecutor(files.THREADS) as pool:
-            for one in pool.map(partial(_find, source, format_, root), paths):
+            for one in pool.map(partial(_find, source, format_, root, listed), paths):
                 found[one.name] = one
     return found
 
 
-def _find(source: InputConfig, format_: Format, root: str, path: str) -> FoundSource:
+def _listed(source: InputConfig, format_: Format, root: str, paths: Sequence[str]) -> dict[str, Stamp]:
+    """Tell size and stamp of files of a store, by uri, as the folders' listings have them.
+
+    Empty where each has to be asked for: the format has its own way, nothing was listed to find them, or the
+    store says something else of a file than its listing does.
+    """
+    plain = SeveralFiles if isinstance(format_, SeveralFiles) and not format_.others else FileFormat
+    is_plain = getattr(type(format_), "size_and_stamp", None) is plain.size_and_stamp
+    if not is_plain or files.is_local(root) or not any(map(files.has_wildcard, source.paths)):
+        return {}
+    uris = [files.join(root, path) for path in paths]
+    folders = list(dict.fromkeys(uri.rpartition("/")[0] for uri in uris))
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        stamps = zip(folders, pool.map(files.list_stamps, folders), strict=True)
+        listed = {
+            files.join(folder, name): stamp for folder, there in stamps for name, stamp in there.items()
+        }
+    is_told = uris[0] in listed and listed[uris[0]] == files.size_and_stamp(uris[0])
+    return listed if is_told else {}
+
+
+def _find(
+    source: InputConfig, format_: Format, root: str, listed: Mapping[str, Stamp], path: str
+) -> FoundSource:
     # The name depends on what lies under the root alone: a copy of the data elsewhere keeps it.
     name = hashlib.sha256(f"{source.name}/{path}".encode()).hexdigest()[:12]
     uri = files.join(root, path)
     try:
-        size, stamp = format_.size_and_stamp(uri)
+        size, stamp = listed[uri] if uri in listed else format_.size_and_stamp(uri)
     except FileNotFoundError as error:
         raise ConfigError(f"input {source.name}: {uri} is missing, or a link to nothing") from error
     except OSError as error:
@@ -117,7 +148,7 @@ class Sources:
         self,
         inputs: Sequence[InputConfig],
         stage: Ingest,
-        folder: str,
+        source_notes: SourceNotes,
         whole: set[str],
         again: Collection[str] = (),
     ) -> None:
@@ -125,19 +156,19 @@ class Sources:
         self._whole = whole
         self._inputs = {source.name for source in inputs}
         self.found = find_sources(inputs)
-        self.folder = folder
+        self.folder = source_notes.folder
+        self.notes = source_notes
         self._stage = stage
         self.order = list(self.found)
         self.digests: dict[str, str] = {}
-        self.records = self._read_records(folder)
+        self.records = self._read_records(source_notes)
         self._touched: dict[str, dict[str, Any]] = {}
         self._rewritten: set[str] = set()
         self.removed: list[str] = []
         self._gone: dict[str, dict[str, Any]] = {}
         self._renamed: set[str] = set()
         self._before: dict[str, dict[str, Any]] = {}
-        self._folder_before = folder
-        self._adopted_from = folder
+        self._folder_before = self._adopted_from = self.folder
         self._adopted: dict[str, dict[str, Any]] = {}
 
     def follow(self, before: list[str], folder: str) -> None:
@@ -159,16 +190,16 @@ class Sources:
                 self._renamed.add(name)
                 self._before[name] = self._gone[was]
 
-    def adopt(self, folder: str, whole: Collection[str], again: Collection[str]) -> None:
+    def adopt(self, source_notes: SourceNotes, whole: Collection[str], again: Collection[str]) -> None:
         """Take over the sources that another generation read in just the same way.
 
         Args:
-            folder: The folder of that generation.
+            source_notes: The notes of that generation.
             whole: The parts that are there with all their files.
             again: Sources that must be read again all the same.
         """
-        self._adopted_from = folder
-        for name, record in self._read_records(folder).items():
+        self._adopted_from = source_notes.folder
+        for name, record in self._read_records(source_notes).items():
             self._before[name] = record
             is_same = record["fingerprint"] == source_fingerprint(source_task(self._stage, self.found[name]))
             is_whole = _parts_of(name, record) <= set(whole)
@@ -190,15 +221,13 @@ class Sources:
         """Write the records of the sources that were taken over: their parts are there."""
         for name in self.adopted(tasks):
             record = self._touched.pop(name, self._adopted[name])
-            files.replace_bytes(source_record_uri(self.folder, name), notes.dump(record))
+            self.notes.replace(name, notes.dump(record))
 
-    def _read_records(self, folder: str) -> dict[str, dict[str, Any]]:
-        there = set(files.list_names(files.join(folder, "sources")))
-        names = [name for name in self.order if f"{name}.json" in there]
-        uris = [source_record_uri(folder, name) for name in names]
-        with ThreadPoolExecutor(files.THREADS) as pool:
-            read = zip(names, uris, pool.map(files.read_bytes, uris), strict=True)
-            return {name: self._parse(name, data, uri) for name, uri, data in read}
+    def _read_records(self, source_notes: SourceNotes) -> dict[str, dict[str, Any]]:
+        return {
+            name: self._parse(name, data, source_record_uri(source_notes.folder, name))
+            for name, data in source_notes.read(self.order).items()
+        }
 
     def _parse(self, name: str, data: bytes, uri: str) -> dict[str, Any]:
         """Read what a worker noted of a source, and keep the digest of its bytes. Raises DamageError."""
@@ -334,7 +363,7 @@ class Sources:
             if name in self._adopted:
                 continue  # see `note_adopted`
             data = notes.dump(record)
-            files.replace_bytes(source_record_uri(self.folder, name), data)
+            self.notes.replace(name, data)
             self.digests[name] = hashlib.sha256(data).hexdigest()
         self._touched = {name: record for name, record in self._touched.items() if name in self._adopted}
 
@@ -374,14 +403,14 @@ class Sources:
         for name in [*(task.name for task in tasks), *self.removed]:
             supersede(self.folder, source_record_uri(self.folder, name))
 
-    def strays(self) -> list[str]:
-        """Name the parts that lie in the folder and are of no source of the run."""
+    def strays(self, there: Iterable[str]) -> list[str]:
+        """Pick the parts that lie in the folder and are of no source of the run."""
         known = set(self.order)
-        return sorted(name for name in committed_parts(self.folder) if source_of(name) not in known)
+        return sorted(name for name in there if source_of(name) not in known)
 
     def part_names(self) -> Iterator[tuple[str, FoundSource]]:
         """Name the parts of all ingested sources, in order, with their sources."""
-        for name, record in self._read_records(self.folder).items():
+        for name, record in self._read_records(self.notes).items():
             for chunk in range(record["parts"]):
                 yield part_name(name, chunk), self.found[name]
 

@@ -41,14 +41,16 @@ class Wanted:
 
 
 class Stock:
-    """The parts that a stage has, in its generation and in others."""
+    """The parts that a stage has, in its generation, whose folder holds the files `listed`, and in others."""
 
-    def __init__(self, upstream: Upstream, stage: str, generation: str, names: list[str]) -> None:
+    def __init__(
+        self, upstream: Upstream, stage: str, generation: str, names: list[str], listed: list[str]
+    ) -> None:
         self._run, self._stage, self._names = upstream.run, stage, names
         self._trials = upstream.trials
         self._generation = generation
         run = upstream.run
-        self._here = known_parts(run, stage, generation, names)
+        self._here = known_parts(run, stage, generation, names, listed)
         self._again = upstream.to_retry(stage, self._here)
         record = run.read_record(stage, generation)
         self._lost = set(record.parts if record else ()) - self._here.keys()

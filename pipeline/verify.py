@@ -5,18 +5,17 @@ records and pointers by their own, run.yaml by its last line, the tables of the 
 Whoever edits a file and all that speaks of it is told by the digest of the whole run, if that was kept.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tagmill.pipeline import ledger, records
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.kinds import KINDS, checks
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run_folder import CONFIG, REPORT, SEALS, RunFolder
+from tagmill.pipeline.run_folder import CONFIG, MADE_OF, REPORT, SEALS, UNNEEDED, RunFolder
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.errors import DamageError
-from tagmill.transforms import failures
 
-LEFTOVERS = ("superseded", "work", failures.FOLDER, records.FOLDER)
+LEFTOVERS = (*UNNEEDED, records.FOLDER)
 """Folders of a generation that are not checked against its record: gc removes them, or they have digests."""
 
 Verified = tuple[str, int, list[str]]
@@ -115,7 +114,8 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
 
 def _records(folder: str, sizes: Mapping[str, int]) -> tuple[StageRecord | None, list[str]]:
     """Check every record of a generation and its tables; gives the one that counts, unless it is damaged."""
-    record, problems = None, []
+    record: StageRecord | None = None
+    problems: list[str] = []
     within = files.join(folder, records.FOLDER)
     there = {files.join(folder, name).removeprefix(f"{within}/"): size for name, size in sizes.items()}
     known: set[str] = set()
@@ -127,15 +127,22 @@ def _records(folder: str, sizes: Mapping[str, int]) -> tuple[StageRecord | None,
             found = notes.read(uri, "stage")
             known |= records.tables_of(found)
             record = records.parse_record(found, folder, uri)
-            tables = record.tables if record else {}
-            problems += checks.run(within, {n: checks.sealed(seal) for n, seal in tables.items()}, there)
+            problems += checks.run(within, _tables(record, there), there)
         except DamageError as error:
             problems.append(str(error))
+    if record is not None:
+        problems += [f"{files.join(within, n)} is missing" for n in record.tables if n not in there]
     for name in files.list_names(within):
         # A table without its record was left by an interruption; nobody reads it.
         if name not in known and not records.is_table_name(name):
             problems.append(f"{files.join(within, name)} does not belong there")
     return record, problems
+
+
+def _tables(record: StageRecord | None, there: Collection[str]) -> dict[str, checks.Check]:
+    """Give the checks of the tables beside a record that are there: an older one's may be gone."""
+    tables = record.tables if record else {}
+    return {name: checks.sealed(seal) for name, seal in tables.items() if name in there}
 
 
 def _extra(names: Iterable[str], expected: dict[str, checks.Check]) -> list[str]:
@@ -164,10 +171,10 @@ def _report(run: RunFolder) -> Iterator[Verified]:
     except DamageError as error:
         yield REPORT, 1, [str(error)]
     else:
-        sealed = {name: checks.sealed(seal) for name, seal in seals.items()}
+        sealed = {name: checks.sealed(seal) for name, seal in seals.items() if name != MADE_OF}
         problems = list(checks.run(folder, sealed, files.walk_sizes(folder)))
         problems += [f"{files.join(folder, n)} does not belong there" for n in tables if n not in seals]
-        yield REPORT, len(seals), problems
+        yield REPORT, len(sealed), problems
 
 
 def check_root(run: RunFolder, digest: str) -> Iterator[Verified]:

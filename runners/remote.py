@@ -27,14 +27,14 @@ class RemoteEngine:
 
     def execute(self, job: Job) -> None:
         """Run one job. Raises RuntimeError if it does not end well."""
-        pipeline = self.pipeline(job)
-        result = pipeline.run()
-        state = result.wait_until_finish()
+        with job.store_tasks() as stored:
+            result = self.pipeline(job, stored).run()
+            state = result.wait_until_finish()
         if state != "DONE":
             raise RuntimeError(f"the job of stage {job.name} ended as {state}; see the runner's own log")
 
-    def pipeline(self, job: Job) -> beam.Pipeline:
-        """Build a job's pipeline, which talks to nobody before it is run."""
+    def pipeline(self, job: Job, stored: str = "") -> beam.Pipeline:
+        """Build a job's pipeline, which talks to nobody before it is run; for `stored` see `Job.build`."""
         options = PipelineOptions.from_dictionary(self.options.get_all_options(drop_default=True))
         # tagmill is installed on the workers: nothing of this process's main module has to travel.
         options.view_as(SetupOptions).save_main_session = False
@@ -42,7 +42,7 @@ class RemoteEngine:
             pipeline = beam.Pipeline(runner=BEAM_RUNNERS[self.runner], options=options)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"--runner {self.runner}: {' '.join(str(error).split())}") from error
-        job.build(pipeline, self.hints if job.uses_model else None)
+        job.build(pipeline, self.hints if job.uses_model else None, stored)
         return pipeline
 
 

@@ -32,6 +32,7 @@ from tagmill.transforms.stage import (
     made_by,
     removed_rows,
 )
+from tagmill.transforms.task_file import PartOrder
 
 SCHEMA = pa.schema(
     [
@@ -101,7 +102,7 @@ class Duplicates(GlobalStage[DuplicatesConfig]):
         """The schema of what is written: `schema`, and the distance if near-duplicates are looked for."""
         return NEAR_SCHEMA if self.config.near else SCHEMA
 
-    def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
+    def transform(self, work: str, order: PartOrder) -> beam.PTransform:
         """Find the losers of every part."""
         return FindDuplicates(self, work, order)
 
@@ -109,7 +110,7 @@ class Duplicates(GlobalStage[DuplicatesConfig]):
 class FindDuplicates(beam.PTransform):
     """PartTask -> name of the part, whose losers then lie in the work folder."""
 
-    def __init__(self, stage: Duplicates, work: str, order: dict[str, int]) -> None:
+    def __init__(self, stage: Duplicates, work: str, order: PartOrder) -> None:
         super().__init__()
         self._stage = stage
         self._work = work
@@ -117,7 +118,7 @@ class FindDuplicates(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[PartTask]) -> beam.PCollection[str]:
         """Digests to their bucket, of keys and then of images; losers back to their part."""
-        names = sorted(self._order, key=self._order.__getitem__)
+        names = self._order.names
         copies = (
             tasks
             | "Read digests" >> beam.ParDo(_EntriesFn(self._order, self._work))
@@ -215,7 +216,7 @@ def _by_part(losses: Iterable[Loss], names: list[str]) -> Iterator[tuple[str, li
 class _EntriesFn(beam.DoFn):
     """A part's entries, in blocks by the bucket of the key."""
 
-    def __init__(self, order: dict[str, int], work: str) -> None:
+    def __init__(self, order: PartOrder, work: str) -> None:
         self._order = order
         self._work = work
 

@@ -24,6 +24,7 @@ from pydantic import Field
 from tagmill.tag_system.core.config import Config
 from tagmill.transforms import bitmaps, failures, parts
 from tagmill.transforms.stage import PartTask, living
+from tagmill.transforms.task_file import PartOrder
 
 NEAR_DUPLICATE = "near_duplicate"
 
@@ -71,7 +72,7 @@ class FindNear(beam.PTransform):
     A near-duplicate is a list of its row, the reason, part and row of the first, and the distance to it.
     """
 
-    def __init__(self, distance: int, work: str, order: dict[str, int]) -> None:
+    def __init__(self, distance: int, work: str, order: PartOrder) -> None:
         super().__init__()
         self._distance = distance
         self._work = work
@@ -79,7 +80,7 @@ class FindNear(beam.PTransform):
 
     def expand(self, settled: beam.PCollection[tuple[str, Any]]) -> beam.PCollection[tuple[str, list[Any]]]:
         """Hashes to their bucket, distinct ones to a bucket for each set of bits, pairs to one place."""
-        names = sorted(self._order, key=self._order.__getitem__)
+        names = self._order.names
         distinct = (
             settled
             | "Read hashes" >> beam.ParDo(_HashesFn(self._order, self._work))
@@ -225,7 +226,7 @@ def _joined(blocks: Iterable[bytes], kind: np.dtype[np.void]) -> NDArray[np.void
 class _HashesFn(beam.DoFn):
     """The hashes of a part's examples that are not exact duplicates, in blocks by the bucket of the hash."""
 
-    def __init__(self, order: dict[str, int], work: str) -> None:
+    def __init__(self, order: PartOrder, work: str) -> None:
         self._order = order
         self._work = work
 

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +24,27 @@ TAIL_BYTES = 1 << 16
 """Read of a file to find its footer; most footers are smaller."""
 
 
-def table_bytes(table: pa.Table, header: Mapping[str, Any] | None = None) -> bytes:
+def table_bytes(
+    table: pa.Table,
+    header: Mapping[str, Any] | None = None,
+    *,
+    group: int | None = None,
+    encoding: Mapping[str, str] | None = None,
+) -> bytes:
     """Write a table as Parquet (zstd), with the header in its footer, and there the sha256 of all before it.
 
-    So a look at the footer is enough to know what the whole file must be; see `seal`.
+    So a look at the footer is enough to know what the whole file must be; see `seal`. `group` is the number
+    of rows that can be read apart from the others, `encoding` Parquet's encoding of columns.
     """
     if header is not None:
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(header)})
     sink = io.BytesIO()
     # With checksums, whoever reads a damaged page learns of it.
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-        writer.write_table(table)
+    options: dict[str, Any] = {"column_encoding": dict(encoding), "use_dictionary": False} if encoding else {}
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", write_page_checksum=True, **options
+    ) as writer:
+        writer.write_table(table, row_group_size=group)
         writer.add_key_value_metadata({BODY_KEY: hashlib.sha256(sink.getvalue()).hexdigest()})
     return sink.getvalue()
 
@@ -101,14 +112,25 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         DamageError: Its bytes are not those that were written.
     """
-    with files.open_read(uri) as stream:
-        try:
-            return pq.read_table(
-                stream, columns=list(columns) if columns else None, page_checksum_verification=True
-            )
-        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            if getattr(error, "errno", None):  # nothing is known of the bytes
-                raise
-            raise DamageError(
-                f"{uri} is damaged ({one_line(str(error))}); remove it and run again"
-            ) from error
+    with files.open_read(uri) as stream, _told_of(uri):
+        return pq.read_table(
+            stream, columns=list(columns) if columns else None, page_checksum_verification=True
+        )
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file, to read some of its groups of rows. Raises as `read_table`, within too."""
+    with files.open_read(uri) as stream, _told_of(uri):
+        yield pq.ParquetFile(stream, page_checksum_verification=True)
+
+
+@contextmanager
+def _told_of(uri: str) -> Iterator[None]:
+    """Raise DamageError for what a library says of a file whose bytes are not those that were written."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        if getattr(error, "errno", None):  # nothing is known of the bytes
+            raise
+        raise DamageError(f"{uri} is damaged ({one_line(str(error))}); remove it and run again") from error

@@ -148,6 +148,12 @@ class Counts:
         dead = sum((self.dead if unit == "example" else self.dead_captions).values())
         return {"in": came, "out": came - dropped - dead, "dropped": dropped, "dead": dead}
 
+    def number(self, unit: Unit, what: str) -> int:
+        """Give one of the counts of a unit, see `of`."""
+        if what == "in":
+            return self.examples if unit == "example" else self.captions
+        return self.of(unit)[what]
+
     def weighed(self, captioned: int, caption_loss: float) -> "Counts":
         """Add how captions died by example."""
         return replace(self, captioned=captioned, caption_loss=caption_loss)

@@ -26,6 +26,7 @@ from tagmill.tag_system.core.errors import DataError, Reason
 from tagmill.tag_system.core.pixels import MAX_BYTES
 from tagmill.tag_system.core.redaction import referring
 from tagmill.transforms import bitmaps, parquet, parts
+from tagmill.transforms.task_file import PartOrder
 
 if TYPE_CHECKING:  # a stage with a model does not load it
     from tagmill.tag_system.vocabulary import Vocabulary
@@ -243,7 +244,7 @@ class GlobalStage(Stage[ConfigT]):
     follows_rows = True
 
     @abstractmethod
-    def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
+    def transform(self, work: str, order: PartOrder) -> beam.PTransform:
         """Give the transform PartTask -> str that writes its results into the folder `work`.
 
         `order` gives the position of every part in ingest's order.

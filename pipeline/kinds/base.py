@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic
 
 from tagmill.pipeline.accounts import read_footers
@@ -12,7 +12,14 @@ from tagmill.pipeline.kinds import checks
 from tagmill.pipeline.kinds.checks import Check
 from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
-from tagmill.pipeline.run_folder import RunFolder, committed_parts, lone_leftovers, supersede_part
+from tagmill.pipeline.run_folder import (
+    RunFolder,
+    committed_parts,
+    lone_leftovers,
+    named_parts,
+    supersede_part,
+)
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import parts
 from tagmill.transforms.parts import Footer
@@ -78,6 +85,12 @@ class Kind(ABC, Generic[StageT]):
         """Give the digests of what lies in the folder of a finished stage besides its parts, by name."""
         return {}
 
+    def tables(self, plan: StagePlan[StageT], record: StageRecord) -> dict[str, Callable[[], bytes]]:
+        """Give what makes the tables beside the record of a finished stage, by what they are of: what is
+        known from its files, and wanted again without opening them.
+        """
+        return {}
+
     def checks(self, folder: str, record: StageRecord) -> dict[str, Check]:
         """Give the checks of the files that a record speaks of, by their names in the generation's folder.
 
@@ -102,9 +115,11 @@ def served(plan: StagePlan[Any]) -> dict[str, PartRecord]:
     return {name: plan.done[name] for name in plan.names if name in plan.done}
 
 
-def find_strays(plan: StagePlan[Any]) -> None:
-    """Name the parts that lie in the folder and are not among those that it will have."""
-    plan.strays = sorted(committed_parts(plan.folder) - set(plan.names))
+def find_strays(plan: StagePlan[Any]) -> list[str]:
+    """Name the parts that lie in the folder and are not among those that it will have; lists the folder."""
+    listed = files.list_names(plan.folder)
+    plan.strays = sorted(named_parts(listed) - set(plan.names))
+    return listed
 
 
 def made_footers(plan: StagePlan[Any]) -> dict[str, Footer]:

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -44,9 +43,9 @@ class Global(Kind[GlobalStageT]):
             record = run.read_record(stage.name, other)
             folder = run.generation(stage.name, other)
             if record and record.more["fingerprint"] == fingerprint and self.is_there(record, folder):
-                plan.more = record.more
+                plan.more = dict(record.more)
                 plan.done = {
-                    name: replace(part, removed=upstream.removed[name] | part.lost)
+                    name: part.with_removed(upstream.removed[name] | part.lost)
                     for name, part in record.parts.items()
                 }
                 if other != generation:
@@ -75,9 +74,7 @@ class Global(Kind[GlobalStageT]):
     def jobs(self, plan: StagePlan[GlobalStageT]) -> Iterator[Job]:
         """Give one job, whose tasks are not independent of each other."""
         if plan.tasks:
-            order = {name: place for place, name in enumerate(plan.names)}
-            graph = partial(plan.stage.transform, work(plan), order)
-            yield Job(plan.stage, plan.tasks, work(plan), graph)
+            yield Job(plan.stage, plan.tasks, work(plan), partial(plan.stage.transform, work(plan)))
 
     def count_done(self, plan: StagePlan[GlobalStageT]) -> int:
         """Count the parts of this attempt."""

@@ -32,16 +32,18 @@ class Parts(Kind[PartStage[Any]]):
         if upstream.is_open(inputs):
             return upstream.wait(plan, inputs)
         plan.names = upstream.names()
-        find_strays(plan)
+        listed = find_strays(plan)
         came, ingested = upstream.came(), upstream.ingested()
         tables = {other: TableRows(upstream, other) for other in inputs if other in stage.tables}
-        stock = Stock(upstream, stage.name, generation, plan.names)
+        stock = Stock(upstream, stage.name, generation, plan.names, listed)
         for name in plan.names:
             common: dict[str, Any] = {other: rows.digest(name) for other, rows in tables.items()}
             if stage.follows_rows:
                 common["rows"] = bitmaps.dump(came[name]).hex()
-            whole, base = _fingerprints(stage, upstream.digests(stage, inputs, name) | common)
-            before = _fingerprints(stage, upstream.digests(stage, inputs, name, before=True) | common)
+            now = upstream.digests(stage, inputs, name) | common
+            was = upstream.digests(stage, inputs, name, before=True) | common
+            whole, base = _fingerprints(stage, now)
+            before = (whole, base) if was == now else _fingerprints(stage, was)
             wanted = Wanted(name, whole, came[name], base, *before, ingested[name])
             if not stock.serve(plan, wanted, partial(upstream.by_row, stage, inputs, name)):
                 origin = plan.origins.get(name, "")
@@ -83,7 +85,8 @@ class Parts(Kind[PartStage[Any]]):
 def _fingerprints(stage: PartStage[Any], digests: Mapping[str, Any]) -> tuple[str, str]:
     """Give the fingerprint of a part, and the one without the slices that it depends on."""
     others = {name: digest for name, digest in digests.items() if name not in stage.slices}
-    return part_fingerprint(stage, digests), part_fingerprint(stage, others)
+    whole = part_fingerprint(stage, digests)
+    return whole, whole if others == digests else part_fingerprint(stage, others)
 
 
 def _keep_for_rewriting(plan: StagePlan[PartStage[Any]]) -> None:

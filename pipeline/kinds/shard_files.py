@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,25 +44,27 @@ class ShardFiles(Kind[Shards]):
         cut = extend_cut(_cut_before(stage, plan.folder, counts, upstream), counts, stage.config.size)
         plan.more = {"cut": cut}
         plan.names = [shard["name"] for shard in cut]
-        there = _index_headers(plan.folder, plan.names)
+        there = _known_shards(upstream.run, stage, generation, plan.names)
         stock = _ShardStock(upstream.run, stage, generation, plan.names)
         for shard in cut:
             task = _task(stage, shard, inputs, upstream, came)
-            header = there.get(task.name)
-            if header and header["fingerprint"] == task.fingerprint:
-                plan.done[task.name] = _record_of(task.name, header)
+            known = there.get(task.name)
+            if known and known.fingerprint == task.fingerprint:
+                plan.done[task.name] = known
             elif found := stock.find(task.name, task.fingerprint):
                 plan.done[task.name], plan.adopted[task.name] = found
             else:
                 plan.tasks.append(task)
-                plan.reasons.append(f"{task.name}: {'its examples changed' if header else 'not written yet'}")
+                plan.reasons.append(f"{task.name}: {'its examples changed' if known else 'not written yet'}")
         plan.unfinished = "" if _is_finished(plan) else "write the manifest again"
         return plan
 
     def make_way(self, plan: StagePlan[Shards], run: RunFolder) -> None:
         """Remove the manifest, as the dataset is no longer whole, and move stale shards away."""
         files.remove(files.join(plan.folder, contract.MANIFEST))
-        for name in [*(task.name for task in plan.tasks), *plan.adopted]:
+        again = [*(task.name for task in plan.tasks), *plan.adopted]
+        run.forget_parts(plan.stage.name, plan.generation, set(again))
+        for name in again:
             _supersede(plan.folder, name)
         files.replace_bytes(files.join(plan.folder, CUT), notes.dump({"shards": plan.more["cut"]}))
 
@@ -190,9 +192,25 @@ def _task(
     return ShardTask(shard["name"], shard["split"], fingerprint, tasks)
 
 
-def _index_headers(folder: str, names: list[str]) -> dict[str, dict[str, Any]]:
+def _known_shards(run: RunFolder, stage: Shards, generation: str, names: list[str]) -> dict[str, PartRecord]:
+    """Give the records of the shards that are whole; those that the stage's record does not list are read."""
+    folder = run.generation(stage.name, generation)
     listed = set(files.list_names(folder))
-    there = [name for name in names if {f"{name}.index.parquet", f"{name}.tar"} <= listed]
+    record = run.read_record(stage.name, generation)
+    there = _whole(names, listed)
+    known = {name: record.parts[name] for name in there if name in record.parts} if record else {}
+    headers = _index_headers(folder, [name for name in there if name not in known], listed)
+    return known | {name: _record_of(name, header) for name, header in headers.items()}
+
+
+def _whole(names: Iterable[str], listed: Collection[str]) -> list[str]:
+    return [name for name in names if f"{name}.index.parquet" in listed and f"{name}.tar" in listed]
+
+
+def _index_headers(
+    folder: str, names: list[str], listed: Collection[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    there = _whole(names, set(files.list_names(folder)) if listed is None else listed)
     with ThreadPoolExecutor(files.THREADS) as pool:
         headers = pool.map(lambda name: _read_index_header(folder, name), there)
         return dict(zip(there, headers, strict=True))

@@ -31,8 +31,8 @@ class ShardParts(Parts):
         (source,) = inputs
         shards, written = upstream.records[source].parts, upstream.plans[source]
         plan.names = list(shards)
-        find_strays(plan)
-        stock = Stock(upstream, stage.name, generation, plan.names)
+        listed = find_strays(plan)
+        stock = Stock(upstream, stage.name, generation, plan.names, listed)
         for name, shard in shards.items():
             fingerprint = part_fingerprint(stage, {source: shard.digest})
             if not stock.serve(plan, Wanted(name, fingerprint, shard.came), dict):

@@ -1,15 +1,17 @@
 """The stage whose unit of work is a source, which gives one part or more."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from tagmill.pipeline import key_index, source_notes
 from tagmill.pipeline.accounts import known_parts
 from tagmill.pipeline.fields_found import check_fields
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, move_parts_away, require
 from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
-from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.run_folder import RunFolder, named_parts
+from tagmill.pipeline.source_notes import SourceNotes
 from tagmill.pipeline.sources import Sources
 from tagmill.pipeline.takedown import NOTE, Remembered, Takedown
 from tagmill.tag_system.core import files
@@ -19,10 +21,11 @@ from tagmill.transforms.source_worker import SourceWorker
 
 @dataclass(frozen=True)
 class _State:
-    """The sources as they were found, and what the run remembers of what was excluded."""
+    """The sources as they were found, what the run remembers of what was excluded, and the record before."""
 
     sources: Sources
     memory: Remembered
+    before: StageRecord | None
 
 
 class SourceFiles(Kind[Ingest]):
@@ -40,16 +43,18 @@ class SourceFiles(Kind[Ingest]):
         other = run.read_record(stage.name, current) if current and current != generation else None
         # Another config must not hide that a source is missing.
         record = own or other
-        here = known_parts(run, stage.name, generation)
+        listed = files.list_names(plan.folder)
+        here = known_parts(run, stage.name, generation, listed=listed)
         again = upstream.to_retry(stage.name, here)
-        sources = Sources(upstream.inputs, stage, plan.folder, set(here), again)
+        notes = SourceNotes(plan.folder, own)
+        sources = Sources(upstream.inputs, stage, notes, set(here), again)
         if record:
             sources.follow(record.more["sources"], run.generation(stage.name, record.generation))
         there: dict[str, PartRecord] = {}
         if other:
             there = known_parts(run, stage.name, other.generation)
             folder = run.generation(stage.name, other.generation)
-            sources.adopt(folder, there, _to_read_again(stage, other))
+            sources.adopt(SourceNotes(folder, other), there, _to_read_again(stage, other))
         plan.tasks, plan.reasons = sources.todo(
             accept_changes=upstream.accept_changes, check=upstream.check_sources
         )
@@ -61,9 +66,10 @@ class SourceFiles(Kind[Ingest]):
             parts = [name for name in sources.adopted_parts(plan.tasks) if name not in here]
             plan.adopted = {n: Adoption(folder, tuple(there[n].files()), there[n].size) for n in parts}
         plan.adopted |= _usable(sources, plan, here, upstream)
-        plan.strays = sources.strays()
+        plan.strays = sources.strays(named_parts(listed))
         plan.more = {"sources": sources.order}
-        plan.state = _State(sources, Remembered.read(*(r.more.get(NOTE, {}) for r in (own, other) if r)))
+        memory = Remembered.read(*(r.more.get(NOTE, {}) for r in (own, other) if r))
+        plan.state = _State(sources, memory, record)
         # What an interruption left is looked through once more for what is excluded.
         is_looked_through = own is not None and own.parts.keys() == here.keys()
         if stage.exclusion and not is_looked_through:
@@ -72,7 +78,7 @@ class SourceFiles(Kind[Ingest]):
             plan.unfinished = "note the sources that are taken over"
         if plan.is_known:
             plan.more |= {NOTE: own.more[NOTE]} if own and NOTE in own.more else {}
-            _observe(plan, upstream)
+            _observe(plan, upstream, here)
         return plan
 
     def begin(self, plan: StagePlan[Ingest]) -> None:
@@ -116,7 +122,7 @@ class SourceFiles(Kind[Ingest]):
                 upstream.run.forget_parts(plan.stage.name, plan.generation, names)
 
             plan.more |= takedown.run(dict(state.sources.part_names()), forget)
-        _observe(plan, upstream)
+        _observe(plan, upstream, known_parts(upstream.run, plan.stage.name, plan.generation))
         return plan.done
 
     def review(self, plan: StagePlan[Ingest], record: StageRecord, upstream: Upstream) -> None:
@@ -127,6 +133,15 @@ class SourceFiles(Kind[Ingest]):
         """Give the digests of what was noted of each source."""
         digests = plan.state.sources.digests
         return {f"sources/{name}.json": digests[name] for name in plan.more["sources"]}
+
+    def tables(self, plan: StagePlan[Ingest], record: StageRecord) -> dict[str, Callable[[], bytes]]:
+        """Give the notes of the sources as one table, and which parts hold a key."""
+        state: _State = plan.state
+        sources = state.sources
+        return {
+            source_notes.TABLE: lambda: sources.notes.table(sources.order),
+            key_index.TABLE: lambda: key_index.make(plan.folder, record.parts, state.before),
+        }
 
 
 def _usable(
@@ -153,9 +168,8 @@ def _to_read_again(stage: Ingest, before: StageRecord) -> set[str]:
     return {source_of(name) for name, part in before.parts.items() if part.notes.get(NOTE)}
 
 
-def _observe(plan: StagePlan[Ingest], upstream: Upstream) -> None:
-    """Read which parts there are now, in order."""
+def _observe(plan: StagePlan[Ingest], upstream: Upstream, found: Mapping[str, PartRecord]) -> None:
+    """Note which parts there are now, in order."""
     upstream.sources = dict(plan.state.sources.part_names())
     plan.names = list(upstream.sources)
-    found = known_parts(upstream.run, plan.stage.name, plan.generation, plan.names)
     plan.done = {name: found[name] for name in plan.names}

@@ -1,15 +1,17 @@
 """Everything that a run knows of one example: what came in, what died of what, the verdict on each tag."""
 
 import difflib
+import logging
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from tagmill.models.base import Image
+from tagmill.pipeline import key_index, records
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.current import current_records, living_rows
+from tagmill.pipeline.current import living_rows
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import find_sources
 from tagmill.tag_system.core import files
@@ -24,6 +26,11 @@ from tagmill.transforms.localize import Localize
 from tagmill.transforms.parse import Parse
 
 SHOWN_KEYS = 5
+
+LOOKED_THROUGH = 200
+"""Parts in which keys are looked for that are like one that is not there."""
+
+_log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -77,72 +84,109 @@ def find_example(run: RunFolder, key: str) -> Example:
     ingest = _folder(run, Ingest.name)
     part, row = _find(run, ingest, key)
     example = Example(key, part, row)
-    _gather(run, part, [example])
+    _gather(_passed(run), ingest, part, [example])
     return example
 
 
 def living_examples(run: RunFolder) -> Iterator[Example]:
     """Gather what a run knows of every example that lives, in order."""
-    ingest = _folder(run, Ingest.name)
+    ingest, passed = _folder(run, Ingest.name), _passed(run)
     for name, living in living_rows(run).items():
         keys = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pylist()
         examples = [Example(one["key"], name, one["row"]) for one in keys if living >> one["row"] & 1]
-        _gather(run, name, examples)
+        _gather(passed, ingest, name, examples)
         yield from examples
 
 
-def _gather(run: RunFolder, part: str, examples: Sequence[Example]) -> None:
+@dataclass(frozen=True)
+class _Passed:
+    """A stage that examples passed: its current generation's folder, and which rows came into each part."""
+
+    stage: str
+    folder: str
+    came: Mapping[str, int]
+
+    def read(self, part: str, examples: Sequence[Example]) -> tuple[list[Record], parts.Part] | None:
+        """Read the dead letters and the table of a part; None if none of the examples came in."""
+        if not any(self.came.get(part, 0) >> example.row & 1 for example in examples):
+            return None
+        try:
+            letters = parquet.read_table(parts.dead_uri(self.folder, part)).to_pylist()
+        except FileNotFoundError:
+            letters = []
+        return letters, parts.read_part(parts.part_uri(self.folder, part))
+
+
+def _passed(run: RunFolder) -> list[_Passed]:
+    """List the stages that were finished, in order."""
+
+    def read(stage: str) -> _Passed | None:
+        generation = run.current(stage)
+        folder = run.generation(stage, generation) if generation else ""
+        came = records.read_came(folder) if generation else None
+        return None if came is None else _Passed(stage, folder, came)
+
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        return list(filter(None, pool.map(read, run.stages())))
+
+
+def _gather(passed: Sequence[_Passed], ingest: str, part: str, examples: Sequence[Example]) -> None:
     """Read a part of each stage once, and add what it says of each of the part's examples."""
-    ingest = _folder(run, Ingest.name)
-    for record in current_records(run):
-        stage, folder = record.stage, run.generation(record.stage, record.generation)
-        came = record.parts[part].came if part in record.parts else 0
-        here = [example for example in examples if came >> example.row & 1]
-        if not here:
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        found = zip(passed, pool.map(lambda stage: stage.read(part, examples), passed), strict=True)
+    for stage, read in found:
+        if read is None:
             continue
-        letters: list[Record] = []
-        if files.exists(parts.dead_uri(folder, part)):
-            letters = parquet.read_table(parts.dead_uri(folder, part)).to_pylist()
-        made = parts.read_part(parts.part_uri(folder, part))
-        for example in here:
+        letters, made = read
+        for example in examples:
+            if not stage.came[part] >> example.row & 1:
+                continue
             example.dead += [letter for letter in letters if letter["row"] == example.row]
             for reason, rows in made.header.dropped.items():
                 if example.row in rows:
-                    example.dropped = f"{stage}: {reason}"
-            _add(example, stage, made.of_row(example.row), ingest)
+                    example.dropped = f"{stage.stage}: {reason}"
+            _add(example, stage.stage, made.of_row(example.row), ingest)
 
 
 def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:
     """Find the part and row of a key; living ones go before dead ones, which may share a key with them."""
+    names = list(records.read_came(ingest) or ())
+    index = records.table_uri(ingest, key_index.TABLE)
+    try:
+        named = key_index.look_up(index, key) if index else None
+    except FileNotFoundError:
+        named = None
+    if named is None:
+        _log.warning("%s has no index of keys yet, as `tagmill run` writes: all parts are read", run.root)
+        looked = names
+    else:
+        found, _ = _look(ingest, [names[number] for number in named], key)
+        if found:
+            return found
+        looked = names[:: max(1, -(-len(names) // LOOKED_THROUGH))]
+    found, near = _look(ingest, looked, key)
+    if found:
+        return found
+    nearest = difflib.get_close_matches(key, sorted(set(near)), n=SHOWN_KEYS, cutoff=0)
+    among = f" among those of {len(looked)} of its {len(names)} parts" if len(looked) < len(names) else ""
+    raise ConfigError(f"no example {key} in {run.root}; the nearest keys{among}: {', '.join(nearest)}")
+
+
+def _look(ingest: str, names: Sequence[str], key: str) -> tuple[tuple[str, int] | None, list[str]]:
+    """Look for a key in parts: gives its part and row, if it is there, and keys that are like it."""
     near: list[str] = []
     dead: tuple[str, int] | None = None
-    record = run.read_record(Ingest.name, run.current(Ingest.name) or "")
-    names = list(record.parts) if record else []
     with ThreadPoolExecutor(files.THREADS) as pool:
-        for name, (living, lost) in zip(
-            names, pool.map(lambda name: _keys(ingest, name), names), strict=True
-        ):
-            if key in living:
-                return name, living[key]
-            if key in lost and dead is None:
-                dead = name, lost[key]
-            near += _near(sorted(living), key)
-    if dead:
-        return dead
-    nearest = difflib.get_close_matches(key, sorted(set(near)), n=SHOWN_KEYS, cutoff=0)
-    raise ConfigError(f"no example {key} in {run.root}; the nearest keys: {', '.join(nearest)}")
-
-
-def _keys(ingest: str, name: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Read the rows of a part's living and dead examples, by key."""
-    living = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pydict()
-    lost: list[Record] = []
-    if files.exists(parts.dead_uri(ingest, name)):
-        lost = parquet.read_table(parts.dead_uri(ingest, name), ["key", "row", "unit"]).to_pylist()
-    return (
-        dict(zip(living["key"], living["row"], strict=True)),
-        {letter["key"]: letter["row"] for letter in lost if letter["unit"] == "example"},
-    )
+        living = pool.map(lambda name: key_index.living_keys(ingest, name), names)
+        lost = pool.map(lambda name: key_index.dead_keys(ingest, name), names)
+        for name, here, gone in zip(names, living, lost, strict=True):
+            if key in here:
+                pool.shutdown(wait=False, cancel_futures=True)
+                return (name, here[key]), []
+            if key in gone and dead is None:
+                dead = name, gone[key]
+            near += _near(sorted(here), key)
+    return dead, near
 
 
 def _near(keys: list[str], key: str) -> list[str]:
@@ -153,20 +197,20 @@ def _near(keys: list[str], key: str) -> list[str]:
     return [*ending[:SHOWN_KEYS], *keys[max(0, place - 2) : place + 2]]
 
 
-def _add(example: Example, stage: str, records: list[Record], ingest: str) -> None:
+def _add(example: Example, stage: str, found: list[Record], ingest: str) -> None:
     if stage == Ingest.name:
-        example.ingested = next(iter(records), None)
-    elif stage == Duplicates.name and records and example.dropped:
-        winner = parts.read_part(parts.part_uri(ingest, records[0]["winner_part"]))
-        example.duplicate_of = winner.of_row(records[0]["winner_row"])[0]["key"]
+        example.ingested = next(iter(found), None)
+    elif stage == Duplicates.name and found and example.dropped:
+        winner = parts.read_part(parts.part_uri(ingest, found[0]["winner_part"]))
+        example.duplicate_of = winner.of_row(found[0]["winner_row"])[0]["key"]
     elif stage == Parse.name:
-        example.parsed = [record for record in records if record["source"] == "given"]
-    elif stage == Caption.name and records:
-        example.generated = records[0]["caption"]
+        example.parsed = [record for record in found if record["source"] == "given"]
+    elif stage == Caption.name and found:
+        example.generated = found[0]["caption"]
     elif stage == Localize.name:
-        example.regions = [record for record in records if record["region"] is not None]
+        example.regions = [record for record in found if record["region"] is not None]
     elif stage == Clean.name:
-        example.decisions = records
+        example.decisions = found
 
 
 def decided_examples(run: RunFolder) -> Iterator[tuple[Record, list[Record]]]:

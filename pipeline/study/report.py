@@ -17,16 +17,19 @@ import pyarrow.compute as pc
 
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run_folder import REPORT, SEALS, RunFolder
+from tagmill.pipeline.run_folder import MADE_OF, REPORT, SEALS, RunFolder
 from tagmill.pipeline.study.labels import LABELS_SCHEMA, label_rows, warn_of_unmapped
 from tagmill.pipeline.study.near_report import NEAR_TABLE, near_table
 from tagmill.tag_system.core import files, notes
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.core.errors import DamageError
 from tagmill.tag_system.label_names import LabelNames
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.candidates import Candidates
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.cluster import Cluster
+from tagmill.transforms.ingest import Ingest
 
 COUNTS = pa.map_(pa.string(), pa.int64())
 
@@ -79,20 +82,35 @@ TAGS_SCHEMA = pa.schema(
 tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`; `distance_quantiles` are the
 0th, 1st, ... 100th percentile of the cluster table's distances."""
 
+VERSION = 1
+"""Raised when the tables of the same run say something else."""
+
+LABELS = "labels.parquet"
+
+READ = {Ingest.name, Candidates.name, Cluster.name, Clean.name}
+"""Stages whose tables are counted; records of others are not kept in memory."""
+
 BY = ("tag", "verdict", "rule")
 COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
 """What decisions are counted by, and what is counted of them."""
 
 
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
-    """Derive all tables from the current generations of a finished run."""
-    records = list(current_records(run))
-    stages = pa.Table.from_pylist([stage_row(run, record) for record in records], STAGES_SCHEMA)
-    tags = pa.Table.from_pylist(_tag_rows(run, {r.stage: r for r in records}, vocabulary), TAGS_SCHEMA)
+    """Derive all tables from the current generations of a finished run, unless they are there."""
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        found = [(_name(record), pool.submit(stage_row, run, record)) for record in current_records(run)]
+    rows = [row.result() for _, row in found]
     names = LabelNames.load(vocabulary, (run.saved_config() or {}).get("label_map"))
-    given = label_rows(run, records[0], names)
+    made_of = value_digest([VERSION, vocabulary.digest, names.digest, rows, [name for name, _ in found]])
+    if _is_there(run, made_of):
+        warn_of_unmapped(parquet.read_table(run.path(REPORT, LABELS)).to_pylist(), run.path(REPORT, LABELS))
+        return
+    records = {record.stage: record for record in current_records(run) if record.stage in READ}
+    stages = pa.Table.from_pylist(rows, STAGES_SCHEMA)
+    tags = pa.Table.from_pylist(_tag_rows(run, records, vocabulary), TAGS_SCHEMA)
+    given = label_rows(run, records[Ingest.name], names)
     labels = pa.Table.from_pylist(given, LABELS_SCHEMA)
-    tables = {"stages.parquet": stages, "tags.parquet": tags, "labels.parquet": labels}
+    tables = {"stages.parquet": stages, "tags.parquet": tags, LABELS: labels}
     near = near_table(run)
     if near is None:
         files.remove(run.path(REPORT, NEAR_TABLE))
@@ -102,8 +120,25 @@ def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     for name, data in written.items():
         files.replace_bytes(run.path(REPORT, name), data)
     seals = {name: parquet.seal(data) for name, data in written.items()}
-    files.replace_bytes(run.path(REPORT, SEALS), notes.dump(seals))
-    warn_of_unmapped(given, run.path(REPORT, "labels.parquet"))
+    files.replace_bytes(run.path(REPORT, SEALS), notes.dump(seals | {MADE_OF: made_of}))
+    warn_of_unmapped(given, run.path(REPORT, LABELS))
+
+
+def _name(record: StageRecord) -> list[str]:
+    """Name a record, which is written once, under a name of its own."""
+    return [record.stage, record.generation, record.rows.rpartition("/")[2], record.rows_seal]
+
+
+def _is_there(run: RunFolder, made_of: str) -> bool:
+    """Tell whether the report is there, whole, and was made of just this."""
+    try:
+        seals = notes.read(run.path(REPORT, SEALS))
+        is_same = seals.pop(MADE_OF, "") == made_of
+        return is_same and all(
+            parquet.seal(files.read_bytes(run.path(REPORT, name))) == seal for name, seal in seals.items()
+        )
+    except (FileNotFoundError, ValueError, DamageError):
+        return False
 
 
 def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:

@@ -17,10 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 from tagmill.pipeline.progress import Extent
+from tagmill.tag_system.core import files
 
 LogFormat = Literal["auto", "plain", "json"]
 
 POLL_SECONDS = 0.5
+"""How often finished parts are counted on this machine."""
+
+PAGE_SECONDS = 1.0
+"""On a store, where each page of names is a request, for how many seconds a page of them is enough."""
+
+FILES_EACH = 2
+"""Files that may lie in a folder for each thing that is counted, such as a tar and its index."""
+
 PLAIN_SECONDS = 10.0
 FRAMES_A_SECOND = 10
 
@@ -81,10 +90,19 @@ class _ProgressView(Protocol):
 class ConsoleProgress:
     """A `Progress` for people and for log collectors; open it as a context.
 
-    `names` are the stages to come, which a terminal shows from the start.
+    `names` are the stages to come, which a terminal shows from the start; `on_store` tells that counting
+    costs requests.
     """
 
-    def __init__(self, console: Console, log_format: LogFormat = "auto", names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        console: Console,
+        log_format: LogFormat = "auto",
+        names: Sequence[str] = (),
+        *,
+        on_store: bool = False,
+    ) -> None:
+        self._on_store = on_store
         self._stages: list[_StageLine] = []
         if log_format == "json":
             self._view: _ProgressView = _JsonView()
@@ -108,9 +126,10 @@ class ConsoleProgress:
     def watch(self, stage: str, count: Callable[[], int]) -> Iterator[None]:
         """Count on while a job runs."""
         stop = threading.Event()
+        seconds = seconds_between_counts(self._stages[-1].total, on_store=self._on_store)
 
         def poll() -> None:
-            while not stop.wait(POLL_SECONDS):
+            while not stop.wait(seconds):
                 self._stages[-1].done = count()
                 self._view.update(self._stages, event="progress")
 
@@ -128,6 +147,12 @@ class ConsoleProgress:
         line.done, line.seconds = line.total, line.elapsed()
         line.examples, line.dead = examples, dead
         self._view.update(self._stages, event="finish")
+
+
+def seconds_between_counts(total: int, *, on_store: bool) -> float:
+    """Seconds from one count of a folder to the next: on a store, less than a request a second."""
+    pages = 1 + total * FILES_EACH // files.PAGE_NAMES
+    return PAGE_SECONDS * (1 + pages) if on_store else POLL_SECONDS
 
 
 class _LiveView:

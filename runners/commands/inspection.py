@@ -2,7 +2,8 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from tagmill.pipeline.absent import check_absent
 from tagmill.pipeline.current import begun_records, current_records
-from tagmill.pipeline.dead_letters import by_reason
+from tagmill.pipeline.dead_letters import DeadReason, by_reason
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.lease import Lease, read_lease
 from tagmill.pipeline.plan import StagePlan
@@ -130,13 +131,15 @@ def flatten(value: object, prefix: str = "") -> dict[str, object]:
 def show_status(console: Console, folder: str, *, as_json: bool = False) -> None:
     """Print the stages of a run, whatever its state: current generation, parts, examples, dead letters."""
     run = open_run(folder)
-    whole, begun = list(current_records(run)), list(begun_records(run))
-    letters = [one for record in [*whole, *begun] for one in by_reason(run, record)]
+    whole, unfinished = list(current_records(run)), list(begun_records(run))
+    begun = [one.record for one in unfinished]
+    letters = _letters(run, [*whole, *begun])
     near = near_counts(run)
     lease = read_lease(run.path("lease.json"))
     digests = {"bytes": root_digest(whole), "content": content_digest(whole)}
     if as_json:
-        rows = [_status_row(record, is_whole=record in whole) for record in [*whole, *begun]]
+        rows = [_status_row(record, len(record.parts), is_whole=True) for record in whole]
+        rows += [_status_row(one.record, one.parts, is_whole=False) for one in unfinished]
         dead = [vars(one) for one in letters]
         said = {"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests}
         console.out(dump_json(said | ({"near_duplicates": vars(near)} if near else {})))
@@ -144,10 +147,12 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
         table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
-    for record in [*whole, *begun]:
-        counts = [str(record.count("example", what)) for what in ("in", "out", "dropped")]
-        name = record.stage if record in whole else f"{record.stage} (not whole)"
-        table.add_row(name, record.generation, str(len(record.parts)), *counts, _dead(record))
+    for record in whole:
+        table.add_row(record.stage, *_cells(record, len(record.parts)))
+    for found in unfinished:
+        opened = len(found.record.parts)
+        of = f", counts of {opened} parts" if opened < found.parts else ""
+        table.add_row(f"{found.record.stage} (not whole{of})", *_cells(found.record, found.parts))
     console.print(table)
     for one in letters:
         console.print(f"dead {one.unit}s of {one.stage}: {one.said()}", highlight=False)
@@ -161,11 +166,23 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
     console.print(f"digest of its content: {digests['content']} (equal for equal runs)", highlight=False)
 
 
-def _status_row(record: StageRecord, *, is_whole: bool) -> dict[str, Any]:
+def _letters(run: RunFolder, found: Sequence[StageRecord]) -> list[DeadReason]:
+    """Count the dead letters of stages by reason, an example of each read at the same time."""
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        return list(chain.from_iterable(pool.map(lambda record: list(by_reason(run, record)), found)))
+
+
+def _cells(record: StageRecord, count: int) -> list[str]:
+    counts = [str(record.count("example", what)) for what in ("in", "out", "dropped")]
+    return [record.generation, str(count), *counts, _dead(record)]
+
+
+def _status_row(record: StageRecord, count: int, *, is_whole: bool) -> dict[str, Any]:
     counts = {what: record.count("example", what) for what in ("in", "out", "dropped", "dead")}
     captions = {"in": record.count("caption", "in"), "dead": record.count("caption", "dead")}
     about = {"stage": record.stage, "generation": record.generation, "whole": is_whole}
-    return {**about, "parts": len(record.parts), "examples": counts, "captions": captions}
+    row = {**about, "parts": count, "examples": counts, "captions": captions}
+    return row if len(record.parts) == count else row | {"parts_counted": len(record.parts)}
 
 
 def _dead(record: StageRecord) -> str:

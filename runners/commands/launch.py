@@ -89,7 +89,8 @@ def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat
     """Make a run whole under its lease, show how far it is, and write its report."""
     with Lease(driver.run_folder.path("lease.json")) as lease:
         names = [stage.name for stage in driver.stages]
-        with ConsoleProgress(console, log_format, names) as progress:
+        on_store = not files.is_local(driver.run_folder.root)
+        with ConsoleProgress(console, log_format, names, on_store=on_store) as progress:
             driver.run(engine, progress, lease)
         write_report(driver.run_folder, driver.vocabulary)
     if log_format != "json" and (near := near_counts(driver.run_folder)):

@@ -15,8 +15,21 @@ ROW_BYTES = 6
 
 def value_digest(value: Any) -> str:
     """Hash a JSON value, whatever the order of its keys: sha256, hexadecimal."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def list_digest(values: Iterable[Any]) -> str:
+    """Hash a list of JSON values as `value_digest` does, with one of them in memory at a time."""
+    state = hashlib.sha256(b"[")
+    for place, value in enumerate(values):
+        state.update(b"," if place else b"")
+        state.update(_canonical(value))
+    state.update(b"]")
+    return state.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def table_digest(table: pa.Table) -> str:

@@ -35,6 +35,9 @@ THREADS = 16
 READERS = 64
 """Files that are read whole together, `RANGE_BYTES` at a time: bounded by bandwidth, no longer by waiting."""
 
+PAGE_NAMES = 1000
+"""Names that a store lists in one request."""
+
 RANGE_BYTES = 4 << 20
 """Read of a large file at once, where it is read from one end to the other."""
 
@@ -315,6 +318,11 @@ def expand(pattern: str) -> list[str]:
     local = is_local(pattern)
     # What is found is written down: without the values that the pattern referred to.
     return sorted(referring(name if local else fs.unstrip_protocol(name)) for name in found)
+
+
+def has_wildcard(pattern: str) -> bool:
+    """Tell whether a pattern is looked up in listings of folders."""
+    return bool(fsspec.core.has_magic(filesystem(pattern)[1]))
 
 
 def _is_file(fs: Any, entry: Mapping[str, Any]) -> bool:

@@ -49,7 +49,11 @@ def test_planning_and_reporting_open_no_part_that_is_recorded(copy, monkeypatch)
     monkeypatch.setattr(
         parts, "read_part", lambda uri, columns=None: opened.append(uri) or read(uri, columns)
     )
-    write_report(run, Vocabulary.load(str(copy.parent / "vocabulary.tsv")))
+    vocabulary = Vocabulary.load(str(copy.parent / "vocabulary.tsv"))
+    write_report(run, vocabulary)
+    assert opened == []
+    (copy.parent / "run" / "report" / "tags.parquet").unlink()
+    write_report(run, vocabulary)
     clean = str(current_folder(copy.parent / "run", "clean"))
     assert {str(Path(uri).parent) for uri in opened} == {clean}  # its decisions are counted
 

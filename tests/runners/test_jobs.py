@@ -1,24 +1,31 @@
 """What the jobs look like that are handed to a runner: steps, hints, and how elements are encoded."""
 
 import io
+from dataclasses import replace
 
 import apache_beam as beam
 import pytest
 from apache_beam import coders
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.util import assert_that, equal_to
 from rich.console import Console
 
 from runs import CountingEngine, Quiet, coders_of, squares_config
+from tagmill.pipeline import job as job_module
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.run import Driver
+from tagmill.pipeline.run_folder import committed_parts
 from tagmill.runners.commands import launch
 from tagmill.runners.commands.job_view import show_jobs, steps
 from tagmill.runners.remote import DEFAULT_HINTS, RemoteEngine, parse_hints
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.transforms.ingest import SourceTask
+from tagmill.transforms.parts import part_uri, read_header
 from tagmill.transforms.shards import ShardTask
 from tagmill.transforms.stage import PartTask
+from tagmill.transforms.task_file import ReadTasks
 
 
 class Keeping(CountingEngine):
@@ -130,3 +137,44 @@ def test_the_remote_engine_builds_for_its_runner_without_the_main_session(jobs):
     pipeline = engine.pipeline(jobs["tag"])
     assert type(pipeline.runner).__name__ == "PortableRunner"
     assert pipeline.options.get_all_options()["save_main_session"] is False
+
+
+@pytest.fixture
+def all_stored(monkeypatch):
+    """Has the tasks of every job go through a file."""
+    monkeypatch.setattr(job_module, "MOST_IN_GRAPH", 0)
+
+
+def test_tasks_that_go_through_a_file_come_out_as_they_were(jobs, all_stored):
+    for name in ("ingest", "localize", "shards"):
+        job = jobs[name]
+        with job.store_tasks() as stored, beam.Pipeline(runner="FnApiRunner") as pipeline:
+            found = pipeline | ReadTasks(stored, type(job.tasks[0]), len(job.tasks))
+            names = found | beam.Map(lambda task: (task.name, task.fingerprint))
+            assert_that(names, equal_to([(task.name, task.fingerprint) for task in job.tasks]))
+        assert not files.exists(stored)
+
+
+def test_a_job_whose_order_goes_through_the_file_makes_the_same(jobs, all_stored):
+    job = jobs["duplicates"]
+    with job.store_tasks() as stored, beam.Pipeline(runner="FnApiRunner") as pipeline:
+        job.build(pipeline, stored=stored)
+    generation = files.join(job.folder, "..")
+    made = committed_parts(job.folder)
+    assert made == {task.name for task in job.tasks}
+    for name in made:
+        parts_made = [read_header(part_uri(folder, name)).digest for folder in (job.folder, generation)]
+        assert parts_made[0] == parts_made[1]
+
+
+@pytest.mark.parametrize("name", ["duplicates", "clean"])
+def test_the_graph_of_many_tasks_does_not_grow_with_them(jobs, name):
+    engine = RemoteEngine("portable", PipelineOptions(["--job_endpoint=localhost:1"]))
+    sizes = []
+    for count in (job_module.MOST_IN_GRAPH + 1, 2 * job_module.MOST_IN_GRAPH):
+        names = [f"{number * 0x9E3779B97F4A7C15 % 2**48:012x}-00000" for number in range(count)]
+        job = replace(jobs[name], tasks=[replace(jobs[name].tasks[0], name=one) for one in names])
+        with job.store_tasks() as stored:
+            sizes.append(len(engine.pipeline(job, stored).to_runner_api().SerializeToString()))
+    assert sizes[1] - sizes[0] < 100
+    assert sizes[0] < 100_000

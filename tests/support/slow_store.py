@@ -109,7 +109,9 @@ class SlowFileSystem(AbstractFileSystem):
                 raise FileExistsError(path)
             Path(path).write_bytes(value)
 
-    def put_file(self, lpath: str, rpath: str, callback: Any = None, mode: str = "overwrite", **_: Any) -> None:
+    def put_file(
+        self, lpath: str, rpath: str, callback: Any = None, mode: str = "overwrite", **_: Any
+    ) -> None:
         self.pipe_file(rpath, Path(lpath).read_bytes(), mode)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:

@@ -28,6 +28,7 @@ from tagmill.transforms.stage import (
     make_part,
     removed_rows,
 )
+from tagmill.transforms.task_file import PartOrder
 
 SQUARES = Vocabulary.from_text(VOCABULARY, "squares")
 
@@ -179,7 +180,7 @@ class Bench:
     def beam(self, stage: GlobalStage[Any], runner: str = "FnApiRunner", work: str | None = None) -> str:
         """Run a global stage's job; what it makes lies in the folder that is returned."""
         folder = work or self.uri(stage.name)
-        order = {name: place for place, name in enumerate(self.names)}
+        order = PartOrder(self.names)
         with beam.Pipeline(runner=runner) as pipeline:
             pipeline | beam.Create(self.tasks(stage)) | stage.transform(folder, order)
         return folder

@@ -20,6 +20,7 @@ from tagmill.transforms.duplicates import (
     settle_copies,
     settle_in_order,
 )
+from tagmill.transforms.task_file import PartOrder
 
 NAMES = ["red", "green", "blue", "yellow", "purple"]
 
@@ -210,7 +211,7 @@ def test_rows_that_an_earlier_stage_took_out_do_not_come_in_and_never_win(bench,
     tasks = [replace(task, removed=removed) for task in bench.tasks(stage)]
     work = str(tmp_path / "work")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        order = {name: place for place, name in enumerate(bench.names)}
+        order = PartOrder(bench.names)
         pipeline | beam.Create(tasks) | stage.transform(work, order)
     found = [parts.read_part(parts.part_uri(work, name)) for name in bench.names]
     assert losers(bench, found) == [("squares/c", "same_image", "squares/b")]
@@ -249,7 +250,7 @@ def test_bundles_that_fail_and_are_tried_again_give_the_same_parts(bench, tmp_pa
     FlakyFileSystem.failed.clear()
     FlakyFileSystem.bad = f"{bench.names[3]}.parquet"
     work = str(tmp_path / "work")
-    order = {name: place for place, name in enumerate(bench.names)}
+    order = PartOrder(bench.names)
     try:
         with beam.Pipeline(runner="BundleBasedDirectRunner") as pipeline:
             pipeline | beam.Create(tasks) | stage.transform(work, order)
