@@ -424,9 +424,10 @@ def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 
 def _part(values: dict[str, Any], bits: Mapping[str, bytes], tags: list[str]) -> PartRecord:
+    counts = Counts(**values.pop("counts"))
     return PartRecord(
-        **_without(values, ["counts"]),
-        counts=Counts(**values["counts"]),
+        **values,
+        counts=counts,
         made_for=bitmaps.load(bits["made_for"]),
         came=bitmaps.load(bits["came"]),
         removed=bitmaps.load(bits["removed"]),

@@ -131,11 +131,14 @@ def flatten(value: object, prefix: str = "") -> dict[str, object]:
 def show_status(console: Console, folder: str, *, as_json: bool = False) -> None:
     """Print the stages of a run, whatever its state: current generation, parts, examples, dead letters."""
     run = open_run(folder)
-    whole, unfinished = list(current_records(run)), list(begun_records(run))
+    with ThreadPoolExecutor() as pool:  # each waits for a store
+        others = pool.submit(lambda: list(begun_records(run)))
+        counted = pool.submit(near_counts, run)
+        held = pool.submit(read_lease, run.path("lease.json"))
+        whole = list(current_records(run))
+        unfinished, near, lease = others.result(), counted.result(), held.result()
     begun = [one.record for one in unfinished]
     letters = _letters(run, [*whole, *begun])
-    near = near_counts(run)
-    lease = read_lease(run.path("lease.json"))
     digests = {"bytes": root_digest(whole), "content": content_digest(whole)}
     if as_json:
         rows = [_status_row(record, len(record.parts), is_whole=True) for record in whole]
@@ -151,7 +154,7 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
         table.add_row(record.stage, *_cells(record, len(record.parts)))
     for found in unfinished:
         opened = len(found.record.parts)
-        of = f", counts of {opened} parts" if opened < found.parts else ""
+        of = f", counts of {opened} of them" if opened < found.parts else ""
         table.add_row(f"{found.record.stage} (not whole{of})", *_cells(found.record, found.parts))
     console.print(table)
     for one in letters:

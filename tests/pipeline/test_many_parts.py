@@ -1,6 +1,7 @@
 """What a run of many parts asks of a store: how many requests, and that none of them is for each part."""
 
 import io
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from runs import damaged, drive, squares_config
 from slow_store import SlowFileSystem, counted
+from tagmill.pipeline import current
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
@@ -95,6 +97,23 @@ def test_a_large_file_is_read_in_ranges(runs_of_two_sizes, monkeypatch):
         (problem,) = damaged(f"slow://{run}")
         assert part.name in problem
     part.write_bytes(before)
+
+
+def test_status_opens_some_parts_of_a_stage_that_is_being_made(runs_of_two_sizes, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(runs_of_two_sizes[1].parent / "run", run)
+    for stage in ("localize", "cluster", "shards"):  # as before their first record
+        shutil.rmtree(next(run.glob(f"{stage}/*/records")))
+        next(run.glob(f"{stage}/_STAGE*")).unlink()
+    monkeypatch.setattr(current, "MOST_OPENED", 3)
+    console = Console(file=io.StringIO(), width=200)
+    with counted() as requests:
+        inspection.show_status(console, f"slow://{run}")
+    (line,) = [one for one in console.file.getvalue().splitlines() if "not whole" in one]
+    assert line.split()[:8] == ["localize", "(not", "whole,", "counts", "of", "3", "of", "them)"]
+    assert line.split()[9] == str(2 * SIZES[1])
+    opened = {path for kind, path in requests if kind == "read" and path.startswith(f"{run}/localize/")}
+    assert len(opened) == 3
 
 
 def test_names_come_in_pages(runs_of_two_sizes, monkeypatch):
