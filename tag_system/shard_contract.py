@@ -205,12 +205,16 @@ class ManifestModel(_Contract):
 
 
 class Manifest(_Contract):
-    """What a dataset is; its presence says that the dataset is whole. Samples call models by `models`."""
+    """What a dataset is; its presence says that the dataset is whole. Samples call models by `models`.
+
+    `examples` counts by split, `formats` by the extension of their images.
+    """
 
     layout: Layout
     vocabulary: str
     tags: int
     examples: dict[str, int]
+    formats: dict[str, int] = {}
     shards: list[ManifestShard]
     models: dict[str, ManifestModel]
     made_by: dict[str, Any]

@@ -1,9 +1,19 @@
 """The data card of a dataset: what it is, how to read it, and what made it."""
 
 import json
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
 
 from tagmill.tag_system import shard_contract as contract
 from tagmill.transforms.clean import Clean
+
+HUB_SPLITS = {"val": "validation"}
+"""What Hugging Face calls a split, where it is another name."""
+
+HUB_TYPES = {str: "string", int: "int64", float: "float64"}
+"""What Hugging Face calls a type."""
 
 
 def data_card(manifest: contract.Manifest) -> str:
@@ -14,7 +24,10 @@ def data_card(manifest: contract.Manifest) -> str:
         f"- `{key}`: {model.name}, `{model.fingerprint}`" for key, model in manifest.models.items()
     )
     policy = json.dumps(manifest.made_by["stages"][Clean.name]["config"]["policy"], sort_keys=True)
-    return f"""# Image-tag dataset
+    return f"""---
+{_front_matter(manifest)}---
+
+# Image-tag dataset
 
 Made by tagmill: captions parsed into tags, missing tags added by a tagger, tags checked on their regions.
 
@@ -48,3 +61,45 @@ for sample in wds.WebDataset("train-000000.tar", shardshuffle=False).decode("pil
     tags = [tag["tag"] for tag in sample["json"]["tags"] if tag["verdict"] == "kept"]
 ```
 """
+
+
+def _front_matter(manifest: contract.Manifest) -> str:
+    """Tell Hugging Face's `load_dataset`, and its viewer, which files are the dataset and what they hold.
+
+    Without it they would take the indexes for the data. All fields are named: they would be guessed from the
+    first samples, and others lack some.
+    """
+    splits = [
+        {"split": HUB_SPLITS.get(split, split), "path": f"{split}-*.tar"}
+        for split, examples in manifest.examples.items()
+        if examples
+    ]
+    images = [{"name": extension, "dtype": "image"} for extension in sorted(manifest.formats)]
+    keys = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
+    sample = {"name": "json", "struct": _fields(contract.Sample)}
+    values: dict[str, Any] = {
+        "configs": [{"config_name": "default", "data_files": splits}],
+        "dataset_info": {"features": [*images, sample, *keys]},
+        "task_categories": ["image-classification", "zero-shot-image-classification", "object-detection"],
+    }
+    return yaml.safe_dump(values if splits else {}, sort_keys=False)
+
+
+def _fields(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Describe the fields of a part of the contract as Hugging Face's features."""
+    return [{"name": name} | _feature(field.annotation) for name, field in model.model_fields.items()]
+
+
+def _feature(kind: Any) -> dict[str, Any]:
+    origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not type(None)]
+    if origin is Literal:
+        return {"dtype": "string"}
+    if origin in (list, tuple):
+        (inner,) = set(arguments)
+        feature = _feature(inner)
+        return {"list": feature.get("dtype") or feature.get("struct") or feature}
+    if origin is not None:  # a type, or null
+        return _feature(arguments[0])
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {"struct": _fields(kind)}
+    return {"dtype": HUB_TYPES[kind]}

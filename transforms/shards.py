@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -104,7 +105,7 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
     with files.local_scratch(tar) as scratch:
         with open(scratch, "wb") as raw:
             stream = _HashingWriter(raw)
-            index, examples = _write_tar(stream, _samples(stage, task))
+            index, formats = _write_tar(stream, _samples(stage, task))
         if not files.create_from(tar, scratch) and files.sha256(tar) != stream.sha256:
             raise DamageError(f"{tar} exists with other content; remove it and run again")
     header = {
@@ -112,7 +113,8 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
         "version": stage.version,
         "fingerprint": task.fingerprint,
         "split": task.split,
-        "examples": examples,
+        "examples": formats.total(),
+        "formats": dict(sorted(formats.items())),
         "bytes": stream.size,
         "sha256": stream.sha256,
     }
@@ -142,13 +144,15 @@ class _HashingWriter(io.RawIOBase):
         return self._state.hexdigest()
 
 
-def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) -> tuple[list[Record], int]:
-    """Write samples as members of a tar; returns the index and the number of examples."""
+def _write_tar(
+    stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]
+) -> tuple[list[Record], Counter[str]]:
+    """Write samples as members of a tar; returns the index, and counts by the extension of images."""
     index: list[Record] = []
-    examples = 0
+    formats: Counter[str] = Counter()
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for sample, image in samples:
-            examples += 1
+            formats[contract.EXTENSIONS[sample["format"]]] += 1
             stem = contract.escape(sample["key"])
             text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text.encode())):
@@ -158,7 +162,7 @@ def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) 
                 archive.addfile(info, io.BytesIO(data))
                 offset = archive.offset - _padded(len(data))
                 index.append({"key": sample["key"], "member": info.name, "offset": offset, "size": len(data)})
-    return index, examples
+    return index, formats
 
 
 def _padded(size: int) -> int:

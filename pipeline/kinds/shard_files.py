@@ -272,13 +272,16 @@ def _manifest(
         for name, header in headers.items()
     ]
     examples: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
     for shard in shards:
         examples[shard.split] += shard.examples
+        formats.update(headers[shard.name].get("formats", {}))
     return contract.Manifest(
         layout=contract.LAYOUT,
         vocabulary=vocabulary.digest,
         tags=len(vocabulary),
         examples=dict(examples),
+        formats=dict(sorted(formats.items())),
         shards=shards,
         models=_models(stages),
         made_by={
