@@ -207,7 +207,8 @@ class ManifestModel(_Contract):
 class Manifest(_Contract):
     """What a dataset is; its presence says that the dataset is whole. Samples call models by `models`.
 
-    `examples` counts by split, `formats` by the extension of their images.
+    `examples` counts by split, `formats` by the extension of their images; `kept_by` counts kept tags by what
+    vouches for them, see `decisions.Basis`.
     """
 
     layout: Layout
@@ -215,6 +216,7 @@ class Manifest(_Contract):
     tags: int
     examples: dict[str, int]
     formats: dict[str, int] = {}
+    kept_by: dict[str, int] = {}
     shards: list[ManifestShard]
     models: dict[str, ManifestModel]
     made_by: dict[str, Any]

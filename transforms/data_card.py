@@ -29,7 +29,8 @@ def data_card(manifest: contract.Manifest) -> str:
 
 # Image-tag dataset
 
-Made by tagmill: captions parsed into tags, missing tags added by a tagger, tags checked on their regions.
+Made by tagmill: tags of given captions and labels, and of models as they are listed below. Nobody has checked
+the tags by eye: how many are right, and how many are missing, is not known.
 
 | split | examples | shards |
 |---|---|---|
@@ -41,6 +42,7 @@ Made by tagmill: captions parsed into tags, missing tags added by a tagger, tags
   decision with its evidence. Take the tags whose `verdict` is `kept`; `dropped` and `uncertain` ones are
   there to decide on again. `basis` says what a verdict rests on, from `given` labels to the `tagger` alone;
   tags under `absent` were confirmed not to be there, tags under `implied` follow from kept ones.
+- What vouches for the kept tags: {_vouched(manifest)}.
 - `evidence` lists what each model says, by its name in `models` of `{contract.MANIFEST}`. A localizer with
   an empty list of boxes looked in vain; a model without entry was not asked. What is null is left out.
 - Width, height and boxes are of the upright image; `orientation` is the EXIF orientation of its bytes.
@@ -61,6 +63,27 @@ for sample in wds.WebDataset("train-000000.tar", shardshuffle=False).decode("pil
     tags = [tag["tag"] for tag in sample["json"]["tags"] if tag["verdict"] == "kept"]
 ```
 """
+
+
+VOUCHERS = {
+    "given": "a given label",
+    "region": "a look at a box",
+    "captions": "several captions",
+    "caption": "one caption alone",
+    "generated": "a generated caption alone",
+    "tagger": "the tagger's score alone",
+}
+"""What a basis says of a kept tag; those that are missing here speak for themselves."""
+
+
+def _vouched(manifest: contract.Manifest) -> str:
+    """Say what kept tags rest on, and how many of them."""
+    total = sum(manifest.kept_by.values())
+    shares = (
+        f"{VOUCHERS.get(basis, basis)} for {count:,} ({count / total:.0%})"
+        for basis, count in manifest.kept_by.items()
+    )
+    return ", ".join(shares) or "there are none"
 
 
 def _front_matter(manifest: contract.Manifest) -> str:

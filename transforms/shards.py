@@ -52,7 +52,7 @@ class Shards(Stage[ShardsConfig]):
 
     kind = "shards"
     name = "shards"
-    version = 2
+    version = 3
     schema = contract.INDEX_SCHEMA
     follows_rows = True
     counted_by = "clean"
@@ -105,7 +105,9 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
     with files.local_scratch(tar) as scratch:
         with open(scratch, "wb") as raw:
             stream = _HashingWriter(raw)
-            index, formats = _write_tar(stream, _samples(stage, task))
+            formats: Counter[str] = Counter()
+            kept_by: Counter[str] = Counter()
+            index = _write_tar(stream, _counted(_samples(stage, task), formats, kept_by))
         if not files.create_from(tar, scratch) and files.sha256(tar) != stream.sha256:
             raise DamageError(f"{tar} exists with other content; remove it and run again")
     header = {
@@ -115,6 +117,7 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
         "split": task.split,
         "examples": formats.total(),
         "formats": dict(sorted(formats.items())),
+        "kept_by": dict(sorted(kept_by.items())),
         "bytes": stream.size,
         "sha256": stream.sha256,
     }
@@ -144,15 +147,21 @@ class _HashingWriter(io.RawIOBase):
         return self._state.hexdigest()
 
 
-def _write_tar(
-    stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]
-) -> tuple[list[Record], Counter[str]]:
-    """Write samples as members of a tar; returns the index, and counts by the extension of images."""
+def _counted(
+    samples: Iterable[tuple[Record, bytes]], formats: Counter[str], kept_by: Counter[str]
+) -> Iterator[tuple[Record, bytes]]:
+    """Count samples by the extension of their image, and their kept tags by what vouches for them."""
+    for sample, image in samples:
+        formats[contract.EXTENSIONS[sample["format"]]] += 1
+        kept_by.update(tag["basis"] for tag in sample["tags"] if tag["verdict"] == "kept")
+        yield sample, image
+
+
+def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) -> list[Record]:
+    """Write samples as members of a tar; returns the index."""
     index: list[Record] = []
-    formats: Counter[str] = Counter()
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for sample, image in samples:
-            formats[contract.EXTENSIONS[sample["format"]]] += 1
             stem = contract.escape(sample["key"])
             text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text.encode())):
@@ -162,7 +171,7 @@ def _write_tar(
                 archive.addfile(info, io.BytesIO(data))
                 offset = archive.offset - _padded(len(data))
                 index.append({"key": sample["key"], "member": info.name, "offset": offset, "size": len(data)})
-    return index, formats
+    return index
 
 
 def _padded(size: int) -> int:

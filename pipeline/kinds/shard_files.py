@@ -273,15 +273,18 @@ def _manifest(
     ]
     examples: Counter[str] = Counter()
     formats: Counter[str] = Counter()
+    kept_by: Counter[str] = Counter()
     for shard in shards:
         examples[shard.split] += shard.examples
-        formats.update(headers[shard.name].get("formats", {}))
+        formats.update(headers[shard.name]["formats"])
+        kept_by.update(headers[shard.name]["kept_by"])
     return contract.Manifest(
         layout=contract.LAYOUT,
         vocabulary=vocabulary.digest,
         tags=len(vocabulary),
         examples=dict(examples),
         formats=dict(sorted(formats.items())),
+        kept_by=dict(kept_by.most_common()),
         shards=shards,
         models=_models(stages),
         made_by={

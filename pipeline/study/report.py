@@ -68,9 +68,12 @@ TAGS_SCHEMA = pa.schema(
         pa.field("parsed", pa.int64(), nullable=False),
         pa.field("generated", pa.int64(), nullable=False),
         pa.field("tagger", pa.int64(), nullable=False),
+        pa.field("proposed", pa.int64(), nullable=False),
         pa.field("kept", pa.int64(), nullable=False),
         pa.field("dropped", pa.int64(), nullable=False),
         pa.field("uncertain", pa.int64(), nullable=False),
+        pa.field("not_proposed", pa.int64(), nullable=False),
+        pa.field("kept_by", COUNTS, nullable=False),
         pa.field("rules", COUNTS, nullable=False),
         pa.field("boxes", pa.int64(), nullable=False),
         pa.field("k", pa.int32()),
@@ -79,10 +82,12 @@ TAGS_SCHEMA = pa.schema(
     ]
 )
 """`given`, `parsed`, `generated`, `tagger` count images of which the tag is a candidate by that source (the
-tagger from `candidate_floor` on); `rules` counts decisions as `verdict/rule`; `distance_quantiles` are the
-0th, 1st, ... 100th percentile of the cluster table's distances."""
+tagger from `candidate_floor` on). images = proposed + not_proposed, proposed = kept + dropped + uncertain:
+what is under every source's threshold is in none of the three. `kept_by` counts what is kept by what vouches
+for it (`decisions.Basis`), `rules` decisions as `verdict/rule`; `distance_quantiles` are the 0th, 1st, ...
+100th percentile of the cluster table's distances."""
 
-VERSION = 1
+VERSION = 2
 """Raised when the tables of the same run say something else."""
 
 LABELS = "labels.parquet"
@@ -90,9 +95,10 @@ LABELS = "labels.parquet"
 READ = {Ingest.name, Candidates.name, Cluster.name, Clean.name}
 """Stages whose tables are counted; records of others are not kept in memory."""
 
-BY = ("tag", "verdict", "rule")
+BY = ("tag", "verdict", "rule", "basis")
+KEPT_BY = "kept by "
 COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
-"""What decisions are counted by, and what is counted of them."""
+"""What decisions are counted by, how counts of what vouches for kept ones begin, and what is counted."""
 
 
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
@@ -183,8 +189,11 @@ def _tag_rows(
     for row in _tallied(run, records[Clean.name], floor).to_pylist():
         counts = found[row["tag"]]
         counts.update({name: row[name] for name in COUNTED})
-        counts[row["verdict"]] += row["images"]
-        counts[f"{row['verdict']}/{row['rule']}"] += row["images"]
+        images = row["images"]
+        counts["not_proposed" if row["rule"] == "not_proposed" else row["verdict"]] += images
+        counts[f"{row['verdict']}/{row['rule']}"] += images
+        if row["verdict"] == "kept":
+            counts[f"{KEPT_BY}{row['basis']}"] += images
     clusters = _clusters(run, records.get(Cluster.name))
     return [
         _tag_row(tag.name, tag.kind, found[tag.name], clusters.get(tag.name, {}))
@@ -194,7 +203,7 @@ def _tag_rows(
 
 
 def _tallied(run: RunFolder, record: StageRecord, floor: float) -> pa.Table:
-    """Count the decisions of all parts by tag, verdict and rule, a few parts in memory at a time."""
+    """Count the decisions of all parts by `BY`, a few parts in memory at a time."""
     folder = run.generation(Clean.name, record.generation)
     uris = [parts.part_uri(folder, name) for name in record.parts]
     fields = [pa.field(name, pa.string()) for name in BY] + [pa.field(name, pa.int64()) for name in COUNTED]
@@ -208,7 +217,7 @@ def _tallied(run: RunFolder, record: StageRecord, floor: float) -> pa.Table:
 
 def _tally(uri: str, candidate_floor: float) -> pa.Table:
     """Count the decisions of one part."""
-    columns = ["tag", "verdict", "rule", "given", "parsed", "generated", "tagger", "boxes"]
+    columns = [*BY, "given", "parsed", "generated", "tagger", "boxes"]
     table = parts.read_part(uri, columns).table.replace_schema_metadata()
     counts = {name: pc.greater(table[name], 0) for name in ("given", "parsed", "generated")}
     counts["tagger"] = pc.fill_null(pc.greater_equal(table["tagger"], candidate_floor), False)
@@ -218,18 +227,21 @@ def _tally(uri: str, candidate_floor: float) -> pa.Table:
 
 
 def _summed(table: pa.Table) -> pa.Table:
-    """Add up the counts of equal tag, verdict and rule."""
+    """Add up the counts of what is equal by `BY`."""
     sums = table.group_by(list(BY), use_threads=False).aggregate([(name, "sum") for name in COUNTED])
     return pa.table({name: sums[name] for name in BY} | {name: sums[f"{name}_sum"] for name in COUNTED})
 
 
 def _tag_row(tag: str, kind: str, counts: Counter[str], cluster: dict[str, Any]) -> dict[str, Any]:
-    plain = ("images", "given", "parsed", "generated", "tagger", "kept", "dropped", "uncertain", "boxes")
+    decided = ("kept", "dropped", "uncertain", "not_proposed")
+    said = sorted(counts.items())
     return {
         "tag": tag,
         "kind": kind,
-        **{name: counts[name] for name in plain},
-        "rules": {name: count for name, count in sorted(counts.items()) if "/" in name},
+        **{name: counts[name] for name in (*COUNTED, *decided)},
+        "proposed": counts["kept"] + counts["dropped"] + counts["uncertain"],
+        "kept_by": {name.removeprefix(KEPT_BY): n for name, n in said if name.startswith(KEPT_BY)},
+        "rules": {name: count for name, count in said if "/" in name},
         "k": cluster.get("k"),
         "spread": cluster.get("spread"),
         "distance_quantiles": cluster.get("distance_quantiles"),

@@ -23,8 +23,7 @@ from tagmill.transforms import parquet
 SHOWN_TAGS = 5
 
 MOST_DROPPED = (
-    "SELECT tag, kept, dropped - coalesce(rules['dropped/not_proposed'], 0) AS dropped "
-    f"FROM '{{path}}' ORDER BY 3 DESC, tag LIMIT {SHOWN_TAGS}"
+    f"SELECT tag, proposed, kept, dropped FROM '{{path}}' ORDER BY dropped DESC, tag LIMIT {SHOWN_TAGS}"
 )
 
 
@@ -110,21 +109,18 @@ def _show_tables(console: Console, run: RunFolder) -> None:
     console.print("A table of all tags and one of all stages. Which tags did the cleaning drop most?")
     _show_command(console, f'duckdb -c "{MOST_DROPPED.format(path=_short(path))}"')
     table = Table(box=None, header_style="dim")
-    for column in ("tag", "kept", "dropped"):
+    for column in ("tag", "proposed", "kept", "dropped"):
         table.add_column(column, justify="left" if column == "tag" else "right")
     for row in most_dropped(path):
         table.add_row(*map(str, row))
     console.print(Padding(table, (0, 0, 0, 1), expand=False))
 
 
-def most_dropped(path: str) -> list[tuple[str, int, int]]:
+def most_dropped(path: str) -> list[tuple[str, int, int, int]]:
     """Answer `MOST_DROPPED` without DuckDB."""
-    rows = parquet.read_table(path, ["tag", "kept", "dropped", "rules"]).to_pylist()
-    found = [
-        (row["tag"], row["kept"], row["dropped"] - dict(row["rules"]).get("dropped/not_proposed", 0))
-        for row in rows
-    ]
-    return sorted(found, key=lambda row: (-row[2], row[0]))[:SHOWN_TAGS]
+    rows = parquet.read_table(path, ["tag", "proposed", "kept", "dropped"]).to_pylist()
+    found = [(row["tag"], row["proposed"], row["kept"], row["dropped"]) for row in rows]
+    return sorted(found, key=lambda row: (-row[3], row[0]))[:SHOWN_TAGS]
 
 
 def _show_example(console: Console, run: RunFolder, key: str) -> None:

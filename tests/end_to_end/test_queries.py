@@ -69,7 +69,7 @@ def test_reports_add_up(squares_run: Path):
     for came, out, dropped, dead in stages.values():
         assert came == out + dropped + dead
     ((images, decided),) = duckdb.sql(
-        f"SELECT sum(images), sum(kept + dropped + uncertain) FROM '{squares_run}/report/tags.parquet'"
+        f"SELECT sum(images), sum(proposed + not_proposed) FROM '{squares_run}/report/tags.parquet'"
     ).fetchall()
     ((rows,),) = duckdb.sql(f"SELECT count(*) FROM '{squares_run}/clean/*/*.parquet'").fetchall()
     assert images == decided == rows

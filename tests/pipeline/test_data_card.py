@@ -1,12 +1,17 @@
 """The data card as readers of other programs find it."""
 
 import json
+from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 
-from runs import current_folder, drive, squares_config
+from runs import current_folder, drive, samples, squares_config
 from sources import encode, square_image, write_tar
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.study.report import write_report
 from tagmill.tag_system.shard_contract import EXTENSIONS
+from tagmill.tag_system.vocabulary import Vocabulary
 
 datasets = pytest.importorskip("datasets", reason="pip install datasets")
 
@@ -35,3 +40,20 @@ def test_the_datasets_library_reads_a_folder_of_shards_whose_images_have_many_fo
         boxes = [box for tag in record["tags"] for said in tag["evidence"] for box in said["boxes"] or ()]
         assert all(len(box) == 5 for box in boxes)
         assert row["__key__"] == record["key"].replace("/", "%2F")
+
+
+def test_the_card_says_what_vouches_for_the_kept_tags_and_that_nobody_checked_them(tmp_path):
+    drive(squares_config(tmp_path, {"a.tar": (12, 0)}))
+    folder = current_folder(tmp_path / "run", "shards")
+    card = (folder / "README.md").read_text()
+    kept = [t["basis"] for s in samples(tmp_path / "run") for t in s["tags"] if t["verdict"] == "kept"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["kept_by"] == dict(Counter(kept))
+    assert f"a look at a box for {kept.count('region')} ({kept.count('region') / len(kept):.0%})" in card
+    assert "Nobody has checked" in card
+    write_report(RunFolder(str(tmp_path / "run")), Vocabulary.load(str(tmp_path / "vocabulary.tsv")))
+    tags = pq.read_table(tmp_path / "run" / "report" / "tags.parquet").to_pylist()
+    assert sum(row["kept"] for row in tags) == len(kept)
+    assert sum((Counter(dict(row["kept_by"])) for row in tags), Counter()) == Counter(kept)
+    assert all(row["proposed"] == row["kept"] + row["dropped"] + row["uncertain"] for row in tags)
+    assert all(row["images"] == row["proposed"] + row["not_proposed"] for row in tags)
