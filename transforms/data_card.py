@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel
 
 from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.reasons import vouched
 from tagmill.transforms.clean import Clean
 
 HUB_SPLITS = {"val": "validation"}
@@ -42,7 +43,7 @@ the tags by eye: how many are right, and how many are missing, is not known.
   decision with its evidence. Take the tags whose `verdict` is `kept`; `dropped` and `uncertain` ones are
   there to decide on again. `basis` says what a verdict rests on, from `given` labels to the `tagger` alone;
   tags under `absent` were confirmed not to be there, tags under `implied` follow from kept ones.
-- What vouches for the kept tags: {_vouched(manifest)}.
+- What vouches for the kept tags: {vouched(manifest.kept_by) or "there are none"}.
 - `evidence` lists what each model says, by its name in `models` of `{contract.MANIFEST}`. A localizer with
   an empty list of boxes looked in vain; a model without entry was not asked. What is null is left out.
 - Width, height and boxes are of the upright image; `orientation` is the EXIF orientation of its bytes.
@@ -63,27 +64,6 @@ for sample in wds.WebDataset("train-000000.tar", shardshuffle=False).decode("pil
     tags = [tag["tag"] for tag in sample["json"]["tags"] if tag["verdict"] == "kept"]
 ```
 """
-
-
-VOUCHERS = {
-    "given": "a given label",
-    "region": "a look at a box",
-    "captions": "several captions",
-    "caption": "one caption alone",
-    "generated": "a generated caption alone",
-    "tagger": "the tagger's score alone",
-}
-"""What a basis says of a kept tag; those that are missing here speak for themselves."""
-
-
-def _vouched(manifest: contract.Manifest) -> str:
-    """Say what kept tags rest on, and how many of them."""
-    total = sum(manifest.kept_by.values())
-    shares = (
-        f"{VOUCHERS.get(basis, basis)} for {count:,} ({count / total:.0%})"
-        for basis, count in manifest.kept_by.items()
-    )
-    return ", ".join(shares) or "there are none"
 
 
 def _front_matter(manifest: contract.Manifest) -> str:

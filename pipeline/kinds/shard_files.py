@@ -284,7 +284,7 @@ def _manifest(
         tags=len(vocabulary),
         examples=dict(examples),
         formats=dict(sorted(formats.items())),
-        kept_by=dict(kept_by.most_common()),
+        kept_by=dict(sorted(kept_by.items())),
         shards=shards,
         models=_models(stages),
         made_by={

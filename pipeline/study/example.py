@@ -17,6 +17,7 @@ from tagmill.pipeline.sources import find_sources
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
+from tagmill.tag_system.decisions import Policy
 from tagmill.transforms import images, parquet, parts
 from tagmill.transforms.caption import Caption
 from tagmill.transforms.clean import Clean
@@ -51,6 +52,7 @@ class Example:
         generated: The captioner's caption.
         regions: Rows of localize, best first.
         decisions: Rows of clean.
+        policy: The policy that they were made under.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Example:
     generated: str | None = None
     regions: list[Record] = field(default_factory=list)
     decisions: list[Record] = field(default_factory=list)
+    policy: Policy = field(default_factory=Policy)
 
     def decided(self, *verdicts: str) -> list[Record]:
         """Give the decisions with one of these verdicts on tags that some source proposed, by tag."""
@@ -146,6 +149,8 @@ def _gather(passed: Sequence[_Passed], ingest: str, part: str, examples: Sequenc
                 if example.row in rows:
                     example.dropped = f"{stage.stage}: {reason}"
             _add(example, stage.stage, made.of_row(example.row), ingest)
+            if stage.stage == Clean.name:
+                example.policy = Policy(**made.header.spec["config"].get("policy", {}))
 
 
 def _find(run: RunFolder, ingest: str, key: str) -> tuple[str, int]:

@@ -10,6 +10,8 @@ from PIL import ImageDraw, ImageFont
 
 from tagmill.models.base import Image
 from tagmill.pipeline.study.example import Example
+from tagmill.tag_system.decisions import Policy
+from tagmill.tag_system.reasons import THIN, why
 
 COLOURS = {"kept": "#1f8a43", "uncertain": "#b8730a", "dropped": "#c62f2f"}
 PAPER, INK, PALE, GREY = "#fbfaf7", "#222222", "#ddd9d0", "#77736a"
@@ -17,8 +19,8 @@ PAPER, INK, PALE, GREY = "#fbfaf7", "#222222", "#ddd9d0", "#77736a"
 MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 800, 1_400, 2_000
 """Pixels of the image as drawn: a small one is scaled up until its labels can be read, a large one down."""
 
-MARGIN, PANEL, LINE = 24, 460, 25
-TAG, RULE, BOX, TAGGER = 22, 190, 330, 400
+MARGIN, PANEL, LINE = 24, 640, 25
+TAG, RULE, BOX, TAGGER = 22, 190, 510, 580
 """Columns of the legend."""
 
 FURTHER_BOX = 0.5
@@ -199,7 +201,11 @@ def _legend(example: Example) -> Iterator[_Line]:
                 [(0, f"{verdict} ({len(decisions)})", colour), (BOX, "box", GREY), (TAGGER, "tagger", GREY)]
             )
         for decision in decisions:
-            yield _legend_line(decision, colour)
+            yield _legend_line(decision, colour, example.policy)
+    if any(decision["basis"] in THIN for decision in example.decided("kept")):
+        yield _Line([])
+        legend = (TAG, "an empty square: nothing vouches but one source", GREY)
+        yield _Line([legend], patch=GREY, filled=False)
     others = [decision["tag"] for decision in example.not_proposed()]
     if others:
         yield _Line([])
@@ -208,22 +214,16 @@ def _legend(example: Example) -> Iterator[_Line]:
             yield _Line([(0, line, GREY)])
 
 
-def _legend_line(decision: dict[str, Any], colour: str) -> _Line:
+def _legend_line(decision: dict[str, Any], colour: str, policy: Policy) -> _Line:
     box, tagger = decision["box_score"], decision["tagger"]
     no_box = "none" if decision["asked"] else ""
     texts = [
         (TAG, _cut(decision["tag"], RULE - TAG - 8), INK),
-        (RULE, _cut(_why(decision), BOX - RULE - 8), GREY),
+        (RULE, _cut(why(decision, policy), BOX - RULE - 8), GREY),
         (BOX, no_box if box is None else f"{box:.2f}", GREY if box is None else INK),
         (TAGGER, "" if tagger is None else f"{tagger:.2f}", INK),
     ]
-    return _Line(texts, patch=colour, filled=box is not None)
-
-
-def _why(decision: dict[str, Any]) -> str:
-    if decision["rule"] == "other_tag":
-        return f"more like {decision['other_tag']}"
-    return str(decision["rule"]).replace("_", " ")
+    return _Line(texts, patch=colour, filled=decision["basis"] not in THIN)
 
 
 def _caption_lines(example: Example, width: int) -> Iterator[tuple[str, str]]:

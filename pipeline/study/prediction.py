@@ -194,6 +194,7 @@ def draw(one: Prediction) -> Picture:
                 "tag": found["tag"],
                 "verdict": "kept",
                 "rule": "",  # the font has no Chinese letters
+                "basis": "region" if boxes else "tagger",
                 "tagger": found["score"],
                 "asked": boxes is not None,
                 "box_score": boxes[0]["score"] if boxes else None,

@@ -25,6 +25,9 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.text import dump_json
+from tagmill.tag_system.reasons import vouched
+from tagmill.tag_system.shard_contract import MANIFEST, parse_manifest
+from tagmill.transforms.shards import Shards
 
 SHOWN_REASONS = 5
 
@@ -135,8 +138,10 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
         others = pool.submit(lambda: list(begun_records(run)))
         counted = pool.submit(near_counts, run)
         held = pool.submit(read_lease, run.path("lease.json"))
+        kept = pool.submit(_kept_by, run)
         whole = list(current_records(run))
         unfinished, near, lease = others.result(), counted.result(), held.result()
+        kept_by = kept.result()
     begun = [one.record for one in unfinished]
     letters = _letters(run, [*whole, *begun])
     digests = {"bytes": root_digest(whole), "content": content_digest(whole)}
@@ -144,7 +149,7 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
         rows = [_status_row(record, len(record.parts), is_whole=True) for record in whole]
         rows += [_status_row(one.record, one.parts, is_whole=False) for one in unfinished]
         dead = [vars(one) for one in letters]
-        said = {"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests}
+        said = {"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests, "kept_by": kept_by}
         console.out(dump_json(said | ({"near_duplicates": vars(near)} if near else {})))
         return
     table = Table(box=None, pad_edge=False)
@@ -161,12 +166,24 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
         console.print(f"dead {one.unit}s of {one.stage}: {one.said()}", highlight=False)
     if near:
         console.print(near.said(), highlight=False)
+    if kept_by:
+        console.print(f"kept tags rest on: {vouched(kept_by)}", highlight=False)
     driver = f"process {lease['pid']} on {lease['host']}" if lease else "nobody"
     if lease and lease["host"] != socket.gethostname():
         driver += ", unless that was killed: `tagmill run` watches its heartbeat"
     console.print(f"driven by {driver}", highlight=False)
     console.print(f"digest of its bytes:   {digests['bytes']}", highlight=False)
     console.print(f"digest of its content: {digests['content']} (equal for equal runs)", highlight=False)
+
+
+def _kept_by(run: RunFolder) -> dict[str, int]:
+    """Read from the current shards how many kept tags rest on what; nothing while there are none."""
+    generation = run.current(Shards.name)
+    uri = files.join(run.generation(Shards.name, generation or ""), MANIFEST)
+    try:
+        return parse_manifest(files.read_bytes(uri), run.root).kept_by
+    except FileNotFoundError:
+        return {}
 
 
 def _letters(run: RunFolder, found: Sequence[StageRecord]) -> list[DeadReason]:

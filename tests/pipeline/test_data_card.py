@@ -6,7 +6,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from runs import current_folder, drive, samples, squares_config
+from runs import current_folder, drive, samples, squares_config, tagmill
 from sources import encode, square_image, write_tar
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.report import write_report
@@ -42,6 +42,11 @@ def test_the_datasets_library_reads_a_folder_of_shards_whose_images_have_many_fo
         assert row["__key__"] == record["key"].replace("/", "%2F")
 
 
+def status(run):
+    """What `tagmill status` prints, in one line."""
+    return " ".join(tagmill("status", run).stdout.split())
+
+
 def test_the_card_says_what_vouches_for_the_kept_tags_and_that_nobody_checked_them(tmp_path):
     drive(squares_config(tmp_path, {"a.tar": (12, 0)}))
     folder = current_folder(tmp_path / "run", "shards")
@@ -51,6 +56,7 @@ def test_the_card_says_what_vouches_for_the_kept_tags_and_that_nobody_checked_th
     assert manifest["kept_by"] == dict(Counter(kept))
     assert f"a look at a box for {kept.count('region')} ({kept.count('region') / len(kept):.0%})" in card
     assert "Nobody has checked" in card
+    assert f"kept tags rest on: a look at a box for {kept.count('region')} (" in status(tmp_path / "run")
     write_report(RunFolder(str(tmp_path / "run")), Vocabulary.load(str(tmp_path / "vocabulary.tsv")))
     tags = pq.read_table(tmp_path / "run" / "report" / "tags.parquet").to_pylist()
     assert sum(row["kept"] for row in tags) == len(kept)

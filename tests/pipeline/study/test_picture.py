@@ -23,7 +23,8 @@ def an_example(size: tuple[int, int], tags: int, seed: int = 0, **changes) -> Ex
         example.regions.append({"tag": tag, "region": 0, "score": score, **box})
         verdict = ("kept", "uncertain", "dropped")[number % 3]
         decision = {"tag": tag, "verdict": verdict, "rule": "other_tag", "other_tag": "cat", "asked": True}
-        example.decisions.append({**decision, "tagger": None, "box_score": score})
+        found = {"tagger": None, "box_score": score, "own_score": 0.2, "other_score": 0.4, "basis": "region"}
+        example.decisions.append(decision | found)
     others = {"verdict": "dropped", "rule": "not_proposed", "asked": False, "tagger": 0.4, "box_score": None}
     example.decisions += [{"tag": f"other {number}", **others} for number in range(30)]
     return example
