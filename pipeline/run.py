@@ -67,6 +67,10 @@ class Driver:
         for stage in self.stages:
             # A model that cannot be found is an error now, not when its stage begins.
             _ = stage.spec
+        named = {stage.name: stage for stage in self.stages}
+        for stage in self.stages:
+            inputs = [named[name] for name in inputs_of(stage, self.stages)]
+            kind_of(stage).check(stage, inputs, self.run_folder)
 
     def _check_part_size(self) -> None:
         saved = self.run_folder.saved_config()

@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import apache_beam as beam
 import numpy as np
@@ -20,14 +20,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.pvalue import AsDict
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, create_model
 
 from tagmill.models.base import Floats
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.transforms import failures, parquet, parts
-from tagmill.transforms.stage import BUCKET, PartTask, RunContext, TableStage, limit_threads, living
+from tagmill.transforms.stage import (
+    BUCKET,
+    PartTask,
+    RunContext,
+    TableStage,
+    kept_names,
+    limit_threads,
+    living,
+)
 
 SCHEMA = pa.schema(
     [
@@ -50,11 +58,18 @@ VECTORS_A_BUCKET = 100_000
 Hashes = NDArray[np.uint64]
 Halves = NDArray[np.float16]
 
+if TYPE_CHECKING:
+    _Origin = Config
+else:  # a word of Python cannot be the name of a field in a class
+    _Origin = create_model("_Origin", __base__=Config, **{"from": (str | None, Field(None, min_length=1))})
 
-class ClusterConfig(Config):
+
+class ClusterConfig(_Origin):
     """`k` fixed, or None to let it grow with the sample: a centre for every `regions_a_centre` regions, up to
     `max_k`; with few regions, outliers would get centres of their own. A tag with fewer than `min_regions` is
     not clustered, and so none of its regions is an outlier.
+
+    `from` is the folder of a run, this one too: a tag that is in its table, or in this run's, stays as it is.
     """
 
     k: int | None = Field(None, ge=1)
@@ -64,6 +79,12 @@ class ClusterConfig(Config):
     max_sample: int = Field(4_096, ge=2)
     iterations: int = Field(20, ge=1, le=10_000)
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @property
+    def kept_run(self) -> str | None:
+        """The key `from`."""
+        found: str | None = getattr(self, "from")
+        return found
 
 
 class Cluster(TableStage[ClusterConfig]):
@@ -86,7 +107,14 @@ class Cluster(TableStage[ClusterConfig]):
     def _spec(self) -> dict[str, Any]:
         if find_spec("faiss") is None:  # better now than after days of embedding
             raise ConfigError("cluster: needs FAISS: pip install 'tagmill[faiss]', or set cluster: null")
-        return super()._spec()
+        spec = super()._spec()
+        # What is kept is no setting: the digests of its rows say what later parts depend on.
+        return spec | {"config": {key: value for key, value in spec["config"].items() if key != "from"}}
+
+    @property
+    def kept_from(self) -> str | None:
+        """The run of `cluster.from`."""
+        return self.config.kept_run
 
     def transform(self, work: str, order: dict[str, int]) -> beam.PTransform:
         """Cluster every tag's regions; buckets of the table lie in the work folder."""
@@ -123,7 +151,8 @@ class _CountFn(beam.DoFn):
 
     def process(self, element: PartTask) -> Iterable[tuple[str, int]]:
         with failures.noted(self._work):
-            table = living(parts.read_part(element.inputs["embed"], ["row", "tag"]).table, element)
+            part = parts.read_part(element.inputs["embed"], ["row", "tag"])
+            table = _unkept(living(part.table, element), self._work)
         for count in table.column("tag").value_counts().to_pylist():
             yield count["values"], count["counts"]
 
@@ -141,7 +170,7 @@ class _SampleFn(beam.DoFn):
     def process(self, element: PartTask, counts: dict[str, int]) -> Iterable[tuple[int, tuple[str, int]]]:
         with failures.noted(self._work):
             part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
-            regions = living(part.table, element)
+            regions = _unkept(living(part.table, element), self._work)
         tags = regions.column("tag").to_pylist()
         hashes = region_hashes(
             element.name, tags, regions.column("row").to_numpy(), regions.column("region").to_numpy()
@@ -239,6 +268,14 @@ def _from_bytes(embeddings: pa.ChunkedArray) -> Halves:
     dimension = column.type.byte_width // np.float16().itemsize
     start, count = column.offset * column.type.byte_width, len(column) * dimension
     return np.frombuffer(column.buffers()[1], np.float16, count, start).reshape(-1, dimension)
+
+
+def _unkept(regions: pa.Table, work: str) -> pa.Table:
+    """Filter regions to those of tags that are to be clustered."""
+    kept = kept_names(work)
+    return (
+        regions.filter(pc.invert(pc.is_in(regions["tag"], pa.array(kept, pa.string())))) if kept else regions
+    )
 
 
 def region_hashes(part: str, tags: list[str], rows: NDArray[Any], regions: NDArray[Any]) -> Hashes:

@@ -261,6 +261,15 @@ class TableStage(GlobalStage[ConfigT]):
     table: ClassVar[str]
     """The name of the table's file."""
 
+    @property
+    def kept_from(self) -> str | None:
+        """The run whose rows of this table are kept, and with them those that this run has itself; None for a
+        table that is always made of all parts.
+
+        Then `transform` gets the parts alone that hold other names too, and leaves out the `kept_names`.
+        """
+        return None
+
     def output_uri(self, folder: str, name: str) -> str:
         """Name the table, which is the same for all parts."""
         return files.join(folder, self.table)
@@ -275,6 +284,15 @@ class TableStage(GlobalStage[ConfigT]):
 
 BUCKET = "bucket-"
 """How the names of a table's buckets begin."""
+
+KEPT = "kept.parquet"
+"""The rows of a table that are kept, in the work folder of the job that makes the others."""
+
+
+def kept_names(work: str) -> frozenset[str]:
+    """Name the rows of a table that are kept, and not to be made in the folder `work`."""
+    uri = files.join(work, KEPT)
+    return frozenset(parquet.read_table(uri).column(0).to_pylist() if files.exists(uri) else ())
 
 
 def named_rows(table: pa.Table) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic
 
 from tagmill.pipeline.accounts import read_footers
@@ -23,7 +23,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
 from tagmill.transforms import parts
 from tagmill.transforms.parts import Footer
-from tagmill.transforms.stage import StageT
+from tagmill.transforms.stage import Stage, StageT
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ class Kind(ABC, Generic[StageT]):
 
     unit: ClassVar[str] = "parts"
     """What is counted while a stage is made."""
+
+    def check(self, stage: StageT, inputs: Sequence[Stage[Any]], run: RunFolder) -> None:
+        """Check what a stage takes from elsewhere, before anything is made; most take nothing.
+
+        Raises ConfigError, and DamageError.
+        """
 
     @abstractmethod
     def plan(

@@ -10,6 +10,7 @@ from tagmill.pipeline.config import RunConfig, load_config
 from tagmill.pipeline.dead_letters import parse_retry
 from tagmill.pipeline.job import Engine
 from tagmill.pipeline.lease import Lease
+from tagmill.pipeline.other_runs import is_same
 from tagmill.pipeline.plan import TRIAL
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
@@ -103,7 +104,10 @@ def limited(config: RunConfig, limit: int | None) -> RunConfig:
         return config
     ingest = config.ingest.model_copy(update={"limit": limit})
     run = f"{config.run.rstrip('/')}{TRIAL}{limit}"
-    return config.model_copy(update={"run": run, "ingest": ingest})
+    cluster = config.cluster
+    if cluster and cluster.kept_run and is_same(cluster.kept_run, RunFolder(config.run)):
+        cluster = cluster.model_copy(update={"from": run})
+    return config.model_copy(update={"run": run, "ingest": ingest, "cluster": cluster})
 
 
 def _engine(request: RunRequest, options: PipelineOptions, console: Console) -> Engine:

@@ -34,7 +34,7 @@ def test_a_good_config_is_read_with_its_defaults(tmp_path):
             "unknown key clean.policy.paper.outlier_fracton; did you mean outlier_fraction?",
         ),
         ({"duplicates": {"qqq": 1}}, "unknown key duplicates.qqq"),
-        ({"cluster": {"zzzz": 1}}, "known keys here: iterations, k, max_k"),
+        ({"cluster": {"zzzz": 1}}, "known keys here: from, iterations, k, max_k"),
         ({"tag": {}}, "tag.model is missing"),
         ({"inputs": [{"name": "a", "path": "x"}]}, "inputs.0.format is missing"),
         ({"part_size": "many"}, "part_size: Input should be a valid integer"),

@@ -7,37 +7,17 @@ from pathlib import Path
 import pytest
 
 from runs import (
-    CountingEngine,
-    Quiet,
     current_folder,
     damaged,
     drive,
     latest_note,
     shard_bytes,
     squares_config,
+    stop_before_recording,
 )
 from sources import members, write_squares, write_tar
-from tagmill.pipeline.config import load_config
-from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run import Driver
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
-
-
-def stop_before_recording(config: Path, stage: str) -> None:
-    """Run until all outputs of a stage are in place, and stop before they are recorded."""
-
-    driver = Driver(load_config(str(config)), accept_changes=True)
-    write = driver.run_folder.write_record
-
-    def stopping(record: StageRecord) -> None:
-        if record.stage == stage:
-            raise KeyboardInterrupt
-        write(record)
-
-    driver.run_folder.write_record = stopping
-    with pytest.raises(KeyboardInterrupt):
-        driver.run(CountingEngine(), Quiet())
 
 
 @pytest.mark.parametrize("stage", ["ingest", "duplicates", "tag", "cluster", "clean"])

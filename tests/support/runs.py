@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from sources import write_config, write_squares
@@ -98,6 +99,22 @@ def drive(config: Path, *overrides: str, **flags: bool) -> CountingEngine:
     driver.run(engine, Quiet())
     write_report(driver.run_folder, driver.vocabulary)
     return engine
+
+
+def stop_before_recording(config: Path, stage: str) -> None:
+    """Run until all outputs of a stage are in place, and stop before they are recorded."""
+
+    driver = Driver(load_config(str(config)), accept_changes=True)
+    write = driver.run_folder.write_record
+
+    def stopping(record: StageRecord) -> None:
+        if record.stage == stage:
+            raise KeyboardInterrupt
+        write(record)
+
+    driver.run_folder.write_record = stopping
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(CountingEngine(), Quiet())
 
 
 def plans(config: Path, *overrides: str) -> dict[str, StagePlan[Any]]:

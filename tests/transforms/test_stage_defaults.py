@@ -26,7 +26,7 @@ from tagmill.transforms.stage import Stage
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "stage_defaults.json"
 
-IN_NO_FINGERPRINT = {"localize": {"kinds"}, "inputs": {"path", "images"}}
+IN_NO_FINGERPRINT = {"localize": {"kinds"}, "cluster": {"from"}, "inputs": {"path", "images"}}
 """Keys that decide nothing of the stage itself, besides those of every model; their defaults are free."""
 
 Said = dict[str, Any]

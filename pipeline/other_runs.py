@@ -1,0 +1,32 @@
+"""The folders of other runs that a config names, to take from them what is equal."""
+
+from tagmill.pipeline.run_folder import CONFIG, RunFolder
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
+
+
+def is_same(root: str, run: RunFolder) -> bool:
+    """Tell whether a path leads to a run's folder."""
+    return files.absolute(root).rstrip("/") == files.absolute(run.root)
+
+
+def open_other(key: str, root: str) -> RunFolder:
+    """Open the run's folder that a key of a config names.
+
+    Raises:
+        ConfigError: It is not a run's, or of one that another version made.
+        DamageError: Its config is damaged.
+    """
+    run = RunFolder(root)
+    if not files.exists(run.path(CONFIG)):
+        raise ConfigError(f"{key}: {root} is not a run folder: it has no {CONFIG}; name another, or none")
+    try:
+        run.saved_config()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{key}: {root} was made by another version of tagmill, which this one cannot read; name another "
+            "run, or none"
+        ) from error
+    except DamageError as error:
+        raise DamageError(f"{key}: {error}") from error
+    return run
