@@ -3,7 +3,7 @@
 A part that was made for more rows than live now is still used, but its own counts are then too high.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ def known_parts(
 
 def account(
     folder: str,
-    ingest: str,
+    ingested: Callable[[str], str],
     found: Mapping[str, PartRecord],
     came: Mapping[str, int],
     removed: Mapping[str, int],
@@ -72,7 +72,7 @@ def account(
 
     Args:
         folder: Folder of the parts' generation.
-        ingest: Folder of ingest's generation.
+        ingested: Names the file of ingest's part of a name.
         found: The parts.
         came: Bitmap of the rows that come in now, by part.
         removed: Bitmap of the rows that earlier stages removed, by part.
@@ -87,14 +87,14 @@ def account(
         lost = part.lost
         if name in footers:
             header = footers[name].header
-            counts, lost = _counts(header, came[name], ingest), header.lost & came[name]
+            counts, lost = _counts(header, came[name], ingested(name)), header.lost & came[name]
             part = replace(part, counts=counts, came=came[name])
         accounted[name] = part.with_removed(removed[name] | lost)
     return accounted
 
 
-def _counts(header: parts.Header, came: int, ingest: str) -> Counts:
-    """Count what came into a part, and what happened to it, over the rows `came`."""
+def _counts(header: parts.Header, came: int, ingested: str) -> Counts:
+    """Count what came into a part, and what happened to it, over the rows `came` of the file of ingest's."""
 
     def living(reasons: Mapping[str, list[int]]) -> dict[str, int]:
         counted = {reason: sum(came >> row & 1 for row in rows) for reason, rows in reasons.items()}
@@ -102,7 +102,7 @@ def _counts(header: parts.Header, came: int, ingest: str) -> Counts:
 
     captions = header.captions
     if captions and came != header.rows:
-        examples = parquet.read_table(parts.part_uri(ingest, header.name), ["row", "captions"]).to_pylist()
+        examples = parquet.read_table(ingested, ["row", "captions"]).to_pylist()
         given = [example["captions"] for example in examples if came >> example["row"] & 1]
         captions = sum(text is not None for texts in given for text in texts)
     reasons = (header.dropped, header.dead, header.dead_captions)

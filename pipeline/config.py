@@ -27,6 +27,7 @@ class _Keys(Config):
     candidate_floor: float = Field(0.3, ge=0, le=1)
     max_dead_fraction: float = Field(0.1, ge=0, le=1)
     strict_versions: bool = False
+    reuse: list[str] = []
     stages: list[OwnStage] = []
 
 
@@ -67,6 +68,7 @@ class RunConfig(_Sections):
         candidate_floor: Least score, 0..1, from which a tag that only the tagger names is a candidate.
         max_dead_fraction: Share of a stage's input, 0..1, that may become dead letters before the run stops.
         strict_versions: Whether other versions of the libraries make everything again.
+        reuse: Folders of other runs, whose parts are taken where they are what would be made.
         stages: Your own stages, and where they stand.
     """
 

@@ -1,5 +1,7 @@
 """The folders of other runs that a config names, to take from them what is equal."""
 
+from collections.abc import Iterable
+
 from tagmill.pipeline.run_folder import CONFIG, RunFolder
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
@@ -30,3 +32,23 @@ def open_other(key: str, root: str) -> RunFolder:
     except DamageError as error:
         raise DamageError(f"{key}: {error}") from error
     return run
+
+
+def open_lenders(roots: Iterable[str], own: RunFolder, part_size: int) -> list[RunFolder]:
+    """Open the runs that a config names under `reuse`.
+
+    Raises ConfigError also for the run itself, and for one none of whose parts can fit.
+    """
+    found = []
+    for root in roots:
+        if is_same(root, own):
+            raise ConfigError(f"reuse: {root} is this run itself; take it out")
+        run = open_other("reuse", root)
+        theirs = (run.saved_config() or {}).get("part_size")
+        if theirs != part_size:
+            raise ConfigError(
+                f"reuse: {root} has part_size {theirs} and this run {part_size}, so no part of it fits; take "
+                "it out, or set part_size to that in a new run"
+            )
+        found.append(run)
+    return found

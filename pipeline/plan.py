@@ -1,17 +1,17 @@
 """The plan of a stage, and what is known of the stages before it.
 
 First runs, resumed runs, new input and changed configs follow one rule: a part is used again if it has the
-fingerprint that its inputs and config now give, and was made for all rows that live now. A part of another
-generation of the stage is adopted (copied or linked); all other parts are made. Each kind of stage plans in
-its own way, see `kinds`.
+fingerprint that its inputs and config now give, and was made for all rows that live now. A part that lies
+elsewhere (`places`) is adopted, copied or linked; all other parts are made. Each kind of stage plans in its
+own way, see `kinds`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic
 
+from tagmill.pipeline.places import Adoption, Places
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.sources import FoundSource
@@ -22,18 +22,6 @@ from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parts
 from tagmill.transforms.formats.base import InputConfig
 from tagmill.transforms.stage import PartTask, Stage, StageT, slices_of
-
-TRIAL = "-limit-"
-"""Stands in the name of a run's folder before a number, if only so many examples of each source are read."""
-
-
-@dataclass(frozen=True)
-class Adoption:
-    """Files of another generation that are used in this one: `names` in the folder `source`."""
-
-    source: str
-    names: tuple[str, ...]
-    bytes: int
 
 
 @dataclass
@@ -77,6 +65,11 @@ class StagePlan(Generic[StageT]):
     more: dict[str, Any] = field(default_factory=dict)
     state: Any = None
 
+    def folder_of(self, name: str) -> str:
+        """Name the folder that a part lies in, before and after it is adopted."""
+        adoption = self.adopted.get(name)
+        return self.folder if adoption is None else adoption.source
+
     @property
     def is_whole(self) -> bool:
         """Tell whether there is nothing to do."""
@@ -98,6 +91,7 @@ class Upstream:
         vocabulary: The run's vocabulary.
         accept_changes: Whether sources that changed are ingested again.
         retry: The dead letters that are tried again, by stage and reason; an empty reason is any.
+        lenders: Other runs that parts are taken from.
         plans: Plans of the stages so far.
         records: Records of the finished ones.
         sources: The source of every part of the first stage.
@@ -111,6 +105,7 @@ class Upstream:
     accept_changes: bool = False
     check_sources: bool = False
     retry: tuple[str, str] | None = None
+    lenders: Sequence[RunFolder] = ()
     plans: dict[str, StagePlan[Any]] = field(default_factory=dict)
     records: dict[str, StageRecord] = field(default_factory=dict)
     sources: dict[str, FoundSource] = field(default_factory=dict)
@@ -141,11 +136,9 @@ class Upstream:
             self.rows = record.rows
 
     @cached_property
-    def trials(self) -> list[RunFolder]:
-        """The runs that were made of the first examples of this one's sources."""
-        folder, _, name = self.run.root.rpartition("/")
-        named = [one for one in files.list_folders(folder or ".") if one.startswith(name + TRIAL)]
-        return [RunFolder(files.join(folder or ".", one)) for one in named]
+    def places(self) -> Places:
+        """Where parts can be taken from."""
+        return Places(self.run, self.lenders)
 
     @property
     def has_excluded(self) -> bool:
@@ -156,6 +149,10 @@ class Upstream:
     def first(self) -> StagePlan[Any]:
         """The plan of the stage that all parts come from."""
         return next(iter(self.plans.values()))
+
+    def ingested_uri(self, name: str) -> str:
+        """Name the file of a part of the first stage, where it lies now."""
+        return parts.part_uri(self.first.folder_of(name), name)
 
     def names(self) -> list[str]:
         """Name the parts of the first stage, in order."""
@@ -185,9 +182,8 @@ class Upstream:
         """Read the digests for each row of the slices that a part depends on; see `digests.row_digests`."""
         found = {}
         for other, part_slice in slices_of(stage, inputs):
-            plan = self.plans[other]
-            folder = plan.adopted[name].source if name in plan.adopted else plan.folder
-            found[other] = parts.read_header(parts.part_uri(folder, name)).by_row[part_slice]
+            uri = parts.part_uri(self.plans[other].folder_of(name), name)
+            found[other] = parts.read_header(uri).by_row[part_slice]
         return found
 
     def task(
@@ -239,14 +235,3 @@ def generation_of(stage: Stage[Any], inputs: Mapping[str, str]) -> str:
         "inputs": dict(inputs),
     }
     return value_digest(spec)[:12]
-
-
-def adopt(plan: StagePlan[Any]) -> None:
-    """Copy or link the adopted parts of other generations into this one; see `files.adopt`."""
-
-    def one(adoption: Adoption) -> None:
-        for name in adoption.names:  # the part comes last and makes them count
-            files.adopt(files.join(adoption.source, name), files.join(plan.folder, name))
-
-    with ThreadPoolExecutor(files.THREADS) as pool:
-        list(pool.map(one, plan.adopted.values()))

@@ -11,7 +11,9 @@ from tagmill.pipeline.dead_letters import check_fraction
 from tagmill.pipeline.job import Engine, Job
 from tagmill.pipeline.kinds import kind_of
 from tagmill.pipeline.ledger import claim_token, give_back_token
-from tagmill.pipeline.plan import StagePlan, Upstream, adopt, generation_of
+from tagmill.pipeline.other_runs import open_lenders
+from tagmill.pipeline.places import adopt
+from tagmill.pipeline.plan import StagePlan, Upstream, generation_of
 from tagmill.pipeline.progress import Extent, Progress
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import FORMAT, RunFolder
@@ -43,7 +45,8 @@ class Driver:
         until: The last stage to be made; what comes after it is left as it is, and no model of it is needed.
 
     Raises:
-        ConfigError: The vocabulary, a model or a stage cannot be had, or `part_size` was changed.
+        ConfigError: The vocabulary, a model, a stage or another run cannot be had, or `part_size` was
+            changed.
     """
 
     def __init__(
@@ -60,8 +63,9 @@ class Driver:
         self.vocabulary = Vocabulary.load(config.vocabulary)
         self.stages = build_stages(config, self.vocabulary, until)
         self.run_folder = RunFolder(config.run)
+        lenders = open_lenders(config.reuse, self.run_folder, config.part_size)
         self.upstream = Upstream(
-            self.run_folder, config.inputs, self.vocabulary, accept_changes, check_sources, retry
+            self.run_folder, config.inputs, self.vocabulary, accept_changes, check_sources, retry, lenders
         )
         self._check_part_size()
         for stage in self.stages:
@@ -178,7 +182,7 @@ class Driver:
         kind = kind_of(plan.stage)
         self.run_folder.begin(plan.stage.name, plan.generation)
         kind.make_way(plan, self.run_folder)
-        adopt(plan)
+        adopt(plan.adopted.values(), plan.folder)
         for job in self.jobs(plan):
             with progress.watch(plan.stage.name, lambda: kind.count_done(plan)):
                 _execute(engine, job)

@@ -161,15 +161,15 @@ class Sources:
         self._stage = stage
         self.order = list(self.found)
         self.digests: dict[str, str] = {}
-        self.records = self._read_records(source_notes)
+        self.records = self._read_records(source_notes, self.order)
         self._touched: dict[str, dict[str, Any]] = {}
         self._rewritten: set[str] = set()
         self.removed: list[str] = []
         self._gone: dict[str, dict[str, Any]] = {}
         self._renamed: set[str] = set()
         self._before: dict[str, dict[str, Any]] = {}
-        self._folder_before = self._adopted_from = self.folder
-        self._adopted: dict[str, dict[str, Any]] = {}
+        self._folder_before = self.folder
+        self._adopted: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def follow(self, before: list[str], folder: str) -> None:
         """Take over the order of the sources `before`, which were ingested into a generation's folder."""
@@ -190,22 +190,56 @@ class Sources:
                 self._renamed.add(name)
                 self._before[name] = self._gone[was]
 
-    def adopt(self, source_notes: SourceNotes, whole: Collection[str], again: Collection[str]) -> None:
+    def lacks(self) -> bool:
+        """Tell whether a source was not read to its end, or lacks a part."""
+        return any(
+            name not in self.records or not _parts_of(name, self.records[name]) <= self._whole
+            for name in self.order
+        )
+
+    def adopt(
+        self,
+        source_notes: SourceNotes,
+        whole: Collection[str],
+        again: Collection[str],
+        lender: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Take over the sources that another generation read in just the same way.
 
         Args:
             source_notes: The notes of that generation.
             whole: The parts that are there with all their files.
             again: Sources that must be read again all the same.
+            lender: The inputs of the run whose generation it is, by name, if that is another run: then the
+                files here are compared with its record, which was perhaps of others.
         """
-        self._adopted_from = source_notes.folder
-        for name, record in self._read_records(source_notes).items():
-            self._before[name] = record
-            is_same = record["fingerprint"] == source_fingerprint(source_task(self._stage, self.found[name]))
-            is_whole = _parts_of(name, record) <= set(whole)
-            if is_same and is_whole and name not in again and name not in self.records:
-                self.records[name] = self._adopted[name] = record
-                self._whole |= _parts_of(name, record)
+        folder, wanted = source_notes.folder, [name for name in self.order if name not in self.records]
+        for name, record in self._read_records(source_notes, wanted).items():
+            source, names = self.found[name], _parts_of(name, record)
+            if lender is None:
+                self._before[name] = record
+            if record["fingerprint"] != source_fingerprint(source_task(self._stage, source)):
+                continue
+            if name in again or not names <= set(whole):
+                continue
+            if lender is not None:
+                apart = not self.is_same_place(name, lender)
+                if self._difference(source, record, folder, check=False, images=apart):
+                    continue
+                record |= {"size": source.size, "stamp": source.stamp}
+            self.records[name] = record
+            self._adopted[name] = (folder, record)
+            self._whole |= names
+
+    def is_same_place(self, name: str, lender: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Tell whether another run, by its inputs, found the images of a source just where they are now."""
+        config = self.found[name].config
+        if not format_of(config).images_apart:
+            return True
+        before = lender.get(config.name, {})
+        places = [*config.paths, *([config.images] if config.images else [])]
+        is_fixed = all(place.startswith("/") or not files.is_local(place) for place in places)
+        return is_fixed and (before.get("path"), before.get("images")) == (config.path, config.images)
 
     def adopted(self, tasks: list[SourceTask]) -> list[str]:
         """Name the sources that are taken over, but for those that are read again after all."""
@@ -215,18 +249,23 @@ class Sources:
     def adopted_parts(self, tasks: list[SourceTask]) -> Iterator[str]:
         """Name the parts of the sources that are taken over."""
         for name in self.adopted(tasks):
-            yield from sorted(_parts_of(name, self._adopted[name]))
+            yield from sorted(_parts_of(name, self.records[name]))
+
+    def adopted_from(self, part: str) -> str:
+        """Name the folder that a part of a source which is taken over lies in."""
+        return self._adopted[source_of(part)][0]
 
     def note_adopted(self, tasks: list[SourceTask]) -> None:
         """Write the records of the sources that were taken over: their parts are there."""
         for name in self.adopted(tasks):
-            record = self._touched.pop(name, self._adopted[name])
+            record = self._touched.pop(name, self._adopted[name][1])
             self.notes.replace(name, notes.dump(record))
 
-    def _read_records(self, source_notes: SourceNotes) -> dict[str, dict[str, Any]]:
+    def _read_records(self, source_notes: SourceNotes, wanted: list[str]) -> dict[str, dict[str, Any]]:
+        """Read what is noted of the sources `wanted`, in their order."""
         return {
             name: self._parse(name, data, source_record_uri(source_notes.folder, name))
-            for name, data in source_notes.read(self.order).items()
+            for name, data in (source_notes.read(wanted) if wanted else {}).items()
         }
 
     def _parse(self, name: str, data: bytes, uri: str) -> dict[str, Any]:
@@ -318,25 +357,31 @@ class Sources:
 
     def _changed(self, source: FoundSource, record: dict[str, Any], *, check: bool) -> str:
         """Compare size and stamp, and only where they differ, or on demand, the bytes; says what changed."""
-        is_touched = (source.size, source.stamp) != (record["size"], record["stamp"])
-        if not (is_touched or check):
-            return ""
-        format_ = format_of(source.config)
-        if record["sha256"]:
-            with format_.open_read(source.uri) as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
-            what = source.uri if digest != record["sha256"] else ""
-        else:  # only its first examples were read
-            what = source.uri if is_touched else ""
-        if not what and check and format_.images_apart:
-            what = self._changed_image(source, record)
+        folder = self._adopted[source.name][0] if source.name in self._adopted else self.folder
+        what = self._difference(source, record, folder, check=check, images=check)
         if what:
             self._rewritten.add(source.name)
-        elif is_touched:
+        elif (source.size, source.stamp) != (record["size"], record["stamp"]):
             self._touched[source.name] = record | {"size": source.size, "stamp": source.stamp}
         return what
 
-    def _changed_image(self, source: FoundSource, record: dict[str, Any]) -> str:
+    def _difference(
+        self, source: FoundSource, record: dict[str, Any], folder: str, *, check: bool, images: bool
+    ) -> str:
+        """Compare a source, and its `images` if they lie apart, with its record; says what differs."""
+        is_touched = (source.size, source.stamp) != (record["size"], record["stamp"])
+        format_, what = format_of(source.config), ""
+        if record["sha256"] and (is_touched or check):
+            with format_.open_read(source.uri) as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # fsspec's
+            what = source.uri if digest != record["sha256"] else ""
+        elif is_touched:  # only its first examples were read
+            what = source.uri
+        if not what and images and format_.images_apart:
+            what = self._changed_image(source, record, folder)
+        return what
+
+    def _changed_image(self, source: FoundSource, record: dict[str, Any], folder: str) -> str:
         """Read the images that a source names; names one that is another than was ingested, or missing."""
 
         def compare(row: dict[str, Any]) -> str:
@@ -349,9 +394,8 @@ class Sources:
                 return f"the image of {row['key']}"
             return ""
 
-        folder = self._adopted_from if source.name in self._adopted else self.folder
         with ThreadPoolExecutor(files.THREADS) as pool:
-            for name in sorted(_parts_of(source.name, record) & self._whole):
+            for name in sorted(_parts_of(source.name, record) & committed_parts(folder)):
                 table = parquet.read_table(parts.part_uri(folder, name), ["key", "image", "sha256"])
                 if what := next(filter(None, pool.map(compare, table.to_pylist())), ""):
                     return what
@@ -410,7 +454,10 @@ class Sources:
 
     def part_names(self) -> Iterator[tuple[str, FoundSource]]:
         """Name the parts of all ingested sources, in order, with their sources."""
-        for name, record in self._read_records(self.notes).items():
+        noted = self._read_records(self.notes, self.order)
+        taken = {name: record for name, (_, record) in self._adopted.items()}
+        for name in self.order:
+            record = noted.get(name) or taken.get(name) or {"parts": 0}
             for chunk in range(record["parts"]):
                 yield part_name(name, chunk), self.found[name]
 

@@ -1,11 +1,11 @@
-"""The parts that a stage has, in its generation and in others, and whether they can be used again."""
+"""The parts that a stage has, in its generation and elsewhere, and whether they can be used again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tagmill.pipeline.accounts import known_parts
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream, work
+from tagmill.pipeline.places import Place
+from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.digests import equal_rows
@@ -41,20 +41,19 @@ class Wanted:
 
 
 class Stock:
-    """The parts that a stage has, in its generation, whose folder holds the files `listed`, and in others."""
+    """The parts that a stage has, in its generation, whose folder holds the files `listed`, and elsewhere."""
 
     def __init__(
         self, upstream: Upstream, stage: str, generation: str, names: list[str], listed: list[str]
     ) -> None:
-        self._run, self._stage, self._names = upstream.run, stage, names
-        self._trials = upstream.trials
-        self._generation = generation
-        run = upstream.run
-        self._here = known_parts(run, stage, generation, names, listed)
+        self._stage, self._names = stage, names
+        self._places = upstream.places
+        self._own = Place(upstream.run, stage, generation)
+        self._here = self._own.parts(names, listed)
         self._again = upstream.to_retry(stage, self._here)
-        record = run.read_record(stage, generation)
+        record = self._own.record
         self._lost = set(record.parts if record else ()) - self._here.keys()
-        self._others: list[tuple[str, dict[str, PartRecord]]] | None = None
+        self._others: list[tuple[Place, dict[str, PartRecord]]] | None = None
 
     def serve(self, plan: StagePlan[Any], wanted: Wanted, by_row: Callable[[], dict[str, str]]) -> bool:
         """Look for a part that can be used, and add it to the plan, or else the reason why it must be made.
@@ -71,8 +70,8 @@ class Stock:
         if name in self._again:
             plan.reasons.append(f"{name}: its dead letters are tried again")
             return False
-        for folder, found in self._folders():
-            part = found.get(name)
+        for place, found in self._found():
+            part, folder = found.get(name), place.folder
             if part is None:
                 continue
             reason = _why_not(part, wanted)
@@ -87,7 +86,7 @@ class Stock:
             if not reason:
                 plan.done[name] = part
                 if folder != plan.folder:
-                    plan.adopted[name] = Adoption(folder, tuple(part.files()), part.size)
+                    plan.adopted[name] = place.adoption(part)
                 return True
             if folder == plan.folder or reason != CHANGED:
                 why = reason
@@ -96,12 +95,11 @@ class Stock:
 
     def find_relative(self, name: str, stage: Stage[Any]) -> str:
         """Give the folder of a part in another generation that was made likewise of other inputs, or ""."""
-        for folder, found in self._folders():
-            part = found.get(name)
-            if part is not None and folder != self._run.generation(self._stage, self._generation):
-                header = parts.read_header(parts.part_uri(folder, name))
+        for place, found in self._found():
+            if name in found and place != self._own:
+                header = parts.read_header(parts.part_uri(place.folder, name))
                 if (header.version, header.spec) == (stage.version, stage.spec):
-                    return folder
+                    return place.folder
         return ""
 
     def _is_equal_where_it_counts(
@@ -128,17 +126,12 @@ class Stock:
             return True
         return parquet.seal(files.read_bytes(parts.part_uri(folder, part.name))) == part.seal
 
-    def _folders(self) -> Iterator[tuple[str, dict[str, PartRecord]]]:
-        """Give the parts of this generation, and then those of others, which are read on demand."""
-        yield self._run.generation(self._stage, self._generation), self._here
+    def _found(self) -> Iterator[tuple[Place, dict[str, PartRecord]]]:
+        """Give the parts of this generation, and then those of other places, which are read on demand."""
+        yield self._own, self._here
         if self._others is None:
-            here = self._run.generation(self._stage, self._generation)
-            self._others = [
-                (folder, known_parts(run, self._stage, other, self._names))
-                for run in (self._run, *self._trials)
-                for other in run.generations(self._stage)
-                if (folder := run.generation(self._stage, other)) != here
-            ]
+            places = self._places.of(self._stage, self._own.generation)
+            self._others = [(place, place.parts(self._names)) for place in places]
         yield from self._others
 
 

@@ -7,9 +7,9 @@ Whoever edits a file and all that speaks of it is told by the digest of the whol
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from tagmill.pipeline import ledger, records
+from tagmill.pipeline import checks, ledger, records
 from tagmill.pipeline.current import current_records
-from tagmill.pipeline.kinds import KINDS, checks
+from tagmill.pipeline.kinds import KINDS
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import CONFIG, MADE_OF, REPORT, SEALS, UNNEEDED, RunFolder
 from tagmill.tag_system.core import files, notes

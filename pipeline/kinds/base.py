@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic
 
+from tagmill.pipeline import checks
 from tagmill.pipeline.accounts import read_footers
+from tagmill.pipeline.checks import Check
 from tagmill.pipeline.job import Job
-from tagmill.pipeline.kinds import checks
-from tagmill.pipeline.kinds.checks import Check
 from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import (
@@ -21,7 +21,6 @@ from tagmill.pipeline.run_folder import (
 )
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
-from tagmill.transforms import parts
 from tagmill.transforms.parts import Footer
 from tagmill.transforms.stage import Stage, StageT
 
@@ -102,11 +101,7 @@ class Kind(ABC, Generic[StageT]):
 
         All that lies there besides is too much.
         """
-        found: dict[str, Check] = {}
-        for name, known in record.parts.items():
-            found[name + parts.SUFFIX] = checks.sealed(known.seal)
-            found |= {known.file_beside(what): checks.digested(d) for what, d in known.beside.items()}
-        return found
+        return {name: check for part in record.parts.values() for name, check in checks.of_part(part).items()}
 
 
 def require(plan: StagePlan[Any], missing: list[str]) -> None:

@@ -3,12 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from tagmill.pipeline.accounts import account, read_footers
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, find_strays, made_footers, move_parts_away, require, served
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream, work
+from tagmill.pipeline.places import Adoption, Place
+from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts, supersede_part
 from tagmill.tag_system.core import files
@@ -31,7 +33,7 @@ class Global(Kind[GlobalStageT]):
         plan = upstream.begin_plan(stage, generation)
         if upstream.is_open(inputs):
             return upstream.wait(plan, inputs)
-        run, came = upstream.run, upstream.came()
+        came = upstream.came()
         plan.names = upstream.names()
         digests = {
             name: upstream.digests(stage, inputs, name) | {"rows": bitmaps.dump(came[name]).hex()}
@@ -39,20 +41,19 @@ class Global(Kind[GlobalStageT]):
         }
         fingerprint = part_fingerprint(stage, {"parts": list(digests.items())})
         plan.more = {"fingerprint": fingerprint}
-        for other in [generation, *(g for g in run.generations(stage.name) if g != generation)]:
-            record = run.read_record(stage.name, other)
-            folder = run.generation(stage.name, other)
-            if record and record.more["fingerprint"] == fingerprint and self.is_there(record, folder):
+        own = Place(upstream.run, stage.name, generation)
+        for place in chain([own], upstream.places.of(stage.name, generation)):
+            record = place.record
+            if record and record.more["fingerprint"] == fingerprint and self.is_there(record, place.folder):
                 plan.more = dict(record.more)
                 plan.done = {
                     name: part.with_removed(upstream.removed[name] | part.lost)
                     for name, part in record.parts.items()
                 }
-                if other != generation:
-                    plan.adopted = self.adoptions(record, folder)
+                if place is not own:
+                    plan.adopted = self.adoptions(record, place)
                 return plan
-        known = run.read_record(stage.name, generation)
-        plan.reasons = ["not made yet" if known is None else "its inputs changed"]
+        plan.reasons = ["not made yet" if own.record is None else "its inputs changed"]
         plan.tasks = [
             upstream.task(stage, inputs, name, part_fingerprint(stage, digests[name])) for name in plan.names
         ]
@@ -63,8 +64,8 @@ class Global(Kind[GlobalStageT]):
         """Tell whether the files are there that a record speaks of."""
 
     @abstractmethod
-    def adoptions(self, record: StageRecord, folder: str) -> dict[str, Adoption]:
-        """Name the files of another generation that are to be adopted."""
+    def adoptions(self, record: StageRecord, place: Place) -> dict[str, Adoption]:
+        """Name the files of a place that are to be adopted."""
 
     def make_way(self, plan: StagePlan[GlobalStageT], run: RunFolder) -> None:
         """Forget the record: it speaks of all parts at once, and would of a half-published mixture."""
@@ -97,9 +98,9 @@ class GlobalParts(Global[GlobalStage[Any]]):
         """Look for all parts."""
         return record.parts.keys() <= committed_parts(folder)
 
-    def adoptions(self, record: StageRecord, folder: str) -> dict[str, Adoption]:
+    def adoptions(self, record: StageRecord, place: Place) -> dict[str, Adoption]:
         """Name the files of all parts."""
-        return {n: Adoption(folder, tuple(part.files()), part.size) for n, part in record.parts.items()}
+        return {name: place.adoption(part) for name, part in record.parts.items()}
 
     def make_way(self, plan: StagePlan[Any], run: RunFolder) -> None:
         """Move the parts away that make way for adopted ones; others go when new ones come."""
@@ -113,7 +114,7 @@ class GlobalParts(Global[GlobalStage[Any]]):
             return served(plan)
         _publish(plan)
         made = {name: PartRecord.of(footer) for name, footer in made_footers(plan).items()}
-        return account(plan.folder, upstream.first.folder, made, upstream.came(), upstream.removed)
+        return account(plan.folder, upstream.ingested_uri, made, upstream.came(), upstream.removed)
 
 
 def _publish(plan: StagePlan[Any]) -> None:

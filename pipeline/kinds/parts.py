@@ -49,7 +49,7 @@ class Parts(Kind[PartStage[Any]]):
                 origin = plan.origins.get(name, "")
                 plan.tasks.append(upstream.task(stage, inputs, name, whole, base, origin))
         for source, found in _by_folder(plan).items():
-            plan.done |= account(source, upstream.first.folder, found, came, upstream.removed)
+            plan.done |= account(source, upstream.ingested_uri, found, came, upstream.removed)
         return plan
 
     def make_way(self, plan: StagePlan[PartStage[Any]], run: RunFolder) -> None:
@@ -78,7 +78,7 @@ class Parts(Kind[PartStage[Any]]):
         footers = made_footers(plan)
         check_made(plan, footers, came)
         made = {name: PartRecord.of(footer) for name, footer in footers.items()}
-        made = account(plan.folder, upstream.first.folder, made, came, upstream.removed) | served(plan)
+        made = account(plan.folder, upstream.ingested_uri, made, came, upstream.removed) | served(plan)
         return {name: made[name] for name in plan.names}
 
 
@@ -102,8 +102,7 @@ def _by_folder(plan: StagePlan[PartStage[Any]]) -> dict[str, dict[str, PartRecor
     """Group the parts that serve by the folder in which they lie now."""
     found: dict[str, dict[str, PartRecord]] = {}
     for name, part in plan.done.items():
-        source = plan.adopted[name].source if name in plan.adopted else plan.folder
-        found.setdefault(source, {})[name] = part
+        found.setdefault(plan.folder_of(name), {})[name] = part
     return found
 
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tagmill.pipeline import checks
+from tagmill.pipeline.checks import Check
 from tagmill.pipeline.cut import CUT, Cut, extend_cut, is_shrunk, read_cut
 from tagmill.pipeline.job import Job
-from tagmill.pipeline.kinds import checks
 from tagmill.pipeline.kinds.base import Kind, require
-from tagmill.pipeline.kinds.checks import Check
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.places import Adoption, Place
+from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, supersede
 from tagmill.tag_system import shard_contract as contract
@@ -45,7 +46,7 @@ class ShardFiles(Kind[Shards]):
         plan.more = {"cut": cut}
         plan.names = [shard["name"] for shard in cut]
         there = _known_shards(upstream.run, stage, generation, plan.names)
-        stock = _ShardStock(upstream.run, stage, generation, plan.names)
+        stock = _ShardStock(upstream.places.of(stage.name, generation), plan.names)
         for shard in cut:
             task = _task(stage, shard, inputs, upstream, came)
             known = there.get(task.name)
@@ -103,9 +104,7 @@ class ShardFiles(Kind[Shards]):
 
     def checks(self, folder: str, record: StageRecord) -> dict[str, Check]:
         """Give the checks of tars, by the digest that is a shard's, and of indexes, by its seal."""
-        tars = {f"{name}.tar": checks.digested(part.digest) for name, part in record.parts.items()}
-        indexes = {f"{name}.index.parquet": checks.sealed(part.seal) for name, part in record.parts.items()}
-        return tars | indexes
+        return {name: check for part in record.parts.values() for name, check in _checks_of(part).items()}
 
 
 def _splits(stage: Shards, upstream: Upstream, came: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -114,8 +113,7 @@ def _splits(stage: Shards, upstream: Upstream, came: Mapping[str, int]) -> dict[
     for name, part in upstream.records[stage.counted_by].parts.items():
         counts[name] = part.notes["splits"]
         if part.living != came[name]:  # a filter came after
-            first = upstream.first
-            table = parquet.read_table(first.stage.output_uri(first.folder, name), ["row", "split"])
+            table = parquet.read_table(upstream.ingested_uri(name), ["row", "split"])
             living = [r["split"] for r in table.to_pylist() if came[name] >> r["row"] & 1]
             counts[name] = dict(Counter(living))
     return counts
@@ -142,25 +140,30 @@ def _cut_before(
     return []
 
 
-class _ShardStock:
-    """The shards that other generations of a run have."""
+def _checks_of(shard: PartRecord) -> dict[str, Check]:
+    """Give the checks of a shard's files, by their names."""
+    tar, index = f"{shard.name}.tar", f"{shard.name}.index.parquet"
+    return {tar: checks.digested(shard.digest), index: checks.sealed(shard.seal)}
 
-    def __init__(self, run: RunFolder, stage: Shards, generation: str, names: list[str]) -> None:
-        self._folders = [
-            run.generation(stage.name, other) for other in run.generations(stage.name) if other != generation
-        ]
+
+class _ShardStock:
+    """The shards that lie elsewhere."""
+
+    def __init__(self, places: Iterable[Place], names: list[str]) -> None:
+        self._places = places
         self._names = names
-        self._found: list[tuple[str, dict[str, dict[str, Any]]]] | None = None
+        self._found: list[tuple[Place, dict[str, dict[str, Any]]]] | None = None
 
     def find(self, name: str, fingerprint: str) -> tuple[PartRecord, Adoption] | None:
         """Find a shard of this name that was made in just this way."""
         if self._found is None:
-            self._found = [(folder, _index_headers(folder, self._names)) for folder in self._folders]
-        for folder, headers in self._found:
+            self._found = [(place, _index_headers(place.folder, self._names)) for place in self._places]
+        for place, headers in self._found:
             header = headers.get(name)
             if header and header["fingerprint"] == fingerprint:
-                names = (f"{name}.tar", f"{name}.index.parquet")
-                return _record_of(name, header), Adoption(folder, names, header["bytes"])
+                shard = _record_of(name, header)
+                found = _checks_of(shard)
+                return shard, place.adoption_of(list(found), header["bytes"], found)
         return None
 
 

@@ -1,20 +1,23 @@
 """The stage whose unit of work is a source, which gives one part or more."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from tagmill.pipeline import key_index, source_notes
 from tagmill.pipeline.accounts import known_parts
 from tagmill.pipeline.fields_found import check_fields
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, move_parts_away, require
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream
+from tagmill.pipeline.places import Place
+from tagmill.pipeline.plan import StagePlan, Upstream
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, named_parts
 from tagmill.pipeline.source_notes import SourceNotes
 from tagmill.pipeline.sources import Sources
 from tagmill.pipeline.takedown import NOTE, Remembered, Takedown
 from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms.ingest import Ingest, source_of, source_record_uri
 from tagmill.transforms.source_worker import SourceWorker
 
@@ -50,11 +53,9 @@ class SourceFiles(Kind[Ingest]):
         sources = Sources(upstream.inputs, stage, notes, set(here), again)
         if record:
             sources.follow(record.more["sources"], run.generation(stage.name, record.generation))
-        there: dict[str, PartRecord] = {}
-        if other:
-            there = known_parts(run, stage.name, other.generation)
-            folder = run.generation(stage.name, other.generation)
-            sources.adopt(SourceNotes(folder, other), there, _to_read_again(stage, other))
+        offers = _take_over(
+            sources, stage, Place(run, stage.name, other.generation) if other else None, upstream
+        )
         plan.tasks, plan.reasons = sources.todo(
             accept_changes=upstream.accept_changes, check=upstream.check_sources
         )
@@ -62,23 +63,23 @@ class SourceFiles(Kind[Ingest]):
         if plan.tasks and plan.expected is not None:
             read = {task.name for task in plan.tasks}
             plan.touched = {name for name in plan.expected if source_of(name) in read}
-        if other:
-            parts = [name for name in sources.adopted_parts(plan.tasks) if name not in here]
-            plan.adopted = {n: Adoption(folder, tuple(there[n].files()), there[n].size) for n in parts}
-        plan.adopted |= _usable(sources, plan, here, upstream)
+        lent = _adopt(sources, plan, here, offers)
         plan.strays = sources.strays(named_parts(listed))
         plan.more = {"sources": sources.order}
-        memory = Remembered.read(*(r.more.get(NOTE, {}) for r in (own, other) if r))
+        known = [own, *(offer.place.record for offer in offers)]
+        memory = Remembered.read(*(one.more.get(NOTE, {}) for one in known if one))
         plan.state = _State(sources, memory, record)
         # What an interruption left is looked through once more for what is excluded.
         is_looked_through = own is not None and own.parts.keys() == here.keys()
         if stage.exclusion and not is_looked_through:
             plan.unfinished = "take out what is excluded"
-        elif sources.adopted(plan.tasks):
+        elif sources.adopted(plan.tasks) and not plan.adopted:
             plan.unfinished = "note the sources that are taken over"
+        elif plan.adopted and stage.exclusion:
+            plan.unfinished = "take out what is excluded of them"
         if plan.is_known:
             plan.more |= {NOTE: own.more[NOTE]} if own and NOTE in own.more else {}
-            _observe(plan, upstream, here)
+            _observe(plan, upstream, here | lent)
         return plan
 
     def begin(self, plan: StagePlan[Ingest]) -> None:
@@ -144,28 +145,75 @@ class SourceFiles(Kind[Ingest]):
         }
 
 
-def _usable(
-    sources: Sources, plan: StagePlan[Ingest], here: Collection[str], upstream: Upstream
-) -> dict[str, Adoption]:
-    """Name the files of parts of sources to be read that a run of their first examples has made."""
-    found: dict[str, Adoption] = {}
-    for trial in upstream.trials if plan.tasks else []:
-        for generation in trial.generations(plan.stage.name):
-            there = known_parts(trial, plan.stage.name, generation)
-            folder = trial.generation(plan.stage.name, generation)
-            found |= {
-                name: Adoption(folder, tuple(there[name].files()), there[name].size)
-                for name in sources.usable_parts(plan.tasks, there)
-                if name not in here
-            }
+@dataclass(frozen=True)
+class _Offer:
+    """What another place has of ingest.
+
+    Attributes:
+        place: The place.
+        parts: The parts that are there.
+        again: The sources that something was taken out of which may be in the dataset now.
+        inputs: The inputs of the place's run as they were last, by name.
+    """
+
+    place: Place
+    parts: dict[str, PartRecord]
+    again: set[str]
+    inputs: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, stage: Ingest, place: Place) -> Self:
+        """Look at a place."""
+        found, record = place.parts(), place.record
+        again = {source_of(name) for name, part in found.items() if part.notes.get(NOTE)}
+        if record and set(record.more.get(NOTE, {}).get("entries", ())) <= stage.exclusion.hashes():
+            again = set()
+        return cls(place, found, again, _inputs_of(place.run))
+
+
+def _inputs_of(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Read the inputs of a run, by name; none of one whose config cannot be read."""
+    try:
+        return {one["name"]: one for one in (run.saved_config() or {})["inputs"]}
+    except (ConfigError, DamageError, LookupError, TypeError):
+        return {}
+
+
+def _take_over(sources: Sources, stage: Ingest, before: Place | None, upstream: Upstream) -> list[_Offer]:
+    """Look for sources that the generation `before`, or for the rest another run, read in the same way."""
+    offers = [_Offer.of(stage, before)] if before else []
+    for offer in offers:
+        sources.adopt(SourceNotes(offer.place.folder, offer.place.record), offer.parts, offer.again)
+    if sources.lacks():
+        lent = [_Offer.of(stage, place) for place in upstream.places.lent(stage.name)]
+        for offer in lent:
+            lent_notes = SourceNotes(offer.place.folder, offer.place.record)
+            sources.adopt(lent_notes, offer.parts, offer.again, offer.inputs)
+        offers += lent
+    return offers
+
+
+def _adopt(
+    sources: Sources, plan: StagePlan[Ingest], here: Collection[str], offers: Iterable[_Offer]
+) -> dict[str, PartRecord]:
+    """Note the parts of sources that are taken over, and single parts of others that other runs have; gives
+    their records.
+    """
+    found: dict[str, PartRecord] = {}
+    whole = {name: sources.adopted_from(name) for name in sources.adopted_parts(plan.tasks)}
+    for offer in offers:
+        names = [name for name, folder in whole.items() if folder == offer.place.folder]
+        if offer.place.lender:
+            names += [
+                name
+                for name in sources.usable_parts(plan.tasks, offer.parts)
+                if source_of(name) not in offer.again and sources.is_same_place(source_of(name), offer.inputs)
+            ]
+        for name in names:
+            if name not in here and name not in found:
+                found[name] = offer.parts[name]
+                plan.adopted[name] = offer.place.adoption(found[name])
     return found
-
-
-def _to_read_again(stage: Ingest, before: StageRecord) -> set[str]:
-    """Name the sources that something was taken out of which may be in the dataset now."""
-    if set(before.more.get(NOTE, {}).get("entries", ())) <= stage.exclusion.hashes():
-        return set()
-    return {source_of(name) for name, part in before.parts.items() if part.notes.get(NOTE)}
 
 
 def _observe(plan: StagePlan[Ingest], upstream: Upstream, found: Mapping[str, PartRecord]) -> None:

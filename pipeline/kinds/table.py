@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tagmill.pipeline import checks
 from tagmill.pipeline.kept_rows import check_kept, kept_rows
 from tagmill.pipeline.kinds.base import served
 from tagmill.pipeline.kinds.global_parts import Global
-from tagmill.pipeline.plan import Adoption, StagePlan, Upstream, work
+from tagmill.pipeline.places import Adoption, Place
+from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
@@ -38,10 +40,11 @@ class Table(Global[TableStage[Any]]):
         """Look for the table."""
         return files.exists(files.join(folder, record.more["table"]))
 
-    def adoptions(self, record: StageRecord, folder: str) -> dict[str, Adoption]:
+    def adoptions(self, record: StageRecord, place: Place) -> dict[str, Adoption]:
         """Name the table."""
         name = record.more["table"]
-        return {name: Adoption(folder, (name,), files.size_and_stamp(files.join(folder, name))[0])}
+        size, _ = files.size_and_stamp(files.join(place.folder, name))
+        return {name: place.adoption_of([name], size, {name: checks.digested(record.files[name])})}
 
     def make_way(self, plan: StagePlan[TableStage[Any]], run: RunFolder) -> None:
         """Remove the table that makes way for an adopted one; a new one takes its place at once."""
@@ -85,7 +88,7 @@ def _plan_rest(
         and record.more["fingerprint"] == fingerprint
         and files.exists(stage.output_uri(plan.folder, ""))
     ):
-        plan.more = record.more
+        plan.more = dict(record.more)
         return plan
     plan.state = kept
     plan.more = {"fingerprint": fingerprint, "table": stage.table}

@@ -76,8 +76,9 @@ def _to_do(plan: StagePlan[Any], unit: str) -> Iterator[str]:
     if plan.tasks:
         yield f"make {len(plan.tasks)} of {len(plan.done) + len(plan.tasks)} {unit}"
     if plan.adopted:
-        size = sum(adoption.bytes for adoption in plan.adopted.values())
-        yield f"take {len(plan.adopted)} {unit} over from other settings, {size:,} bytes"
+        for lender in dict.fromkeys(adoption.lender for adoption in plan.adopted.values()):
+            taken = [adoption.bytes for adoption in plan.adopted.values() if adoption.lender == lender]
+            yield f"take {len(taken)} {unit} over from {lender or 'other settings'}, {sum(taken):,} bytes"
     if plan.strays:
         yield f"move {len(plan.strays)} parts of removed sources away"
     if plan.unfinished and not plan.tasks:

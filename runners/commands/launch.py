@@ -11,7 +11,7 @@ from tagmill.pipeline.dead_letters import parse_retry
 from tagmill.pipeline.job import Engine
 from tagmill.pipeline.lease import Lease
 from tagmill.pipeline.other_runs import is_same
-from tagmill.pipeline.plan import TRIAL
+from tagmill.pipeline.places import TRIAL
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.near_report import near_counts

@@ -1,15 +1,20 @@
 """Datasets that grow: what a night's input makes, what stays as it is, and what other runs lend."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from counted_models import calls, counted
+from input_runs import OFF
 from runs import (
     CountingEngine,
     Quiet,
+    current_folder,
     current_record,
     damaged,
     drive,
@@ -21,11 +26,16 @@ from runs import (
     state,
     stop_before_recording,
 )
-from sources import encode, square_image, write_tar
+from sources import encode, square_image, write_config, write_tar
+from tagmill.pipeline.absent import check_absent
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.run import Driver
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.pipeline.run_folder import RunFolder
+from tagmill.runners.commands.inspection import show_plan
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError, DamageError
 
 NIGHTS = (("red", "green", "blue"), ("red", "yellow"), ("yellow", "blue", "green"))
 """What the squares of each night's tar show; yellow is new in the second."""
@@ -177,3 +187,120 @@ def test_centres_of_another_run_are_taken_for_the_tags_that_it_has(begun, tmp_pa
     ]:
         with pytest.raises(ConfigError, match=said):
             plans(other, override)
+
+
+def lending(begun: Path, folder: Path, **changes: Any) -> Path:
+    """A run over a copy of the first night's data, whose times are others, that may take from its run."""
+    (folder / "data").mkdir(parents=True)
+    shutil.copyfile(begun / "data" / "0.tar", folder / "data" / "0.tar")
+    settings = {"cluster": {"min_regions": 2}, "reuse": [str(begun / "run")]}
+    return growing(folder, **(settings | changes))
+
+
+@pytest.fixture
+def lender(begun: Path, tmp_path: Path) -> Path:
+    """A copy of the run of the first night."""
+    shutil.copytree(begun, tmp_path / "lender")
+    return tmp_path / "lender"
+
+
+def planned(config: Path) -> str:
+    console = Console(width=200)
+    with console.capture() as shown:
+        show_plan(console, Driver(load_config(str(config))))
+    return shown.get()
+
+
+def test_a_run_takes_from_another_what_is_just_what_it_would_make(lender, tmp_path):
+    config, run = lending(lender, tmp_path / "it"), tmp_path / "it" / "run"
+    said = planned(config)
+    for stage, unit in [("ingest", "sources"), ("tag", "parts"), ("embed", "parts")]:
+        assert f"{stage}: take 2 {unit} over from {lender / 'run'}, " in said
+    assert drive(config).stages == ["cluster"]  # without `from` it depends on all regions
+    assert calls(tmp_path / "it" / "calls") == {}
+    assert shard_bytes(run) == shard_bytes(lender / "run")
+    assert damaged(run) == []
+    assert drive(config).jobs == []
+    # Another rule, and one more night: nothing that was taken is asked about again.
+    add_night(tmp_path / "it", 1)
+    shutil.rmtree(lender)
+    engine = drive(config, "reuse=[]", "clean.policy.rule=adaptive")
+    assert len(engine.tasks("tag")) == 2
+    assert damaged(run) == []
+
+
+def test_what_another_run_holds_that_is_excluded_or_other_does_not_come(lender, tmp_path):
+    held = samples(lender / "run")
+    image, key = held[0]["sha256"], held[1]["key"]
+    lent = growing(lender)
+    source = json.loads(lent.read_text())["inputs"][0]
+    (tmp_path / "out.txt").write_text(f"{image}\n{key}\n")
+    changed = [source | {"path": str(tmp_path / "it/data/*.tar"), "exclude": str(tmp_path / "out.txt")}]
+    config, run = lending(lender, tmp_path / "it", inputs=changed), tmp_path / "it" / "run"
+    drive(config)
+    left = [one["key"] for one in held if one["sha256"] != image and one["key"] != key]
+    assert [one["key"] for one in samples(run)] == left
+    assert calls(tmp_path / "it" / "calls") == {}
+    assert damaged(run) == []
+    list(map(files.remove, [path for path, _ in garbage(RunFolder(str(run)))]))
+    assert [
+        wrong for _, _, wrong in check_absent(RunFolder(str(run)), str(tmp_path / "out.txt")) if wrong
+    ] == []
+
+    # A third run takes it from there, and what it knows of the images that the key led to.
+    third = lending(lender, tmp_path / "third", inputs=changed, reuse=[str(run)])
+    copy = encode(square_image(list(NIGHTS[0])[:2], seed=1))
+    write_tar(tmp_path / "it" / "data" / "1.tar", [("copy.png", copy)])
+    drive(third)
+    assert [one["key"] for one in samples(tmp_path / "third" / "run")] == left
+    assert sum(calls(tmp_path / "third" / "calls").values()) == 0
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["equal", "other"])
+def test_images_that_lie_elsewhere_are_compared(tmp_path, is_other):
+    """Equal bytes of a file of lines say nothing of the images beside it."""
+    for number, name in enumerate(["here", "there"]):
+        folder = tmp_path / name
+        folder.mkdir()
+        image = square_image(["red"], seed=number if is_other else 0)
+        (folder / "a.png").write_bytes(encode(image))
+        (folder / "a.jsonl").write_text('{"image": "a.png", "captions": ["a red square"]}\n')
+        os.utime(folder / "a.jsonl", (1, 1))
+        inputs = [{"name": "x", "format": "jsonl", "path": str(folder / "a.jsonl")}]
+        reuse = [str(tmp_path / "here" / "run")] * number
+        config = write_config(folder, run=str(folder / "run"), inputs=inputs, reuse=reuse, **OFF)
+    drive(tmp_path / "here" / "config.yaml")
+    engine = drive(config)
+    assert ("ingest" in engine.stages) == is_other
+    assert damaged(tmp_path / "there" / "run") == []
+
+
+def test_a_run_that_cannot_lend_is_named(lender, tmp_path):
+    config = lending(lender, tmp_path / "it")
+    for override, said in [
+        (f"reuse=[{tmp_path}]", f"reuse: {tmp_path} is not a run folder: it has no run.yaml"),
+        (f"reuse=[{tmp_path / 'it' / 'run'}]", "is this run itself; take it out"),
+        ("part_size=4", "has part_size 5 and this run 4, so no part of it fits"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            plans(config, override)
+    saved = lender / "run" / "run.yaml"
+    whole = saved.read_text()
+    saved.write_text(whole.replace("format: 3", "format: 2"))
+    with pytest.raises(ConfigError, match="was made by another version of tagmill"):
+        plans(config)
+    saved.write_text("")
+    with pytest.raises(DamageError, match=r"reuse: .*run\.yaml is damaged"):
+        plans(config)
+    saved.write_text(whole)
+
+    victim = sorted(current_folder(lender / "run", "tag").glob("*.parquet"))[0]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 3] ^= 1
+    victim.write_bytes(bytes(data))
+    with pytest.raises(DamageError, match="does not match its recorded digest; remove it and run again"):
+        drive(config)
+    victim.unlink()  # an unfinished run lends what it has
+    engine = drive(config)
+    assert engine.tasks("tag") == [victim.stem]
+    assert damaged(tmp_path / "it" / "run") == []

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from tagmill.pipeline.records import PartRecord
 from tagmill.tag_system.core import files
-from tagmill.transforms import parquet
+from tagmill.transforms import parquet, parts
 
 Check = Callable[[str, int], bool]
 """Tells of a file, by its uri and size, whether it is as it was recorded. Raises ValueError, OSError."""
@@ -18,6 +19,12 @@ def sealed(seal: str) -> Check:
 def digested(digest: str) -> Check:
     """Check the bytes of any file by their sha256."""
     return lambda uri, size: files.sha256(uri, size) == digest
+
+
+def of_part(part: PartRecord) -> dict[str, Check]:
+    """Give the checks of a part and of what lies beside it, by their names in the generation's folder."""
+    beside = {part.file_beside(what): digested(digest) for what, digest in part.beside.items()}
+    return {part.name + parts.SUFFIX: sealed(part.seal)} | beside
 
 
 def run(folder: str, checks: Mapping[str, Check], sizes: Mapping[str, int]) -> Iterator[str]:
