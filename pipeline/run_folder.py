@@ -1,6 +1,7 @@
 """The layout of a run's folder, and which generation of each stage is current.
 
 RUN/run.yaml                          the resolved config and the versions of the libraries
+RUN/whole.json                        what the run held when it was last whole, see `growth`
 RUN/lease.json                        who drives the run; RUN/tokens/ the tokens of all drivers
 RUN/<stage>/_STAGE-<token>-<n>.json   which generation is current, and which other one is worth keeping
 RUN/<stage>/<gen>/                    parts, dead/, superseded/, records/: what is known of the parts

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tagmill.pipeline import checks, ledger, records
 from tagmill.pipeline.current import current_records
+from tagmill.pipeline.growth import WHOLE
 from tagmill.pipeline.kinds import KINDS
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import CONFIG, MADE_OF, REPORT, SEALS, UNNEEDED, RunFolder
@@ -36,6 +37,8 @@ def verify(run: RunFolder) -> Iterator[Verified]:
     for stage in run.stages():
         for generation in run.generations(stage):
             yield from _generation(run, stage, generation, is_whole=finished.get(stage) == generation)
+    if files.exists(run.path(WHOLE)):
+        yield WHOLE, 1, list(_note(run.path(WHOLE)))
     yield from _report(run)
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tagmill.pipeline.config import RunConfig, load_config
 from tagmill.pipeline.dead_letters import parse_retry
+from tagmill.pipeline.growth import Holdings
 from tagmill.pipeline.job import Engine
 from tagmill.pipeline.lease import Lease
 from tagmill.pipeline.other_runs import is_same
@@ -90,10 +91,16 @@ def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat
     """Make a run whole under its lease, show how far it is, and write its report."""
     with Lease(driver.run_folder.path("lease.json")) as lease:
         names = [stage.name for stage in driver.stages]
+        before = Holdings.read(driver.run_folder)
         on_store = not files.is_local(driver.run_folder.root)
         with ConsoleProgress(console, log_format, names, on_store=on_store) as progress:
             driver.run(engine, progress, lease)
         write_report(driver.run_folder, driver.vocabulary)
+        now = Holdings.of(driver.upstream.records)
+        if now and now != before:
+            now.write(driver.run_folder)
+    if log_format != "json" and now and before and (grown := now.since(before)):
+        console.print(grown, highlight=False)
     if log_format != "json" and (near := near_counts(driver.run_folder)):
         console.print(near.said(), highlight=False)
 

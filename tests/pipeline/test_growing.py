@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from commands import call
 from counted_models import calls, counted
 from input_runs import OFF
 from runs import (
@@ -121,6 +122,22 @@ def test_a_night_makes_its_own_parts_and_leaves_all_others(tmp_path):
     assert decided(run) == whole
 
 
+def test_a_run_says_what_came_since_it_was_last_whole(tmp_path):
+    config = growing(tmp_path, **dict.fromkeys(("tag", "localize", "embed", "cluster")))
+    add_night(tmp_path, 0)
+    assert "last whole" not in call("run", config, "--workers", 0)[0]
+    add_night(tmp_path, 1)
+    with pytest.raises(KeyboardInterrupt):
+        Driver(load_config(str(config))).run(StoppingEngine("clean"), Quiet())
+    said = call("run", config, "--workers", 0)[0]
+    came = "sources +1, parts +2, examples +10, shards +1; earlier shards: 1 as they were, 0 written again"
+    assert f"since the run was last whole: {came}\n" in said
+    assert "last whole" not in call("run", config, "--workers", 0)[0]
+    assert damaged(tmp_path / "run") == []
+    (tmp_path / "run" / "whole.json").write_text("{}")
+    assert len(damaged(tmp_path / "run")) == 1
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of the first night."""
@@ -139,10 +156,14 @@ def copied(begun: Path, folder: Path) -> Path:
 
 
 class StoppingEngine(CountingEngine):
-    """Stops as the clusters are to be made: the record of the old ones is gone by then."""
+    """Stops as a stage is to be made; the record of an old table is gone by then."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self._stage = stage
 
     def execute(self, job: Job) -> None:
-        if job.name == "cluster":
+        if job.name == self._stage:
             raise KeyboardInterrupt
         super().execute(job)
 
@@ -155,7 +176,7 @@ def test_a_night_that_stops_while_centres_are_made_goes_on_from_the_old_ones(beg
         add_night(tmp_path / name, 1)
         if name == "before":
             with pytest.raises(KeyboardInterrupt):
-                Driver(load_config(str(config))).run(StoppingEngine(), Quiet())
+                Driver(load_config(str(config))).run(StoppingEngine("cluster"), Quiet())
         elif name == "after":
             stop_before_recording(config, "cluster")
         drive(config)
