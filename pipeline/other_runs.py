@@ -19,7 +19,7 @@ def open_other(key: str, root: str) -> RunFolder:
         ConfigError: It is not a run's, or of one that another version made.
         DamageError: Its config is damaged.
     """
-    run = RunFolder(root)
+    run = RunFolder(files.absolute(root))  # workers may have been started in another folder
     if not files.exists(run.path(CONFIG)):
         raise ConfigError(f"{key}: {root} is not a run folder: it has no {CONFIG}; name another, or none")
     try:
@@ -37,13 +37,15 @@ def open_other(key: str, root: str) -> RunFolder:
 def open_lenders(roots: Iterable[str], own: RunFolder, part_size: int) -> list[RunFolder]:
     """Open the runs that a config names under `reuse`.
 
-    Raises ConfigError also for the run itself, and for one none of whose parts can fit.
+    Raises ConfigError also for the run itself, and for one whose parts cannot fit or be brought here.
     """
     found = []
     for root in roots:
         if is_same(root, own):
             raise ConfigError(f"reuse: {root} is this run itself; take it out")
         run = open_other("reuse", root)
+        if type(files.filesystem(run.root)[0]) is not type(files.filesystem(own.root)[0]):
+            raise ConfigError(f"reuse: {root} lies in another store than {own.root}; copy it, or take it out")
         theirs = (run.saved_config() or {}).get("part_size")
         if theirs != part_size:
             raise ConfigError(

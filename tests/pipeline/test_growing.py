@@ -99,8 +99,8 @@ def test_a_night_makes_its_own_parts_and_leaves_all_others(tmp_path):
         assert made == {"ingest": 1, "tag": new, "localize": new, "embed": new, "clean": new}
         assert engine.tasks("shards") == [f"train-{night:06d}"]
         assert ("cluster" in engine.stages) == (night in (0, 1))  # yellow comes with the second
-        assert damaged(run) == []
-        assert drive(config).jobs == []
+    assert damaged(run) == []
+    assert drive(config).jobs == []
 
     one = growing(tmp_path / "one", run=str(tmp_path / "one" / "run"), cluster={"min_regions": 2})
     (tmp_path / "one" / "data").symlink_to(tmp_path / "data")
