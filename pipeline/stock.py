@@ -77,9 +77,10 @@ class Stock:
             reason = _why_not(part, wanted)
             if reason == CHANGED and self._is_equal_where_it_counts(folder, part, wanted, by_row):
                 part, reason = replace(part, fingerprint=wanted.fingerprint, base=wanted.base), ""
-            if not reason and folder != plan.folder and not self._is_sound(folder, part):
+            excess = wanted.excess(part)
+            if not reason and place != self._own and not self._is_sound(place, part, is_read=bool(excess)):
                 reason = "its copy is damaged"
-            if not reason and (excess := wanted.excess(part)):
+            if not reason and excess:
                 plan.origins[name] = folder if folder != plan.folder else work(plan)
                 why = f"rewritten without {excess.bit_count()} of its rows"
                 break
@@ -94,9 +95,9 @@ class Stock:
         return False
 
     def find_relative(self, name: str, stage: Stage[Any]) -> str:
-        """Give the folder of a part in another generation that was made likewise of other inputs, or ""."""
+        """Give the folder of a part that another generation here made likewise of other inputs, or ""."""
         for place, found in self._found():
-            if name in found and place != self._own:
+            if name in found and place != self._own and not place.lender:
                 header = parts.read_header(parts.part_uri(place.folder, name))
                 if (header.version, header.spec) == (stage.version, stage.spec):
                     return place.folder
@@ -120,11 +121,13 @@ class Stock:
         now = by_row()
         return all(equal_rows(read.get(other, ""), digests, rows) for other, digests in now.items())
 
-    def _is_sound(self, folder: str, part: PartRecord) -> bool:
-        """Check a part that was removed from this generation: a damaged copy must not replace it."""
-        if part.name not in self._lost:
+    def _is_sound(self, place: Place, part: PartRecord, *, is_read: bool) -> bool:
+        """Check a part that was removed from this generation, and one of another run that a worker reads: a
+        damaged copy must not replace it. What is adopted from another run is checked as it comes.
+        """
+        if part.name not in self._lost and not (place.lender and is_read):
             return True
-        return parquet.seal(files.read_bytes(parts.part_uri(folder, part.name))) == part.seal
+        return parquet.seal(files.read_bytes(parts.part_uri(place.folder, part.name))) == part.seal
 
     def _found(self) -> Iterator[tuple[Place, dict[str, PartRecord]]]:
         """Give the parts of this generation, and then those of other places, which are read on demand."""

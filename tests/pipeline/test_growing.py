@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -325,3 +327,25 @@ def test_a_run_that_cannot_lend_is_named(lender, tmp_path):
     engine = drive(config)
     assert engine.tasks("tag") == [victim.stem]
     assert damaged(tmp_path / "it" / "run") == []
+
+
+def test_copies_of_images_come_along_and_those_of_what_is_excluded_are_blank(tmp_path):
+    pictures = [encode(square_image(["red"], seed=number)) for number in range(3)]
+    table = pa.table({"key": ["a", "b", "c"], "image": pictures, "caption": ["a red square"] * 3})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = {"name": "x", "format": "parquet", "path": str(tmp_path / "x.parquet")}
+    source["options"] = {"copy_over": 1}
+    (tmp_path / "out.txt").write_text("x/b\n")
+    runs = []
+    for name, changes in [("one", {}), ("two", {"exclude": str(tmp_path / "out.txt")})]:
+        folder = tmp_path / name
+        folder.mkdir()
+        reuse = [str(run) for run in runs]
+        config = write_config(folder, inputs=[source | changes], reuse=reuse, **OFF)
+        engine = drive(config)
+        runs.append(folder / "run")
+    assert "ingest" not in engine.stages
+    assert [sample["key"] for sample in samples(runs[1])] == ["x/a", "x/c"]
+    (copied,) = current_folder(runs[1], "ingest").glob("*.images")
+    assert [picture in copied.read_bytes() for picture in pictures] == [True, False, True]
+    assert damaged(runs[0]) == damaged(runs[1]) == []

@@ -107,10 +107,10 @@ def stop_before_recording(config: Path, stage: str) -> None:
     driver = Driver(load_config(str(config)), accept_changes=True)
     write = driver.run_folder.write_record
 
-    def stopping(record: StageRecord) -> None:
+    def stopping(record: StageRecord, *tables: Any) -> None:
         if record.stage == stage:
             raise KeyboardInterrupt
-        write(record)
+        write(record, *tables)
 
     driver.run_folder.write_record = stopping
     with pytest.raises(KeyboardInterrupt):
