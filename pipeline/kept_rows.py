@@ -89,11 +89,13 @@ def _own(stage: TableStage[Any], run: RunFolder, generation: str, inputs: Sequen
     there: whole, be it the old or the new one.
     """
     none = stage.schema.empty_table()
-    current = run.current(stage.name)
-    uri = stage.output_uri(run.generation(stage.name, current or ""), "")
-    if current is None or not files.exists(uri):
-        return none
+    current = run.current(stage.name) or generation  # which it was before the stage was switched off
+    uri = stage.output_uri(run.generation(stage.name, current), "")
     record = run.read_record(stage.name, current)
+    if not files.exists(uri):
+        if record is not None:
+            _log.warning("%s: made anew for all, as %s is missing", stage.name, uri)
+        return none
     if current != generation and (record is None or (changed := _changed(stage, run, record, inputs))):
         what = changed if record else "config"
         _log.warning("%s: made anew for all, as the table there was made with another %s", stage.name, what)
