@@ -4,7 +4,8 @@ One file, or several of one image set, which are joined by image id: the options
 `panoptic` name what belongs to the input's file. Annotations come after images, and files of gigabytes are
 usual: what is kept of them goes through a table on disk. Categories become labels. A region that is a crowd
 is no box of one thing: its label goes without, and its box into meta, as `crowds`. So do labels of stuff,
-such as sky, go without. Segmentations, areas and keypoints are left out.
+such as sky, go without, and what an image as a whole has as `tags`, each with a `category_id`. Segmentations,
+areas and keypoints are left out.
 """
 
 import json
@@ -38,6 +39,7 @@ LEFT_OUT = ("segmentation", "keypoints")
 class Coco(SeveralFiles):
     """The format `coco`."""
 
+    version = 2
     images_apart = True
     pattern = "*.json"
 
@@ -103,6 +105,7 @@ class _ImageSet:
         elif item.name == "images":
             check_object(item.value, where)
             self.images += 1
+            self._add_tags(item.value, where)
             self.spill.add(_id(item.value, "id", where), self.images, json.dumps(["image", item.value]))
         else:
             known = self.categories if item.name == "categories" else self.licenses
@@ -123,6 +126,13 @@ class _ImageSet:
         for one in said:
             self.annotations += 1
             self.spill.add(group, AFTER_IMAGES + self.annotations, json.dumps(one))
+
+    def _add_tags(self, image: dict[str, Any], where: str) -> None:
+        """Take the categories that an image as a whole has out of its field `tags`, if that lists such."""
+        tags = image.get("tags")
+        if isinstance(tags, list) and all(isinstance(tag, dict) and "category_id" in tag for tag in tags):
+            del image["tags"]
+            self._add_annotation({"image_id": image.get("id"), "segments_info": tags}, where)
 
     def example(self, group: str, texts: list[str] | None, limits: Limits) -> SourceExample:
         """Make the example of an image of all that is said of it."""

@@ -4,9 +4,10 @@
      "parse_label_id": [[ID, ...], ...]}
 
 The option `parsed` says what becomes of the tags: `reparse` leaves it to the engine to find them in the
-captions, `trust` makes labels of those of `parse_label_id`, by the names in the file `tags`, a line a tag, in
-the order of their ids from 0. The ids stay in meta either way. The last of several captions is one that a
-model generated: `generated_caption` in meta is its index.
+captions, `trust` makes labels of those of `parse_label_id`, and `union` of those of `union_label_id`, by the
+names in the file `tags`, a line a tag, in the order of their ids from 0. The ids stay in meta either way. The
+last of several captions is one that a model generated: `generated_caption` in meta is its index. A single
+caption that is empty is none.
 """
 
 from collections.abc import Iterator
@@ -39,24 +40,27 @@ MAX_TAG_BYTES = 64 << 20
 class RamAnnotations(SeveralFiles):
     """The format `ram`."""
 
+    version = 2
     images_apart = True
     pattern = "*.json"
 
     def __init__(
         self,
         tags: str | None = None,
-        parsed: Literal["trust", "reparse"] = "reparse",
+        parsed: Literal["trust", "union", "reparse"] = "reparse",
         generated: Literal["last", "none"] = "last",
     ) -> None:
         """Make the format; with `generated` none, no caption counts as one that a model generated."""
-        if parsed not in ("trust", "reparse"):
-            raise ValueError(f"parsed is trust or reparse, got {parsed!r}")
+        if parsed not in ("trust", "union", "reparse"):
+            raise ValueError(f"parsed is trust, union or reparse, got {parsed!r}")
         if generated not in ("last", "none"):
             raise ValueError(f"generated is last or none, got {generated!r}")
-        if (parsed == "trust") != (tags is not None):
-            raise ValueError("`parsed: trust` and `tags`, the file with the name of each id, go together")
+        if (parsed != "reparse") != (tags is not None):
+            raise ValueError(
+                "`parsed: trust` and `tags`, the file with the name of each id, go together; so does `union`"
+            )
         super().__init__({"tags": tags})
-        self._trust = parsed == "trust"
+        self._trusted = {"trust": IDS, "union": UNION}.get(parsed)
         self._generated = generated == "last"
 
     def read(
@@ -66,7 +70,7 @@ class RamAnnotations(SeveralFiles):
         names: list[str] = []
         # The names come before the list in the stream, see `uris`: a list is never held.
         for number, one in enumerate(self.streams(stream)):
-            if self._trust and number == 0:
+            if self._trusted and number == 0:
                 names = _tag_names(one, config, self.others["tags"])
                 continue
             text = open_text(one, source, config)
@@ -94,10 +98,12 @@ class RamAnnotations(SeveralFiles):
             raise no_image(fields, config, where)
         path = check_path(fields.pop(image), where, source.images)
         captions, used = captions_of(fields, config), caption_names(fields, config)
+        if captions == [""]:  # of an image that has none: who trains on the list draws one of its captions
+            captions = []
         if self._generated and len(captions) > 1:
             fields["generated_caption"] = len(captions) - 1
-        if self._trust and config.labels is not None:
-            fields[config.labels] = _labels(fields.get(IDS), names)
+        if self._trusted and config.labels is not None:
+            fields[config.labels] = _labels(fields.get(self._trusted), names)
         load = loader(path, captions, fields, source, limits, config.links, used, seen=(image,))
         return SourceExample(key_of(path), load)
 

@@ -54,7 +54,7 @@ def test_trusted_ids_become_labels_by_the_names_of_the_list(photos):
     [
         ({"parsed": "trust"}, "`parsed: trust` and `tags`"),
         ({"tags": "tags.txt"}, "go together"),
-        ({"parsed": "maybe"}, "parsed is trust or reparse, got 'maybe'"),
+        ({"parsed": "maybe"}, "parsed is trust, union or reparse, got 'maybe'"),
         ({"generated": "first"}, "generated is last or none, got 'first'"),
         ({"parsed": "trust", "tags": "empty.txt"}, "empty.txt is no list of tags"),
     ],
