@@ -10,6 +10,7 @@ import typer
 
 from tagmill.runners.commands import (
     evaluate,
+    export_dataset,
     models,
     parse,
     predict,
@@ -82,6 +83,7 @@ app.command("calibrate", hidden=True)(renamed(evaluate.calibrate, "calibrate", "
 app.add_typer(vocabulary.app, name="vocab")
 vocabulary.app.command()(vocabulary_describe.describe)
 vocabulary.app.command()(vocabulary_embed.embed)
+app.command()(export_dataset.export)
 app.command()(predict.predict)
 app.command()(parse.parse)
 app.command()(train.train)

@@ -10,6 +10,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -101,28 +102,85 @@ def index_uri(folder: str, name: str) -> str:
 
 def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
     """Write one tar and its index."""
-    tar = tar_uri(folder, task.name)
-    with files.local_scratch(tar) as scratch:
-        with open(scratch, "wb") as raw:
-            stream = _HashingWriter(raw)
-            formats: Counter[str] = Counter()
-            kept_by: Counter[str] = Counter()
-            index = _write_tar(stream, _counted(_samples(stage, task), formats, kept_by))
-        if not files.create_from(tar, scratch) and files.sha256(tar) != stream.sha256:
-            raise DamageError(f"{tar} exists with other content; remove it and run again")
     header = {
         "stage": stage.name,
         "version": stage.version,
         "fingerprint": task.fingerprint,
         "split": task.split,
-        "examples": formats.total(),
-        "formats": dict(sorted(formats.items())),
-        "kept_by": dict(sorted(kept_by.items())),
-        "bytes": stream.size,
-        "sha256": stream.sha256,
     }
-    table = pa.Table.from_pylist(index, contract.INDEX_SCHEMA)
-    files.create_bytes(index_uri(folder, task.name), parquet.table_bytes(table, header))
+    with ShardWriter(folder, task.name, header) as writer:
+        for sample, image in _samples(stage, task):
+            writer.add(sample, image)
+        writer.close()
+
+
+class ShardWriter:
+    """Writes one tar, sample by sample, and its index, with `header` and more in it; open it as a context.
+
+    `formats` counts the samples by the extension of their images, `kept_by` their kept tags by what vouches
+    for them; `split` is the header's.
+    """
+
+    def __init__(self, folder: str, name: str, header: Mapping[str, Any]) -> None:
+        self._folder, self._name, self._header = folder, name, header
+        self.split: str = header["split"]
+        self.formats: Counter[str] = Counter()
+        self.kept_by: Counter[str] = Counter()
+        self._index: list[Record] = []
+
+    def __enter__(self) -> "ShardWriter":
+        with ExitStack() as stack:
+            self._scratch = stack.enter_context(files.local_scratch(tar_uri(self._folder, self._name)))
+            self._file = stack.enter_context(open(self._scratch, "wb"))
+            self._stream = _HashingWriter(self._file)
+            # A bare TarInfo has no time, owner or machine in it: equal samples are equal bytes.
+            archive = tarfile.open(fileobj=self._stream, mode="w|", format=tarfile.PAX_FORMAT)
+            self._archive = stack.enter_context(archive)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, sample: Record, image: bytes) -> None:
+        """Write the two members of a sample."""
+        self.formats[contract.EXTENSIONS[sample["format"]]] += 1
+        self.kept_by.update(tag["basis"] for tag in sample["tags"] if tag["verdict"] == "kept")
+        stem = contract.escape(sample["key"])
+        text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text.encode())):
+            info = tarfile.TarInfo(f"{stem}.{extension}")
+            info.size = len(data)
+            self._archive.addfile(info, io.BytesIO(data))
+            offset = self._archive.offset - _padded(len(data))
+            entry = {"key": sample["key"], "member": info.name, "offset": offset, "size": len(data)}
+            self._index.append(entry)
+
+    def close(self) -> contract.ManifestShard:
+        """Commit the tar, then its index; gives what a manifest says of it."""
+        self._archive.close()
+        self._file.flush()
+        tar = tar_uri(self._folder, self._name)
+        stream = self._stream
+        if not files.create_from(tar, self._scratch) and files.sha256(tar) != stream.sha256:
+            raise DamageError(f"{tar} exists with other content; remove it and run again")
+        header = {
+            **self._header,
+            "examples": self.formats.total(),
+            "formats": dict(sorted(self.formats.items())),
+            "kept_by": dict(sorted(self.kept_by.items())),
+            "bytes": stream.size,
+            "sha256": stream.sha256,
+        }
+        table = pa.Table.from_pylist(self._index, contract.INDEX_SCHEMA)
+        files.create_bytes(index_uri(self._folder, self._name), parquet.table_bytes(table, header))
+        return contract.ManifestShard(
+            name=self._name,
+            split=self.split,
+            examples=self.formats.total(),
+            bytes=stream.size,
+            sha256=stream.sha256,
+        )
 
 
 class _HashingWriter(io.RawIOBase):
@@ -145,33 +203,6 @@ class _HashingWriter(io.RawIOBase):
     @property
     def sha256(self) -> str:
         return self._state.hexdigest()
-
-
-def _counted(
-    samples: Iterable[tuple[Record, bytes]], formats: Counter[str], kept_by: Counter[str]
-) -> Iterator[tuple[Record, bytes]]:
-    """Count samples by the extension of their image, and their kept tags by what vouches for them."""
-    for sample, image in samples:
-        formats[contract.EXTENSIONS[sample["format"]]] += 1
-        kept_by.update(tag["basis"] for tag in sample["tags"] if tag["verdict"] == "kept")
-        yield sample, image
-
-
-def _write_tar(stream: _HashingWriter, samples: Iterable[tuple[Record, bytes]]) -> list[Record]:
-    """Write samples as members of a tar; returns the index."""
-    index: list[Record] = []
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for sample, image in samples:
-            stem = contract.escape(sample["key"])
-            text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text.encode())):
-                # A bare TarInfo has no time, owner or machine in it: equal samples are equal bytes.
-                info = tarfile.TarInfo(f"{stem}.{extension}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-                offset = archive.offset - _padded(len(data))
-                index.append({"key": sample["key"], "member": info.name, "offset": offset, "size": len(data)})
-    return index
 
 
 def _padded(size: int) -> int:

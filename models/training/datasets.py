@@ -99,14 +99,14 @@ def open_dataset(
     if not shards:
         found = ", ".join(f"{other} ({count})" for other, count in manifest.examples.items())
         raise ConfigError(f"{folder} has no examples in the split {split}; it has {found or 'none at all'}")
-    _check_sizes(folder, shards)
+    check_sizes(folder, shards)
     with ThreadPoolExecutor(_THREADS) as pool:
-        places = list(pool.map(lambda shard: _read_index(folder, shard), shards))
+        places = list(pool.map(lambda shard: read_index(folder, shard), shards))
     return Dataset(
         name or folder.rstrip("/").rsplit("/", 1)[-1],
         folder,
         manifest,
-        _read_vocabulary(folder, manifest),
+        read_vocabulary(folder, manifest),
         shards,
         np.concatenate(places),
         None if features is None else _open_features(features, shards),
@@ -166,7 +166,7 @@ def _feature_notes(folder: str, shard: ManifestShard) -> FeatureNotes:
     return notes
 
 
-def _check_sizes(folder: str, shards: Sequence[ManifestShard]) -> None:
+def check_sizes(folder: str, shards: Sequence[ManifestShard]) -> None:
     """Compare the sizes of all tars with the manifest: one listing, and no shard is missing or cut short."""
     sizes = files.list_sizes(folder)
     for shard in shards:
@@ -177,7 +177,8 @@ def _check_sizes(folder: str, shards: Sequence[ManifestShard]) -> None:
             raise DamageError(f"{uri} {state}, the manifest says {shard.bytes} bytes: copy it again")
 
 
-def _read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
+def read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
+    """Read the vocabulary of a dataset. Raises DamageError if it is not the one that the manifest names."""
     uri = files.join(folder, contract.VOCABULARY)
     try:
         vocabulary = Vocabulary.from_text(files.read_bytes(uri).decode(), uri)
@@ -190,7 +191,7 @@ def _read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
     return vocabulary
 
 
-def _read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
+def read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
     """Read where a shard's samples lie: `PLACE` [examples]."""
     uri = files.join(folder, shard.name + ".index.parquet")
     try:

@@ -1,4 +1,4 @@
-"""What is installed with the extra `models`, and what to say where it is not there."""
+"""What is installed with the extras `models` and `sql`, and what to say where it is not there."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -16,10 +16,14 @@ MODELS = (
 """The top-level modules that the extra `models` brings; they are imported in many places."""
 
 
+_EXTRAS = dict.fromkeys(MODELS, "models") | {"duckdb": "sql"}
+"""Which extra brings a module."""
+
+
 def lacking(error: ImportError) -> str | None:
-    """Say how to install what could not be imported; None if the extra does not bring it, which is a bug."""
+    """Say how to install what could not be imported; None if no extra here brings it, which is a bug."""
     module = (error.name or "").partition(".")[0]
-    return _said(module) if module in MODELS else None
+    return _said(module) if module in _EXTRAS else None
 
 
 def missing(modules: Iterable[str]) -> str | None:
@@ -28,4 +32,4 @@ def missing(modules: Iterable[str]) -> str | None:
 
 
 def _said(module: str) -> str:
-    return f"{module} is not installed: pip install 'tagmill[models]'"
+    return f"{module} is not installed: pip install 'tagmill[{_EXTRAS.get(module, 'models')}]'"

@@ -175,7 +175,7 @@ def index(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        places = datasets._read_index(str(folder), shard)
+        places = datasets.read_index(str(folder), shard)
         for what in ("image", "record"):
             assert (places[what] >= 0).all(), places
             assert (places[what] + places[f"{what}_size"] <= shard.bytes).all(), places

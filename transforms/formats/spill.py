@@ -79,6 +79,13 @@ class Spill:
             for group, rows in groupby(found, key=itemgetter(0)):
                 yield group.decode(errors="surrogatepass"), _within(rows, limit)
 
+    def sorted_texts(self) -> Generator[str]:
+        """Give all texts in the order of their groups' names, and of their places in these."""
+        with _disk():
+            self._index()
+            for (text,) in self._base.execute("SELECT text FROM rows ORDER BY part, place"):
+                yield text
+
 
 def _bytes(group: str) -> bytes:
     """Write a group as bytes: the name of a file need not be UTF-8."""

@@ -1,0 +1,1 @@
+"""Datasets of shards written in the formats of other programs; one file a format."""

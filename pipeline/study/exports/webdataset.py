@@ -1,0 +1,85 @@
+"""Webdataset: shards as the engine writes them (docs/shards.md), of the chosen examples and another size."""
+
+import json
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tagmill.pipeline.study.exports.base import ALL_VERDICTS, Export, ExportContext
+from tagmill.pipeline.study.exports.chosen import ChosenExample
+from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.core.digests import value_digest
+from tagmill.tag_system.decisions import VERDICTS
+from tagmill.transforms.data_card import data_card
+from tagmill.transforms.shards import ShardsConfig, ShardWriter
+
+
+class WebdatasetExport(Export):
+    """The format `webdataset`; an image stays as it is stored, and its sample says how it is turned."""
+
+    takes = frozenset({"verdicts", "size"})
+    defaults = ALL_VERDICTS
+
+    def __init__(self, folder: Path, context: ExportContext) -> None:
+        super().__init__(folder, context)
+        self._size = self.options.size or ShardsConfig().size
+        self._filters = self.options.verdicts != VERDICTS
+        self._shards: list[contract.ManifestShard] = []
+        self._formats: Counter[str] = Counter()
+        self._writer: ShardWriter | None = None
+        self._stack = ExitStack()
+
+    def write(self, one: ChosenExample) -> None:
+        """Add an example to its split's shard; the splits come one after the other."""
+        writer = self._writer
+        if writer and (writer.formats.total() == self._size or writer.split != one.sample.split):
+            self._end_shard()
+        if self._writer is None:
+            number = sum(shard.split == one.sample.split for shard in self._shards)
+            name = contract.shard_name(one.sample.split, number)
+            header = {"stage": "export", "split": one.sample.split}
+            self._writer = self._stack.enter_context(ShardWriter(str(self.folder), name, header))
+        self._writer.add(self._record(one), one.stored)
+
+    def _record(self, one: ChosenExample) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(one.record)
+        if self._filters:
+            chosen = self.options.verdicts or ()
+            record["tags"] = [tag for tag in record["tags"] if tag["verdict"] in chosen]
+        return record
+
+    def _end_shard(self) -> None:
+        if self._writer is not None:
+            self._shards.append(self._writer.close())
+            self._formats += self._writer.formats
+            self._writer = None
+            self._stack.close()
+
+    def close(self) -> None:
+        """Write the vocabulary, the card and the manifest, which says of what this is an export."""
+        self._end_shard()
+        before = self.context.manifest
+        told: dict[str, Any] = {
+            "of": value_digest(before.model_dump(mode="json")),
+            "where": self.options.where,
+        }
+        told |= {"splits": list(self.options.splits), "verdicts": list(self.options.verdicts or ())}
+        examples = {
+            split: sum(shard.examples for shard in self._shards if shard.split == split)
+            for split in dict.fromkeys(shard.split for shard in self._shards)
+        }
+        made_by = {**before.made_by, "export": told}
+        formats = dict(sorted(self._formats.items()))
+        update = {"shards": self._shards, "examples": examples, "formats": formats, "made_by": made_by}
+        manifest = before.model_copy(update=update)
+        for name, text in (
+            (contract.VOCABULARY, self.vocabulary.dump()),
+            (contract.DATA_CARD, data_card(manifest)),
+            (contract.MANIFEST, manifest.model_dump_json(indent=1) + "\n"),
+        ):
+            (self.folder / name).write_bytes(text.encode())
+
+    def stop(self) -> None:
+        """Close the shard that is being written."""
+        self._stack.close()
