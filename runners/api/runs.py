@@ -1,7 +1,7 @@
 """Runs, for callers in Python: make one whole, open one, look at its examples."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +15,8 @@ from tagmill.pipeline.current import current_records
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study import example as examples
+from tagmill.pipeline.study.exports.base import ExportOptions
+from tagmill.pipeline.study.exports.exporting import ExportSummary, export
 from tagmill.pipeline.study.overlay import decision_tables
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.pipeline.study.report import stage_row
@@ -27,7 +29,8 @@ from tagmill.runners.commands import inspection, launch
 from tagmill.runners.commands.terminal import Terminal
 from tagmill.runners.local import LocalEngine
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.tag_system.shard_contract import Split
+from tagmill.tag_system.decisions import Verdict
+from tagmill.tag_system.shard_contract import SPLITS, Split
 from tagmill.transforms.clean import SCHEMA
 
 _KEY = pa.field("key", pa.string(), nullable=False)
@@ -151,6 +154,33 @@ class Run:
         if generation is None:
             raise ConfigError(f"{self.folder} has no shards yet: run it to its end")
         return open_dataset(self._folder.generation("shards", generation), split)
+
+    def export(
+        self,
+        to: str,
+        folder: str | os.PathLike[str],
+        *,
+        where: str | None = None,
+        verdicts: Sequence[Verdict] | None = None,
+        splits: Sequence[Split] = SPLITS,
+        box_score: float | None = None,
+        classes: str | os.PathLike[str] | None = None,
+        size: int | None = None,
+    ) -> ExportSummary:
+        """Write the dataset in the format `to` into a new folder, as `tagmill export` does (docs/exports.md).
+
+        Returns how many examples it has by split, and what the format cannot say. Raises ConfigError for what
+        is not a format, an option of it or a folder to write into, and where nothing is chosen.
+        """
+        options = ExportOptions(
+            splits=tuple(splits),
+            where=where,
+            verdicts=None if verdicts is None else tuple(verdicts),
+            box_score=box_score,
+            classes=None if classes is None else os.fspath(classes),
+            size=size,
+        )
+        return export(self.folder, to, os.fspath(folder), options)
 
     def __repr__(self) -> str:
         names = [record.stage for record in current_records(self._folder)]

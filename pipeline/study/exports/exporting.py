@@ -1,8 +1,9 @@
 """Exports a dataset: one pass over its shards, into a folder that is there whole or not at all."""
 
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class _Pass:
             )
         export.close()
         left_out = self._read - counts.total()
-        told = losses.told(to, _chosen(options, left_out), export.lost)
+        told = losses.told(to, _chosen(options, format_.takes, left_out), export.lost)
         (scratch / losses.LOST).write_text(told, encoding="utf-8")
         return ExportSummary(folder, counts, left_out, +export.lost)
 
@@ -116,8 +117,10 @@ def _resolved(to: str, format_: type[Export], options: ExportOptions) -> ExportO
     for name in given:
         if name not in format_.takes:
             raise ConfigError(f"--{name.replace('_', '-')} is not for {to}: leave it out")
-    defaults = {name: getattr(format_.defaults, name) for name in _OPTIONS if name not in given}
-    return replace(options, **defaults)
+    found = {name: getattr(Export.defaults, name) for name in _OPTIONS}
+    for chosen in (format_.defaults, options):
+        found |= {name: value for name in _OPTIONS if (value := getattr(chosen, name)) is not None}
+    return replace(options, **found)
 
 
 def _check_folder(folder: str, source: str) -> None:
@@ -131,14 +134,13 @@ def _check_folder(folder: str, source: str) -> None:
         raise ConfigError(f"{folder} lies in {source}, which is exported: name a folder outside of it")
 
 
-def _chosen(options: ExportOptions, left_out: int) -> list[str]:
+def _chosen(options: ExportOptions, takes: Collection[str], left_out: int) -> list[str]:
     """Say in lines what was chosen."""
-    shown = {field.name: getattr(options, field.name) for field in fields(options)}
-    lines = []
-    for name, value in shown.items():
-        if value is not None and name not in ("where", "size"):
-            said = ", ".join(value) if isinstance(value, tuple) else value
-            lines.append(f"{name.replace('_', ' ')}: {said}")
+    lines = [f"splits: {', '.join(options.splits)}", f"verdicts: {', '.join(options.verdicts or ())}"]
+    if "box_score" in takes:
+        lines.append(f"boxes that score {options.box_score:g} or more")
+    if options.classes is not None:
+        lines.append(f"classes of {options.classes}")
     if options.where is not None:
         lines.append(f"examples where `{options.where}`: {left_out:,} others are left out")
     return lines

@@ -15,7 +15,8 @@ class Licences:
 
     def add(self, meta: str) -> None:
         """Take an example's `meta`."""
-        self._found.add(_licence(meta))
+        if len(self._found) < 2:
+            self._found.add(_licence(meta))
 
     @property
     def agreed(self) -> str | None:

@@ -57,7 +57,7 @@ def upright(one: ChosenExample, lost: Counter[str]) -> tuple[bytes, str]:
     sample = one.sample
     if sample.format in ("HEIF", "JXL"):
         lost[ODD] += 1
-    if sample.orientation in (None, 1):
+    if sample.orientation is None or sample.orientation == 1:
         return one.stored, EXTENSIONS[sample.format]
     try:
         # Of the same bytes, ingest has checked already how large they become.
@@ -69,11 +69,11 @@ def upright(one: ChosenExample, lost: Counter[str]) -> tuple[bytes, str]:
         ) from error
     lost[TURNED] += 1
     format_ = sample.format if sample.format in _SAVED else "PNG"
-    return _saved(image, format_), EXTENSIONS[format_]
+    turned = image.transpose(pixels.TURNS[sample.orientation])
+    return _saved(image, turned, format_), EXTENSIONS[format_]
 
 
-def _saved(image: pillow.Image, format_: str) -> bytes:
-    turned = image.transpose(pixels.TURNS[pixels.orientation(image)])
+def _saved(image: pillow.Image, turned: pillow.Image, format_: str) -> bytes:
     profile = image.info.get("icc_profile")
     if format_ == "PNG" and turned.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
         turned, profile = turned.convert("RGB"), None

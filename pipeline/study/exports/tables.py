@@ -12,8 +12,8 @@ from tagmill.pipeline.study.exports.chosen import ChosenExample, ChosenTag
 from tagmill.pipeline.study.exports.where import row_of
 from tagmill.tag_system.sample_tags import EMBEDDER, LOCALIZER, LOOKS, SOURCES
 
-ROWS_AT_ONCE = 10_000
-"""Rows of a row group."""
+EXAMPLES_AT_ONCE, DECISIONS_AT_ONCE = 1_000, 20_000
+"""Rows of a row group: those of examples may be large."""
 
 _TEXTS = pa.list_(pa.string())
 
@@ -68,8 +68,8 @@ class ParquetExport(Export):
     def __init__(self, folder: Path, context: ExportContext) -> None:
         super().__init__(folder, context)
         self.tables = {
-            "examples": TableFile(folder / "examples.parquet", EXAMPLES),
-            "decisions": TableFile(folder / "decisions.parquet", DECISIONS),
+            "examples": TableFile(folder / "examples.parquet", EXAMPLES, EXAMPLES_AT_ONCE),
+            "decisions": TableFile(folder / "decisions.parquet", DECISIONS, DECISIONS_AT_ONCE),
         }
 
     def write(self, one: ChosenExample) -> None:
@@ -90,18 +90,17 @@ class ParquetExport(Export):
 
 
 class TableFile:
-    """A Parquet file that is written row by row; `rows` counts those that were added."""
+    """A Parquet file that is written row by row, `at_once` a row group."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema, self.rows = schema, 0
+    def __init__(self, path: Path, schema: pa.Schema, at_once: int) -> None:
+        self.schema, self._at_once = schema, at_once
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._waiting: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row."""
-        self.rows += 1
         self._waiting.append(row)
-        if len(self._waiting) == ROWS_AT_ONCE:
+        if len(self._waiting) == self._at_once:
             self.flush()
 
     def flush(self) -> None:

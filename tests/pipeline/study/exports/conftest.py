@@ -45,6 +45,7 @@ def exported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "split": "val" if name == "odd" else "train",
             "labels": NAMES[:1] if name == "turned" else [],
         }
+        line |= {"labels": [{"name": "blue", "bbox": [57, 8, 18, 18]}]} if name == "plain" else {}
         lines.append(line | {"number": len(lines)})
     (folder / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     source = {"name": "in", "format": "jsonl", "path": str(folder / "lines.jsonl")}

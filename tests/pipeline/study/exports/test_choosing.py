@@ -4,11 +4,13 @@ import json
 import shutil
 import sys
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
 from commands import call
 from runs import samples
+from tagmill.pipeline.study.exports.pictures import file_stem
 
 
 def keys(folder):
@@ -93,6 +95,19 @@ def test_a_place_that_holds_something_is_left_alone(exported_run, shards, tmp_pa
     assert len(keys(empty)) == 4
 
 
+def test_a_dataset_in_another_store_is_exported(shards, tmp_path):
+    store = fsspec.filesystem("memory")
+    store.put(str(shards), "/exported", recursive=True)
+    call("export", "memory://exported", "--to", "yolo", tmp_path / "there")
+    call("export", shards, "--to", "yolo", tmp_path / "here")
+    there, here = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (tmp_path / "there", tmp_path / "here")
+    )
+    assert there == here
+    store.rm("/exported", recursive=True)
+
+
 @pytest.mark.parametrize("to", ["coco", "hf", "webdataset", "yolo"])
 def test_damage_ends_an_export_and_leaves_nothing(shards, tmp_path, to):
     copy, out = tmp_path / "copy", tmp_path / "out"
@@ -126,3 +141,10 @@ def test_without_duckdb_the_line_says_what_to_install(exported_run, tmp_path, mo
         call("export", exported_run, "--to", "coco", "--where", "width > 3", tmp_path / "out")
     assert extras.lacking(caught.value) == "duckdb is not installed: pip install 'tagmill[sql]'"
     assert not list(tmp_path.iterdir())
+
+
+def test_long_keys_get_short_names_of_their_own():
+    first, second = (file_stem("文" * 300 + end) for end in "ab")
+    assert first != second
+    assert max(len(first), len(second)) <= 180
+    assert file_stem("a/b.c") == "a%2Fb%2Ec"

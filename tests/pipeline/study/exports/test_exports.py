@@ -209,6 +209,9 @@ def test_fiftyone_has_the_documented_fields(export_to, truth):
         assert [label["label"] for label in one["given"]["classifications"]] == [
             label["name"] for label in sample["labels"]
         ]
+        given = [corners(d["bounding_box"], *size) for d in one["given_boxes"]["detections"]]
+        assert given == [tuple(label["box"]) for label in sample["labels"] if "box" in label]
+        assert bool(given) == (one["key"] == PLAIN)
 
 
 def test_label_studio_finds_each_region_in_its_interface(export_to, truth):
