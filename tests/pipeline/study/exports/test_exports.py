@@ -318,5 +318,10 @@ def test_shards_of_another_size_hold_the_same(export_to, truth, shards):
         }
         assert found[TURNED].image.size == (96, 80)
     assert len(list(small.glob("train-*.tar"))) == 3
+    verdicts = {
+        folder: {tag.verdict for one in open_dataset(folder, "val") for tag in one.record.tags}
+        for folder in (same, small)
+    }
+    assert verdicts == {same: {"kept", "uncertain"}, small: {"kept"}}
     assert lost(same) == {}
     assert json.loads((same / "manifest.json").read_text())["formats"] == {"jpg": 1, "png": 2, "webp": 1}
