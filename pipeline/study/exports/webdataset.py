@@ -27,6 +27,7 @@ class WebdatasetExport(Export):
         self._filters = self.options.verdicts != VERDICTS
         self._shards: list[contract.ManifestShard] = []
         self._formats: Counter[str] = Counter()
+        self._kept_by: Counter[str] = Counter()
         self._writer: ShardWriter | None = None
         self._stack = ExitStack()
 
@@ -53,6 +54,7 @@ class WebdatasetExport(Export):
         if self._writer is not None:
             self._shards.append(self._writer.close())
             self._formats += self._writer.formats
+            self._kept_by += self._writer.kept_by
             self._writer = None
             self._stack.close()
 
@@ -70,8 +72,13 @@ class WebdatasetExport(Export):
             for split in dict.fromkeys(shard.split for shard in self._shards)
         }
         made_by = {**before.made_by, "export": told}
-        formats = dict(sorted(self._formats.items()))
-        update = {"shards": self._shards, "examples": examples, "formats": formats, "made_by": made_by}
+        update = {
+            "shards": self._shards,
+            "examples": examples,
+            "formats": dict(sorted(self._formats.items())),
+            "kept_by": dict(sorted(self._kept_by.items())),
+            "made_by": made_by,
+        }
         manifest = before.model_copy(update=update)
         for name, text in (
             (contract.VOCABULARY, self.vocabulary.dump()),

@@ -324,4 +324,6 @@ def test_shards_of_another_size_hold_the_same(export_to, truth, shards):
     }
     assert verdicts == {same: {"kept", "uncertain"}, small: {"kept"}}
     assert lost(same) == {}
-    assert json.loads((same / "manifest.json").read_text())["formats"] == {"jpg": 1, "png": 2, "webp": 1}
+    before, after = (json.loads((folder / "manifest.json").read_text()) for folder in (shards, same))
+    assert after == before | {"made_by": before["made_by"] | {"export": after["made_by"]["export"]}}
+    assert (same / "README.md").read_text() == (shards / "README.md").read_text()
