@@ -130,9 +130,10 @@ class HuggingFaceExport(Export):
 {yaml.safe_dump(front, sort_keys=False)}---
 # Image-tag dataset
 
-Made by tagmill; `LOST.md` tells what is not in it. `tags` are those with the verdict
-{", ".join(self.options.verdicts or ())}, `objects` their boxes: left, top, width and height in pixels,
-with the score of the localizer. All images are stored upright. `meta` is JSON of the source, in one string.
+Made by tagmill; `LOST.md` tells what is not in it. Nobody has checked the tags by eye. `tags` are those with
+the verdict {", ".join(self.options.verdicts or ())}, `objects` their boxes: left, top, width and height in
+pixels, with the score of the localizer. All images are stored upright. `meta` is JSON of the source, in one
+string.
 
 | split | examples |
 |---|---|
