@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
+import datasets
 import pyarrow.parquet as pq
-import pytest
 
 from runs import current_folder, drive, samples, squares_config, tagmill
 from sources import encode, square_image, write_tar
@@ -12,8 +12,6 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.report import write_report
 from tagmill.tag_system.shard_contract import EXTENSIONS
 from tagmill.tag_system.vocabulary import Vocabulary
-
-datasets = pytest.importorskip("datasets", reason="pip install datasets")
 
 
 def test_the_datasets_library_reads_a_folder_of_shards_whose_images_have_many_formats(tmp_path, monkeypatch):
