@@ -15,9 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 import spacy
+from figures import say
 
 from tagmill.tag_system.parser import DEFAULT_SPACY_MODEL, CaptionParser
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -40,7 +42,7 @@ def main() -> None:
     if options.what == "speed":
         speed(captions, vocabulary, options.mode if options.profile else None)
     elif options.what == "memory":
-        memory(captions, CaptionParser(vocabulary, mode=options.mode))
+        memory(captions, vocabulary, options.mode)
     else:
         batches(captions, vocabulary)
 
@@ -73,24 +75,24 @@ def speed(captions: list[str], vocabulary: Vocabulary, profiled: str | None) -> 
         for name, work in works.items():
             spent[name] += seconds(work, captions[start : start + CHUNK])
     for name, time_spent in spent.items():
-        ratio = spent["tagger"] / time_spent
-        sys.stdout.write(
-            f"{name:8} {len(captions) / time_spent:7.0f} captions/s, {ratio:.2f} of the tagger\n"
-        )
+        say("caption_parser", f"speed: {name}", len(captions) / time_spent, "captions/s")
+        if name != "tagger":
+            say("caption_parser", f"speed: {name}, times as fast as the tagger", spent["tagger"] / time_spent)
     if profiled:
         profile = cProfile.Profile()
         profile.runcall(works[profiled], captions)
         pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(15)
 
 
-def memory(captions: list[str], parser: CaptionParser) -> None:
+def memory(captions: list[str], vocabulary: Vocabulary, mode: Literal["default", "fast"]) -> None:
+    parser = CaptionParser(vocabulary, mode=mode)
     step = max(CHUNK, len(captions) // 10)
     for start in range(0, len(captions), CHUNK):
         parser.parse(captions[start : start + CHUNK])
         if (start + CHUNK) % step == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            sys.stdout.write(f"{start + CHUNK:7} captions, {pages * 4096 / 2**20:.1f} MiB\n")
-            sys.stdout.flush()
+            what = f"memory: {mode}, after {start + CHUNK:,} captions"
+            say("caption_parser", what, pages * 4096 / 2**20, "MiB")
 
 
 def batches(captions: list[str], vocabulary: Vocabulary) -> None:
@@ -99,7 +101,8 @@ def batches(captions: list[str], vocabulary: Vocabulary) -> None:
         fresh = CaptionParser(vocabulary)
         parts = [one for i in range(0, len(captions), size) for one in fresh.parse(captions[i : i + size])]
         differ = sum(a != b for a, b in zip(whole, parts, strict=True))
-        sys.stdout.write(f"calls of {size}: {differ} of {len(captions)} captions differ\n")
+        what = f"batches: in calls of {size}, captions of {len(captions):,} that differ"
+        say("caption_parser", what, differ, "captions")
 
 
 if __name__ == "__main__":

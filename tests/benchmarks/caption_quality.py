@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from figures import say
 
 from caption_scores import interval, mark, read_captions, scores
 from tagmill.tag_system.builder.ram import import_ram, read_lines
@@ -47,11 +48,16 @@ def gold(parser: CaptionParser, data: Path) -> None:
         rows = read_captions(path)
         marks = mark(parser, rows)
         found, (low, high) = scores(marks), interval(marks)
-        say(f"{path.name}: precision {found.precision:.3f}, recall {found.recall:.3f}, ", end="")
-        say(f"F1 {found.f1:.3f} ({low:.3f} to {high:.3f}) on {len(rows)} captions")
+        what = f"gold: {path.name}, {parser.mode}"
+        for name, value in {"precision": found.precision, "recall": found.recall, "F1": found.f1}.items():
+            say("caption_quality", f"{what}: {name}", value)
+        say("caption_quality", f"{what}: F1, 95 % interval from", low)
+        say("caption_quality", f"{what}: F1, 95 % interval to", high)
+        say("caption_quality", f"{what}: captions", len(rows), "captions")
         for row, one in zip(rows, marks, strict=True):
             if one.missed or one.wrong:
-                say(f"  {row['caption'].strip()} | missed: {names(one.missed)} | wrong: {names(one.wrong)}")
+                text = row["caption"].strip()
+                write(f"  {text} | missed: {names(one.missed)} | wrong: {names(one.wrong)}")
 
 
 def coco(parser: CaptionParser, data: Path) -> None:
@@ -66,9 +72,10 @@ def coco(parser: CaptionParser, data: Path) -> None:
     real = Counter(name for names in truth.values() for name in names)
     stated = Counter(name for names in said.values() for name in names)
     for name in sorted(real, key=lambda name: -real[name]):
-        say(f"{name:16} {ratio(hits[name], stated[name])} {ratio(hits[name], real[name])} {real[name]:5}")
-    total, right = hits.total(), ratio(hits.total(), stated.total())
-    say(f"all {len(truth)} images: precision {right}, recall {ratio(total, real.total())}")
+        write(f"{name:16} {ratio(hits[name], stated[name])} {ratio(hits[name], real[name])} {real[name]:5}")
+    say("caption_quality", "coco: precision of all categories", hits.total() / stated.total())
+    say("caption_quality", "coco: recall of all categories", hits.total() / real.total())
+    say("caption_quality", "coco: images", len(truth), "images")
 
 
 def tags_of_categories(vocabulary: Vocabulary, synonyms: Path) -> dict[str, str]:
@@ -98,7 +105,8 @@ def sugarcrepe(parser: CaptionParser, data: Path) -> None:
     for row, one, other in zip(table, right, wrong, strict=True):
         differ[row["kind"]] += {mention.tag for mention in one} != {mention.tag for mention in other}
     for kind, count in sorted(pairs.items()):
-        say(f"{kind:12} {ratio(differ[kind], count)} of {count} pairs have other tags")
+        say("caption_quality", f"sugarcrepe: {kind}: share with other tags", differ[kind] / count)
+        say("caption_quality", f"sugarcrepe: {kind}: pairs", count, "pairs")
 
 
 def names(found: Iterable[str]) -> str:
@@ -109,8 +117,8 @@ def ratio(part: int, whole: int) -> str:
     return f"{part / whole:.3f}" if whole else "    -"
 
 
-def say(text: str, end: str = "\n") -> None:
-    sys.stdout.write(text + end)
+def write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ encoder and the tagging head are not part of it.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import torch
+from figures import say
 from torch import Tensor
 
 from tagmill.models.ram.beam_search import Hypothesis, Search, search
@@ -85,7 +85,7 @@ def seconds(work: Callable[[], list[Hypothesis]]) -> tuple[float, list[list[int]
 
 @torch.inference_mode()
 def compare(side: TextSide, batch: int, rounds: int, how: Search) -> None:
-    """Run both in turn on random tags and image tokens, and print one line."""
+    """Run both in turn on random tags and image tokens, and say what it took."""
     arguments = (
         torch.randint(1000, 30000, (batch, TAG_TOKENS)),
         torch.arange(TAG_TOKENS).expand(batch, -1) < 25,
@@ -96,13 +96,14 @@ def compare(side: TextSide, batch: int, rounds: int, how: Search) -> None:
         (seconds(lambda: official(side, *arguments)), seconds(lambda: ours(side, *arguments)))
         for _ in range(rounds)
     ]
-    same = all(first[1] == second[1] for first, second in runs)
+    differ = sum(a != b for first, second in runs for a, b in zip(first[1], second[1], strict=True))
     plain, quick = (statistics.median(run[i][0] for run in runs) for i in (0, 1))
     ratio = statistics.median(first[0] / second[0] for first, second in runs)
-    sys.stdout.write(
-        f"captions, {batch} images, {how.max_length} tokens: official way {plain:.2f} s, ours {quick:.2f} s; "
-        f"{ratio:.2f} : 1; {'the same tokens' if same else 'OTHER TOKENS'}\n"
-    )
+    what = f"images {batch}, tokens {how.max_length}"
+    say("captions", f"{what}: official way", plain, "CPU s")
+    say("captions", f"{what}: ours", quick, "CPU s")
+    say("captions", f"{what}: ours, times as fast", ratio)
+    say("captions", f"{what}: captions that differ", differ, "captions")
 
 
 def main() -> None:

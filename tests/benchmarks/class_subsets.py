@@ -11,7 +11,6 @@ scored, and of the true ones among these, the share that is not on the shortlist
 import argparse
 import io
 import statistics
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import torch
+from figures import say
 from ram_head import TOKENS, model_of
 
 from tagmill.models.base import Image
@@ -45,7 +45,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def speed(model: RamPlus, count: int, batch: int, rounds: int) -> None:
-    """Print the time of all classes, of shortlists and of one list for a batch of images."""
+    """Say the time of all classes, of shortlists and of one list for a batch of images."""
     tokens = torch.randn(batch, TOKENS, 512)
     chosen = torch.stack([torch.randperm(len(model.config.classes))[:count] for _ in range(batch)])
     whole, some = model.score(tokens).sigmoid(), score_some(model, tokens, chosen)
@@ -57,12 +57,12 @@ def speed(model: RamPlus, count: int, batch: int, rounds: int) -> None:
     }
     runs = [[seconds(way) for way in ways.values()] for _ in range(rounds)]
     for place, name in enumerate(ways):
-        ratio = statistics.median(run[0] / run[place] for run in runs)
-        sys.stdout.write(
-            f"head, {batch} images, {name}: {statistics.median(run[place] for run in runs):.3f} s, "
-            f"{ratio:.2f} times as fast\n"
-        )
-    sys.stdout.write(f"largest difference of a score: {difference:.0e}\n")
+        what = f"head, {batch} images, {name}"
+        say("class_subsets", what, statistics.median(run[place] for run in runs), "CPU s")
+        if place:
+            ratio = statistics.median(run[0] / run[place] for run in runs)
+            say("class_subsets", f"{what}: times as fast", ratio)
+    say("class_subsets", f"head, {batch} images: largest difference of a score", float(difference))
 
 
 def scenes(data: Path, limit: int) -> tuple[list[Image], list[set[str]]]:
@@ -81,7 +81,7 @@ def scenes(data: Path, limit: int) -> tuple[list[Image], list[set[str]]]:
 
 
 def loss(data: Path, limit: int, counts: list[int]) -> None:
-    """Print which share of the tagger's tags, and of its true tags, a shortlist of each length loses."""
+    """Say which share of the tagger's tags, and of its true tags, a shortlist of each length loses."""
     images, shown = scenes(data, limit)
     whole = RamTagger(str(data / "tagger"), device="cpu")
     whole.load()
@@ -89,7 +89,8 @@ def loss(data: Path, limit: int, counts: list[int]) -> None:
     full = np.concatenate([whole.predict([whole.prepare(image) for image in part]) for part in parts])
     seen = full >= THRESHOLD
     true = seen & np.array([[name in names for name in whole.classes] for names in shown])
-    sys.stdout.write(f"{len(images)} scenes, {seen.sum()} tags over {THRESHOLD}, {true.sum()} of them true\n")
+    say("class_subsets", f"{len(images)} scenes: tags over {THRESHOLD}", seen.sum(), "tags")
+    say("class_subsets", f"{len(images)} scenes: true tags over {THRESHOLD}", true.sum(), "tags")
     clip = OpenClip(f"local-dir:{data / 'clip'}", template="a {}", device="cpu")
     clip.load()
     for count in counts:
@@ -97,10 +98,10 @@ def loss(data: Path, limit: int, counts: list[int]) -> None:
         chosen = torch.cat([shortlist.choose([clip.prepare(image) for image in part]) for part in parts])
         lost = np.ones_like(seen)
         np.put_along_axis(lost, chosen.numpy(), False, axis=1)
-        sys.stdout.write(
-            f"{count:3} of {len(whole.classes)} classes: lost {lost[seen].mean():.1%} of tags, "
-            f"{lost[true].mean():.1%} of true tags (by chance {1 - count / len(whole.classes):.0%})\n"
-        )
+        what = f"{count} of {len(whole.classes)} classes"
+        say("class_subsets", f"{what}: share of tags lost", lost[seen].mean())
+        say("class_subsets", f"{what}: share of true tags lost", lost[true].mean())
+        say("class_subsets", f"{what}: share lost by chance", 1 - count / len(whole.classes))
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/cleaning_rules.py CONFIG TRUTH --paper-threshold X [--plot FILE]
 
-It decides on the scenes of CONFIG by the policy in it, by `paper` with 1, 2, 4 and 8 centres a tag and the
-tagger threshold that suits it best, and by each rule over the range of its drop rate. Stages run as far as
-they are not made yet. `tagmill tune` chooses the constants of a rule.
+It scores the scenes of CONFIG after each step, and decides on them by the policy in it, by `paper` with
+1, 2, 4 and 8 centres a tag and the tagger threshold that suits it best, and by each rule over the range of
+its drop rate. Stages run as far as they are not made yet. `tagmill tune` chooses the constants of a rule.
 """
 
 import argparse
@@ -13,15 +13,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
+from figures import say
 
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.study.evaluation import Score, read_truth
+from tagmill.pipeline.study.evaluation import Score, by_kind, read_truth, score_run
 from tagmill.pipeline.study.tuning import Labelled, labelled
 from tagmill.tag_system.decisions import Policy, decide
 
-CONSOLE = Console(highlight=False)
 CENTRES = (1, 2, 4, 8)
 
 
@@ -47,19 +46,23 @@ def _labelled(config: str, truth: str, centres: int | None = None) -> Labelled:
 def _compare(config: str, truth: str, paper_threshold: float, plot: Path | None) -> None:
     policy = load_config(config).clean.policy
     data = _labelled(config, truth)
-    _print("adaptive", data.score(policy))
+    known = read_truth(truth)
+    for step, scores in score_run(RunFolder(load_config(config).run), known).items():
+        _say(f"after {step}", by_kind(scores, known.kinds)["object"][0])
+    _say("adaptive", data.score(policy))
     curves = {"adaptive": list(_sweep_adaptive(data, policy))}
     paper = policy.model_copy(update={"rule": "paper", "tagger_threshold": paper_threshold})
     for centres in CENTRES:
         clustered = _labelled(config, truth, centres)
-        _print(f"paper, k = {centres}", clustered.score(paper))
+        _say(f"paper, k = {centres}", clustered.score(paper))
         curves[f"paper, k = {centres}"] = list(_sweep_paper(clustered, paper))
     if plot:
         _draw(curves, plot)
 
 
-def _print(name: str, score: Score) -> None:
-    CONSOLE.print(f"{name}: precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f}")
+def _say(name: str, score: Score) -> None:
+    for what, value in {"precision": score.precision, "recall": score.recall, "F1": score.f1}.items():
+        say("cleaning_rules", f"{name}: {what}", value)
 
 
 Point = tuple[float, Score]

@@ -10,13 +10,13 @@ Jaccard index of what scores over 0.3 (of classes, and of objects that are found
 
 import argparse
 import io
-import sys
 import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from figures import say
 from onnx_models import COCO, MobileNetTagger, YoloxLocalizer
 from PIL import Image
 
@@ -48,7 +48,7 @@ def photographs(path: str, most: int) -> list[bytes]:
         return [tar.extractfile(member).read() for member in names]  # type: ignore[union-attr]
 
 
-def compare(photos: list[bytes], least: int, scores: Scores) -> str:
+def compare(name: str, photos: list[bytes], least: int, scores: Scores) -> None:
     """Compare decoding whole and at a fraction in which no side is shorter."""
     seconds = [0.0, 0.0]
     changes, common, either = [], 0, 0
@@ -64,10 +64,13 @@ def compare(photos: list[bytes], least: int, scores: Scores) -> str:
         common += int((whole & drafted).sum())
         either += int((whole | drafted).sum())
     whole, drafted = (1e3 * spent / len(photos) for spent in seconds)
-    return (
-        f"decode {whole:.1f} -> {drafted:.1f} ms, Jaccard {common / max(1, either):.3f} of {either}, "
-        f"score changes: median {np.median(changes):.3f}, largest {max(changes):.3f}"
-    )
+    say("draft_effect", f"{name}: decoding whole, of a thread", whole, "ms/image")
+    say("draft_effect", f"{name}: decoding a fraction, of a thread", drafted, "ms/image")
+    say("draft_effect", f"{name}: time, times that of the whole", drafted / whole)
+    say("draft_effect", f"{name}: Jaccard index of what scores over {THRESHOLD}", common / max(1, either))
+    say("draft_effect", f"{name}: scores over {THRESHOLD} either way", either, "scores")
+    say("draft_effect", f"{name}: change of an image's scores, median", float(np.median(changes)))
+    say("draft_effect", f"{name}: change of an image's scores, largest", max(changes))
 
 
 def main() -> None:
@@ -96,8 +99,9 @@ def main() -> None:
 
     photos = photographs(options.photos, options.images)
     for name, some in (("as they are", photos), ("enlarged", [enlarged(p, options.enlarge) for p in photos])):
-        sys.stdout.write(f"{name}, classifier of 224: {compare(some, 224 * options.draft, classes)}\n")
-        sys.stdout.write(f"{name}, detector of 416: {compare(some, 416 * options.draft, objects)}\n")
+        what = f"draft {options.draft}, {name}"
+        compare(f"{what}, classifier of 224", some, 224 * options.draft, classes)
+        compare(f"{what}, detector of 416", some, 416 * options.draft, objects)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ would be 5 bytes an image and tag.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from figures import say
 from ram_head import measure as measured
 
 from tagmill.models.training.calibration import Aim, calibrate
@@ -38,11 +38,11 @@ def write(folder: Path, images: int, tags: int) -> ScoreStore:
 
 
 def timed(name: str, work: Callable[[], Result]) -> Result:
-    """Run and print one line."""
+    """Run and say what it took."""
     found: list[Result] = []
     seconds, memory = measured(lambda: found.append(work()))
-    sys.stdout.write(f"{name:10} {seconds:7.1f} CPU s, {memory:6.0f} MB above what was there\n")
-    sys.stdout.flush()
+    say("evaluation_memory", f"{name}: time", seconds, "CPU s")
+    say("evaluation_memory", f"{name}: memory above what was there", memory, "MB")
     return found[0]
 
 
@@ -59,7 +59,8 @@ def main() -> None:
         whole = 5 * options.images * options.tags / 2**20
         found = timed("measure", lambda: measure(store, names, [0.5] * options.tags))
         timed("calibrate", lambda: calibrate(store, names, Aim()))
-    sys.stdout.write(f"scores and labels: {whole:,.0f} MB; mAP {found.summary().map:.4f}\n")
+    say("evaluation_memory", "all scores and labels", whole, "MB")
+    say("evaluation_memory", "mAP", found.summary().map)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ processor without instructions for it is slower in it.
 """
 
 import argparse
-import sys
 import time
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import PIL.Image
 import torch
 from class_subsets import THRESHOLD, scenes
+from figures import say
 
 from tagmill.models.base import Floats, Image
 from tagmill.models.ram.tagger import RamTagger
@@ -35,18 +35,21 @@ def scored(folder: Path, images: list[Image], dtype: str) -> tuple[Floats, float
 
 
 def compare(folder: Path, images: list[Image], limits: float | Floats) -> None:
-    """Print a line a format."""
+    """Say what each format takes and changes."""
     exact, seconds = scored(folder, images, "float32")
     seen = exact > limits
-    sys.stdout.write(f"{len(images)} images, float32: {seconds:.2f} s, {seen.sum()} tags\n")
+    say("half_precision", f"float32, {len(images)} images", seconds, "CPU s")
+    say("half_precision", f"float32, {len(images)} images: tags", seen.sum(), "tags")
+    say("half_precision", f"float32, {len(images)} images: decisions", seen.size, "decisions")
+    first = seconds
     for dtype in ("bfloat16", "float16"):
         found, seconds = scored(folder, images, dtype)
         other = found > limits
-        sys.stdout.write(
-            f"{dtype}: {seconds:.2f} s; scores differ by {np.abs(found - exact).max():.1e} at most, "
-            f"{np.abs(found - exact).mean():.1e} on average; {(seen & ~other).sum()} tags lost, "
-            f"{(other & ~seen).sum()} won, of {seen.size:,} decisions\n"
-        )
+        say("half_precision", f"{dtype}: CPU seconds, times those of float32", seconds / first)
+        say("half_precision", f"{dtype}: change of a score, largest", float(np.abs(found - exact).max()))
+        say("half_precision", f"{dtype}: change of a score, mean", float(np.abs(found - exact).mean()))
+        say("half_precision", f"{dtype}: tags lost", (seen & ~other).sum(), "tags")
+        say("half_precision", f"{dtype}: tags won", (other & ~seen).sum(), "tags")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import webdataset as wds
+from figures import say
 from PIL import Image
 
 from tagmill.models.ram.config import EncoderConfig, RamConfig
@@ -89,7 +90,10 @@ def main() -> None:
     rates = [[rate(side, options) for side in sides] for _ in range(options.rounds + 1)][1:]  # one to warm up
     ratio = statistics.median(own / their for their, own in rates)
     their, own = (statistics.median(pair[side] for pair in rates) for side in (0, 1))
-    print(f"webdataset {their:.0f} images/s, tagmill {own:.0f} images/s, {ratio:.2f} times as fast")  # noqa: T201
+    what = f"{options.workers} workers"
+    say("loader_speed", f"{what}: webdataset", their, "images/s")
+    say("loader_speed", f"{what}: tagmill", own, "images/s")
+    say("loader_speed", f"{what}: tagmill, times as fast", ratio)
 
 
 if __name__ == "__main__":

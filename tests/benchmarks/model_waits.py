@@ -10,12 +10,12 @@ with them; and the share of the stage's time that the model stood waiting.
 
 import argparse
 import io
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from figures import say
 from PIL import Image
 
 import tiny_models
@@ -111,11 +111,14 @@ def main() -> None:
         for preparation in ("ram", "grounding-dino"):
             one = measure(inputs, bench, preparation, folder / "dino", 1)
             many = measure(inputs, bench, preparation, folder / "dino", options.threads)
-            sys.stdout.write(
-                f"{preparation}: decode {one['decode']:.1f} ms, prepare {one['prepare']:.1f} ms, alone "
-                f"{one['alone']:.1f} images/s with 1 thread, times {many['alone'] / one['alone']:.2f} with "
-                f"{options.threads}; the model waits {one['wait']:.1%} and {many['wait']:.1%}\n"
-            )
+            say("model_waits", f"{preparation}: decoding, of a thread", one["decode"], "ms/image")
+            say("model_waits", f"{preparation}: preparing, of a thread", one["prepare"], "ms/image")
+            say("model_waits", f"{preparation}: 1 thread alone", one["alone"], "images/s")
+            growth = many["alone"] / one["alone"]
+            say("model_waits", f"{preparation}: {options.threads} threads alone, times as fast", growth)
+            for threads, found in ((1, one), (options.threads, many)):
+                what = f"{preparation}: share of the time that the model waits, threads {threads}"
+                say("model_waits", what, found["wait"])
 
 
 if __name__ == "__main__":

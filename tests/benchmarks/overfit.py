@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import yaml
+from figures import say
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
@@ -76,8 +77,11 @@ def main() -> None:
             recipe.data, trainer.model.config, "train", view=PlainView(trainer.model.config)
         )
         trainer.run()
-        spent = f"{time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} s of CPU"
-        CONSOLE.print(f"{kind}: mAP {_mean_precision(trainer):.4f} after {trainer.step} steps, {spent}")
+        elapsed, spent = time.monotonic() - start, time.process_time() - cpu
+        what = f"{kind}, {trainer.step} steps"
+        say("overfit", f"{what}: mAP on what was learned", _mean_precision(trainer))
+        say("overfit", f"{what}: time", elapsed, "s")
+        say("overfit", f"{what}: time of the processor", spent, "CPU s")
         if kind == "tag2text":
             _show_captions(trainer)
         if kind == "aligned":
@@ -197,8 +201,10 @@ def _show_captions(trainer: Trainer) -> None:
         said, right = said + len(found), right + len(found & true[key])
         if row < SHOWN:
             CONSOLE.print(f"  {key}: {text!r}, learned: {given!r}")
-    CONSOLE.print(f"  {named} of {captioned} captions name exactly the things of the scene's own caption")
-    CONSOLE.print(f"  {right} of {said} names of things in them are of what the scene shows")
+    say("overfit", "tag2text: own captions that name things", captioned, "captions")
+    say("overfit", "tag2text: captions that name exactly the things of these", named, "captions")
+    say("overfit", "tag2text: names of things in captions", said, "names")
+    say("overfit", "tag2text: names of what the scene shows", right, "names")
 
 
 @torch.inference_mode()
@@ -215,7 +221,7 @@ def _show_alignment(trainer: Trainer) -> None:
     alike = branch.text_features(ids, mask) @ branch.image_features(tokens).T
     for name, scores in (("images by captions", alike), ("captions by images", alike.T)):
         found = fits[torch.arange(count), scores.argmax(1)].float().mean().item()
-        CONSOLE.print(f"  {name}: {found:.3f} found first among {count}")
+        say("overfit", f"aligned: {name}: share found first among {count}", found)
     scores = torch.stack(
         [
             branch.match(ids, mask, tokens, torch.full((count,), image), pieces.tags_start)
@@ -224,9 +230,8 @@ def _show_alignment(trainer: Trainer) -> None:
         1,
     )
     right = (scores > 0) == fits
-    CONSOLE.print(
-        f"  matching: {right[fits].float().mean():.3f} of pairs, {right[~fits].float().mean():.3f} of others"
-    )
+    say("overfit", "aligned: matching: share of pairs", right[fits].float().mean().item())
+    say("overfit", "aligned: matching: share of others", right[~fits].float().mean().item())
 
 
 def _pictures(path: Path) -> dict[str, tuple[Image, str]]:

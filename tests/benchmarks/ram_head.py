@@ -12,7 +12,6 @@ import argparse
 import ctypes
 import gc
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from figures import say
 from torch import Tensor
 
 from tagmill.models.ram.config import EncoderConfig, RamConfig
@@ -84,14 +84,15 @@ def _kilobytes(name: str) -> int:
 
 
 def compare(name: str, plain: Callable[[], object], ours: Callable[[], object], rounds: int) -> None:
-    """Run both in turn and print one line."""
+    """Run both in turn and say what they took."""
     runs = [(measure(plain), measure(ours)) for _ in range(rounds)]
     seconds, memory = ([statistics.median(pair[side][i] for pair in runs) for side in (0, 1)] for i in (0, 1))
     ratio = statistics.median(first[0] / second[0] for first, second in runs)
-    sys.stdout.write(
-        f"{name:26} plain {seconds[0]:6.2f} s {memory[0]:5.0f} MB, ours {seconds[1]:6.2f} s "
-        f"{memory[1]:5.0f} MB; time {ratio:5.2f} : 1, memory {memory[0] / max(memory[1], 1):5.1f} : 1\n"
-    )
+    for way, spent, used in zip(("plain", "ours"), seconds, memory, strict=True):
+        say("ram_head", f"{name}: {way}", spent, "CPU s")
+        say("ram_head", f"{name}: {way}, memory", used, "MB")
+    say("ram_head", f"{name}: times as fast", ratio)
+    say("ram_head", f"{name}: memory, times less", memory[0] / max(memory[1], 1))
 
 
 def plain_step(model: RamPlus, tokens: Tensor, targets: Tensor) -> None:
@@ -126,13 +127,13 @@ def compare_all(model: RamPlus, tokens: Tensor, rounds: int) -> None:
     batch = f"{len(tokens)} images"
     with torch.no_grad():
         difference = (plain_score(model, tokens) - model.score(tokens)).abs().max()
-        sys.stdout.write(f"largest difference of a logit: {difference:.1e}\n")
+        say("ram_head", f"{batch}: largest difference of a logit", float(difference))
         describe = partial(plain_describe, model, tokens), partial(model.describe, tokens, model.labels)
         compare(f"descriptions, {batch}", *describe, rounds)
         compare(f"head, {batch}", partial(plain_score, model, tokens), partial(model.score, tokens), rounds)
     targets = (torch.rand(len(tokens), len(model.config.classes)) < SHOWN).float()
     difference = largest_difference(model, tokens, targets)
-    sys.stdout.write(f"largest relative difference of a gradient: {difference:.1e}\n")
+    say("ram_head", f"{batch}: largest relative difference of a gradient", difference)
     steps = partial(plain_step, model, tokens, targets), partial(our_step, model, tokens, targets)
     compare(f"training step, {batch}", *steps, rounds)
 

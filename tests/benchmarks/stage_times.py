@@ -3,12 +3,13 @@
     python tests/benchmarks/stage_times.py RUN
 
 Times are summed over the workers, from the footers of the parts: total = read + wait
-for pixels + model + other.
+for pixels + model + other. The table is of seconds; below it they are shares of the total.
 """
 
 import sys
 
 import pyarrow.parquet as pq
+from figures import say
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,17 @@ def main() -> None:
             f"{stage['bytes'] / 1e6:.2f}",
         )
     Console().print(table)
+    for stage in stages:
+        say_shares(stage["stage"], stage["examples_in"], dict(stage["seconds"]))
+
+
+def say_shares(stage: str, examples: int, seconds: dict[str, float]) -> None:
+    if not (total := seconds.get("total", 0.0)):
+        return
+    say("stage_times", stage, examples / total, "images/s")
+    spent = {name: seconds.get(name, 0.0) / total for name in ("read", "wait", "model")}
+    for name, share in {**spent, "other": 1 - sum(spent.values())}.items():
+        say("stage_times", f"{stage}: share of {name}", share)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from figures import say
+
 FIXED = ("epochs=1", "validate=false", "log_every=1", "save_every=null", "tensorboard=false")
 SKIPPED = 3
 """Steps at the start that are not measured: buffers are made and caches filled."""
@@ -69,10 +71,11 @@ def main() -> None:
     one, beside, both = (statistics.median(found) for found in zip(*rates, strict=True))
     scaling = statistics.median(two / (2 * alone) for alone, _, two in rates)
     shared = statistics.median(two / side for _, side, two in rates)
-    sys.stdout.write(
-        f"one process {one:.1f} images/s, two trainings {beside:.1f}, two processes {both:.1f}; "
-        f"efficiency {scaling:.2f}, against two trainings {shared:.2f}\n"
-    )
+    say("two_processes", "one process", one, "images/s")
+    say("two_processes", "two trainings at the same time", beside, "images/s")
+    say("two_processes", "two processes", both, "images/s")
+    say("two_processes", "two processes, of twice one", scaling)
+    say("two_processes", "two processes, of two trainings", shared)
 
 
 if __name__ == "__main__":
