@@ -3,7 +3,8 @@
     python tests/benchmarks/class_subsets.py [--threads N] [--rounds N] [--batch 1 4] [--count N] [--scenes N]
 
 The speed is that of the head alone, with random weights and image tokens, all classes turn by turn against
-a shortlist for each image and against one list for all (`predict --taglist`): medians of CPU seconds. The
+a shortlist for each image and against one list for all (`predict --taglist`): medians of CPU seconds; with
+--encoder also what remains of the time with the image encoder (Swin-L 384), which every image needs. The
 loss is that of the demo's tagger on the demo's scenes: of the tags over a threshold when all classes are
 scored, and of the true ones among these, the share that is not on the shortlist that the demo's CLIP makes.
 """
@@ -26,6 +27,9 @@ from ram_head import TOKENS, model_of
 
 from tagmill.models.base import Image
 from tagmill.models.open_clip import OpenClip
+from tagmill.models.ram.config import EncoderConfig
+from tagmill.models.ram.convert import SWIN
+from tagmill.models.ram.encoder import Encoder
 from tagmill.models.ram.ram_plus import RamPlus
 from tagmill.models.ram.shortlist import Shortlist, score_some
 from tagmill.models.ram.tagger import RamTagger
@@ -34,6 +38,7 @@ THRESHOLD = 0.4
 """Score from which the demo's config takes a tag."""
 
 BATCH = 50
+IMAGE_SIZE = 384
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -44,7 +49,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def speed(model: RamPlus, count: int, batch: int, rounds: int) -> None:
+def speed(model: RamPlus, count: int, batch: int, rounds: int, encoder: Encoder | None) -> None:
     """Say the time of all classes, of shortlists and of one list for a batch of images."""
     tokens = torch.randn(batch, TOKENS, 512)
     chosen = torch.stack([torch.randperm(len(model.config.classes))[:count] for _ in range(batch)])
@@ -55,13 +60,21 @@ def speed(model: RamPlus, count: int, batch: int, rounds: int) -> None:
         f"{count} classes each": lambda: score_some(model, tokens, chosen),
         f"{count} classes for all": lambda: model.score(tokens, model.labels[chosen[0]]),
     }
+    images = torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE)
     runs = [[seconds(way) for way in ways.values()] for _ in range(rounds)]
+    encoding = [seconds(lambda: encoder(images)) for _ in range(rounds)] if encoder else []
     for place, name in enumerate(ways):
         what = f"head, {batch} images, {name}"
         say("class_subsets", what, statistics.median(run[place] for run in runs), "CPU s")
         if place:
             ratio = statistics.median(run[0] / run[place] for run in runs)
             say("class_subsets", f"{what}: times as fast", ratio)
+        if place and encoding:
+            both = zip(runs, encoding, strict=True)
+            share = statistics.median((run[place] + image) / (run[0] + image) for run, image in both)
+            say("class_subsets", f"{what}: share of the time, with the encoder", share)
+    if encoding:
+        say("class_subsets", f"encoder, {batch} images", statistics.median(encoding), "CPU s")
     say("class_subsets", f"head, {batch} images: largest difference of a score", float(difference))
 
 
@@ -112,6 +125,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--count", type=int, default=1024)
     parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--encoder", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = Path(str(resources.files("tagmill.models").joinpath("demo", "data")))
@@ -119,8 +133,12 @@ def main() -> None:
     share = round(classes * options.count / 4585)
     loss(data, options.scenes, [share, round(0.4 * classes), round(0.6 * classes), round(0.8 * classes)])
     model = model_of(4585)
+    encoder = None
+    if options.encoder:
+        published = EncoderConfig(name=SWIN, arguments={"window_size": IMAGE_SIZE // 32}, width=1536)
+        encoder = Encoder(published, IMAGE_SIZE).eval()
     for batch in options.batch:
-        speed(model, options.count, batch, options.rounds)
+        speed(model, options.count, batch, options.rounds, encoder)
 
 
 if __name__ == "__main__":
