@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGE := build/package
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test trust check format-check lint types package clean
+.PHONY: demo setup links test trust bench check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
@@ -44,6 +44,10 @@ types: setup
 # Every way in which a run must come to no harm, more often than the tests try it: see docs/trust.md.
 trust: setup
 	PYTHONPATH=tests/support $(BIN)/python tests/support/trust.py
+
+# All benchmarks in short forms, a quarter of an hour on two idle cores; the tables are in build/bench.
+bench: setup
+	$(BIN)/python tests/benchmarks/bench.py
 
 # The artefact, not the checkout: sdist, wheel from it, installed aside, tested from a folder without sources.
 package: setup

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from figures import say
 
 from tagmill.pipeline.config import load_config
 from tagmill.pipeline.job import Job
@@ -110,19 +109,20 @@ def main() -> None:
             for workers in [BARE, *options.workers]:
                 folder = str(jobs) if workers == BARE else f"{name}/{turn}-{workers}"
                 found.setdefault(workers, []).append(measure(arguments, workers, folder))
-    _show(found)
+    _say(found)
 
 
-def _show(found: dict[int, list[tuple[float, float]]]) -> None:
-    table = Table("way", "CPU s", "ratio", "wall s", "ratio")
+def _say(found: dict[int, list[tuple[float, float]]]) -> None:
     least = {
         workers: [min(column) for column in zip(*times, strict=True)] for workers, times in found.items()
     }
     for workers, (spent, wall) in least.items():
         name = "bare loop" if workers == BARE else f"workers {workers}"
-        cpu_ratio, wall_ratio = spent / least[BARE][0], wall / least[BARE][1]
-        table.add_row(name, f"{spent:.1f}", f"{cpu_ratio:.2f}", f"{wall:.1f}", f"{wall_ratio:.2f}")
-    Console().print(table)
+        say("bare_loop", name, spent, "CPU s")
+        say("bare_loop", f"{name}: wall", wall, "s")
+        if workers != BARE:
+            say("bare_loop", f"{name}: CPU seconds, times those of the bare loop", spent / least[BARE][0])
+            say("bare_loop", f"{name}: wall seconds, times those of the bare loop", wall / least[BARE][1])
 
 
 if __name__ == "__main__":

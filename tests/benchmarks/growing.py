@@ -1,6 +1,6 @@
 """A dataset that grows: the demo's scenes in ten nights, against one run of them all.
 
-    python tests/benchmarks/growing.py [--nights 10] [--work FOLDER]
+    python tests/benchmarks/growing.py [--nights 10] [--scenes N] [--work FOLDER]
 
 Three histories of one config, by the rule `paper`, which asks how far a region lies from its tag's centres:
 nights that keep the centres (`cluster.from`), nights that make them anew, and one run. Printed is what every
@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
+from figures import say
 
 from tagmill.pipeline.config import make_config
 from tagmill.pipeline.growth import Holdings
@@ -63,20 +64,20 @@ class Silent:
     def finish(self, stage: str, examples: int, dead: int) -> None: ...
 
 
-def write_nights(folder: Path, nights: int) -> list[Path]:
+def write_nights(folder: Path, nights: int, scenes: int | None) -> list[Path]:
     """Deal the demo's scenes out to so many tars, in their order."""
     members: list[tuple[str, bytes]] = []
     for path in sorted(embedded().glob("scenes-*.tar")):
         with tarfile.open(path) as archive:
             members += [(one.name, archive.extractfile(one).read()) for one in archive]  # type: ignore[union-attr]
-    keys = sorted({name.rpartition(".")[0] for name, _ in members})
+    keys = sorted({name.rpartition(".")[0] for name, _ in members})[:scenes]
     night_of = {key: place * nights // len(keys) for place, key in enumerate(keys)}
     tars = [folder / f"night-{number:02d}.tar" for number in range(nights)]
     folder.mkdir(parents=True)
     for number, tar in enumerate(tars):
         with tarfile.open(tar, "w") as archive:
             for name, data in members:
-                if night_of[name.rpartition(".")[0]] == number:
+                if night_of.get(name.rpartition(".")[0]) == number:
                     info = tarfile.TarInfo(name)
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
@@ -103,7 +104,7 @@ def cpu() -> float:
 def say_night(
     name: str, driver: Driver, engine: Counting, seconds: float, before: Holdings | None
 ) -> Holdings:
-    """Print what a night made."""
+    """Say what a night made."""
     asked: Counter[str] = Counter()
     for stage in MODELS:
         known = driver.upstream.records[stage].parts
@@ -113,12 +114,14 @@ def say_night(
     now = Holdings.of(driver.upstream.records)
     assert now is not None
     kept = sum(now.shards.get(shard) == digest for shard, digest in before.shards.items()) if before else 0
-    told = f"{kept} of {len(before.shards)} shards as they were" if before else "the first"
-    print(  # noqa: T201
-        f"{name}: made {', '.join(f'{count} {stage}' for stage, count in made.items())}; "
-        f"{asked['images']} images, {asked['forwards']} forwards; {told}; {seconds:.0f} CPU s",
-        flush=True,
-    )
+    for stage, count in made.items():
+        say("growing", f"{name}: made for {stage}", count, "shards" if stage == "shards" else "parts")
+    say("growing", f"{name}: images that models were asked about, over all models", asked["images"], "images")
+    say("growing", f"{name}: forwards of models", asked["forwards"], "forwards")
+    if before:
+        say("growing", f"{name}: shards before it", len(before.shards), "shards")
+        say("growing", f"{name}: shards that are as they were", kept, "shards")
+    say("growing", f"{name}: time", seconds, "CPU s")
     return now
 
 
@@ -144,21 +147,22 @@ def say_difference(name: str, one: Decisions, other: Decisions) -> None:
     rules = Counter(" and ".join(sorted({one[key][1], other[key][1]})) for key in verdicts)
     images = {key[:2] for key in verdicts}
     assert one.keys() == other.keys()
-    print(  # noqa: T201
-        f"{name}: {len(verdicts)} of {len(one)} decisions differ, in {len(images)} of "
-        f"{len({key[:2] for key in one})} images; {dict(rules)}",
-        flush=True,
-    )
+    say("growing", f"{name}: decisions", len(one), "decisions")
+    say("growing", f"{name}: decisions that differ", len(verdicts), "decisions")
+    say("growing", f"{name}: images in which they differ", len(images), "images")
+    for rule, count in rules.items():
+        say("growing", f"{name}: decisions that differ by {rule}", count, "decisions")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--nights", type=int, default=10)
+    parser.add_argument("--scenes", type=int, help="the first so many; default: all")
     parser.add_argument("--work", type=Path, default=None, help="an empty folder; default: a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work: Path = options.work or Path(temporary)
-        tars = write_nights(work / "data", options.nights)
+        tars = write_nights(work / "data", options.nights, options.scenes)
         kept, anew, whole = work / "kept", work / "anew", work / "whole"
         frozen = {"cluster": {"from": str(kept)}}
         grow(kept, tars, "centres kept", **frozen)
@@ -174,8 +178,8 @@ def main() -> None:
                 say_difference(f"{rule}, centres {name} against one run", found[name][0], found["one run"][0])
             for name, (_, scores) in found.items():
                 one = scores["clean"].micro()
-                rates = f"precision {one.precision:.4f}, recall {one.recall:.4f}, F1 {one.f1:.4f}"
-                print(f"{rule}, {name}: {rates}", flush=True)  # noqa: T201
+                for what, value in {"precision": one.precision, "recall": one.recall, "F1": one.f1}.items():
+                    say("growing", f"{rule}, {name}: {what}", value)
 
 
 if __name__ == "__main__":

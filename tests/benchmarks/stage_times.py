@@ -37,7 +37,7 @@ def say_shares(stage: str, examples: int, seconds: dict[str, float]) -> None:
     if not (total := seconds.get("total", 0.0)):
         return
     say("stage_times", stage, examples / total, "images/s")
-    spent = {name: seconds.get(name, 0.0) / total for name in ("read", "wait", "model")}
+    spent = {name: seconds[name] / total for name in ("read", "wait", "model") if seconds.get(name)}
     for name, share in {**spent, "other": 1 - sum(spent.values())}.items():
         say("stage_times", f"{stage}: share of {name}", share)
 
