@@ -222,6 +222,20 @@ def inspect(
 
 
 @app.command()
+def sql(
+    run_folder: Run,
+    query: Annotated[str, typer.Argument(help="one SELECT of DuckDB, such as FROM clean WHERE tag = 'dog'")],
+    rows: Annotated[int, typer.Option(min=1, help="rows that the table shows")] = 50,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print all rows as CSV")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print all rows as JSON, a line each")] = False,
+) -> None:
+    """Ask the tables of a run: its stages', the dead letters, the report's."""
+    from tagmill.runners.commands.sql import SqlRequest, show_sql
+
+    show_sql(Terminal(), SqlRequest(run_folder, query, rows, as_csv, as_json))
+
+
+@app.command()
 def score(
     run_folder: Run,
     truth: Truth,

@@ -148,6 +148,16 @@ class Run:
             tables.append(decided.drop_columns("row").add_column(0, _KEY, keys).cast(schema))
         return pa.concat_tables(tables)
 
+    def sql(self, query: str) -> pa.Table:
+        """Ask one SELECT of DuckDB of the run's tables, as `tagmill sql` does; needs the extra `sql`.
+
+        Raises ConfigError for a query that cannot be answered.
+        """
+        from tagmill.pipeline.study.tables import ask_whole, open_tables
+
+        with open_tables(self._folder) as connection:
+            return ask_whole(connection, query)
+
     def dataset(self, split: Split = "train") -> ShardDataset:
         """Open a split of the run's shards; raises ConfigError if there are none yet."""
         generation = self._folder.current("shards")

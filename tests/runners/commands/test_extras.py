@@ -28,14 +28,15 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "module"),
+    ("command", "module", "extra"),
     [
-        (["predict", "a.png", "--model", str(TAGGER)], "torch"),
-        (["run", "config.yaml"], "timm"),
-        (["train", "train.yaml"], "torch"),
+        (["predict", "a.png", "--model", str(TAGGER)], "torch", "models"),
+        (["run", "config.yaml"], "timm", "models"),
+        (["train", "train.yaml"], "torch", "models"),
+        (["sql", "run", "FROM clean"], "duckdb", "sql"),
     ],
 )
-def test_an_extra_that_is_missing_is_one_line_with_its_name(files, command, module):
+def test_an_extra_that_is_missing_is_one_line_with_its_name(files, command, module, extra):
     code = WITHOUT.format(f"sys.modules[{module!r}] = None")  # as Python itself tells of what is not there
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, *command],
@@ -47,7 +48,7 @@ def test_an_extra_that_is_missing_is_one_line_with_its_name(files, command, modu
     )
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.endswith(f"{module} is not installed: pip install 'tagmill[models]'")
+    assert line.endswith(f"{module} is not installed: pip install 'tagmill[{extra}]'")
 
 
 @pytest.mark.parametrize(
