@@ -44,6 +44,9 @@ NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 
 CRASHED, INTERRUPTED = 1, 130
 
+DIFFERENT = 1
+"""What `diff` ends with when it found differences, as `diff` of files does."""
+
 app = typer.Typer(
     cls=ShelvedGroup,
     no_args_is_help=True,
@@ -233,6 +236,23 @@ def sql(
     from tagmill.runners.commands.sql import SqlRequest, show_sql
 
     show_sql(Terminal(), SqlRequest(run_folder, query, rows, as_csv, as_json))
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="a run, RUN@GENERATION of its stage clean, or a dataset's folder")],
+    b: Annotated[str, typer.Argument(help="what it is compared with")],
+    examples: Annotated[int, typer.Option(min=0, help="keys to show of each kind of difference")] = 0,
+    truth: Annotated[
+        str | None, typer.Option(help="labelled images, as for score: which side is right more often?")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print all numbers as one JSON object")] = False,
+) -> None:
+    """Compare the images and tags of two runs, generations or datasets, and say why they differ."""
+    from tagmill.runners.commands.diff import DiffRequest, show_diff
+
+    if not show_diff(Terminal(), DiffRequest(a, b, examples, truth, as_json)):
+        raise typer.Exit(DIFFERENT)
 
 
 @app.command()

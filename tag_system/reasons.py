@@ -1,9 +1,10 @@
 """Verdicts in words: what vouches for a tag, and the number that decided, beside its constant."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from tagmill.tag_system.decisions import Basis, Policy
+from tagmill.tag_system.decisions import AdaptiveRule, Basis, Policy
 
 VOUCHERS: dict[Basis, str] = {
     "given": "a given label",
@@ -29,6 +30,38 @@ def vouched(kept_by: Mapping[str, int]) -> str:
     return ", ".join(f"{words} for {count:,} ({count / total:.0%})" for words, count in found)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A score that decided, and the constant that it was held against: `what` `number` `sign` `constant`."""
+
+    what: str
+    number: float
+    sign: str
+    constant: float
+
+    @property
+    def distance(self) -> float:
+        """How far the score lies from its constant."""
+        return abs(self.number - self.constant)
+
+    def said(self) -> str:
+        """Say it in a few words."""
+        return f"{self.what} {self.number:.2f} {self.sign} {self.constant:g}"
+
+
+def measured(decision: Mapping[str, Any], policy: Policy) -> Measured | None:
+    """Give the score that decided on a tag, with its constant; None where none did, such as a count.
+
+    `decision` is a row of clean, `policy` the one that it was made under. Of a doubtful box the constant is
+    the nearer of the two that it lies between.
+    """
+    rule = decision["rule"]
+    if rule in ("not_proposed", "not_localized"):
+        return _proposal(decision, policy)
+    found = {"adaptive": _adaptive, "paper": _paper}.get(policy.rule)
+    return found(decision, policy) if found else None
+
+
 def why(decision: Mapping[str, Any], policy: Policy) -> str:
     """Say why a tag was kept or dropped, by the number that decided and its constant, in a few words.
 
@@ -37,46 +70,68 @@ def why(decision: Mapping[str, Any], policy: Policy) -> str:
     rule = decision["rule"]
     if rule == "not_localized":
         return f"not looked for; {VOUCHERS[decision['basis']]}"
-    if rule == "not_proposed":
-        return _not_proposed(decision, policy)
     if rule == "no_box":
         return f"looked for in vain; {VOUCHERS[decision['basis']]}"
     if rule == "given":
         return VOUCHERS["given"]
-    words = {"adaptive": _adaptive, "paper": _paper}.get(policy.rule)
-    return (words(decision, policy) if words else "") or str(rule).replace("_", " ")
+    if policy.rule == "adaptive" and rule in _IN_WORDS:
+        return _IN_WORDS[rule](decision, policy.adaptive)
+    found = measured(decision, policy)
+    if found is None and rule == "not_proposed":
+        return "nobody names it, and the tagger does not know it"
+    return found.said() if found else str(rule).replace("_", " ")
 
 
-def _not_proposed(decision: Mapping[str, Any], policy: Policy) -> str:
+def _proposal(decision: Mapping[str, Any], policy: Policy) -> Measured | None:
+    """Give the tagger's score where it alone proposed a tag, or failed to."""
     score, unchecked = decision["tagger"], policy.unchecked_threshold
     limit = policy.tagger_threshold if decision["asked"] or unchecked is None else unchecked
-    if score is None:
-        return "nobody names it, and the tagger does not know it"
-    return f"tagger {score:.2f} < {limit:g}"
+    if score is None or (decision["rule"] == "not_localized" and decision["basis"] != "tagger"):
+        return None
+    return Measured("tagger", score, "<" if decision["rule"] == "not_proposed" else ">=", limit)
 
 
-def _adaptive(decision: Mapping[str, Any], policy: Policy) -> str:
+def _adaptive(decision: Mapping[str, Any], policy: Policy) -> Measured | None:
     rule, constants, box = decision["rule"], policy.adaptive, decision["box_score"]
     if rule == "other_tag":
-        own, other = decision["own_score"], decision["other_score"]
-        return f"{decision['other_tag']} {other:.2f} > own {own:.2f} + {constants.margin:g}"
-    if rule == "agreed":
-        return f"{decision['parsed'] + decision['generated']} captions >= {constants.agreeing}"
+        lead = decision["other_score"] - decision["own_score"]
+        return Measured(f"lead of {decision['other_tag']}", lead, ">", constants.margin)
     if rule == "weak_box":
-        return f"box {box:.2f} < {constants.weak_box:g}"
+        return Measured("box", box, "<", constants.weak_box)
     if rule == "regions_agree":
-        return f"box {box:.2f} >= {constants.strong_box:g}"
+        return Measured("box", box, ">=", constants.strong_box)
     if rule == "outlier":
-        return f"rank {decision['distance_rank']:.2f} > {constants.outlier_rank:g}"
+        return Measured("rank", decision["distance_rank"], ">", constants.outlier_rank)
     if rule == "doubtful":
-        return f"{constants.weak_box:g} <= box {box:.2f} < {constants.strong_box:g}"
-    return ""
+        weak, strong = (
+            Measured("box", box, ">=", constants.weak_box),
+            Measured("box", box, "<", constants.strong_box),
+        )
+        return min(weak, strong, key=lambda one: one.distance)
+    return None
 
 
-def _paper(decision: Mapping[str, Any], policy: Policy) -> str:
+def _paper(decision: Mapping[str, Any], policy: Policy) -> Measured | None:
     rule, constants = decision["rule"], policy.paper
     if rule == "outlier":
-        return f"rank {decision['distance_rank']:.2f} > {1 - constants.outlier_fraction:g}"
+        return Measured("rank", decision["distance_rank"], ">", 1 - constants.outlier_fraction)
     if rule == "contradiction":
-        return f"tagger on its box {decision['region_score']:.2f} < {constants.region_threshold:g}"
-    return ""
+        return Measured("tagger on its box", decision["region_score"], "<", constants.region_threshold)
+    return None
+
+
+def _other_tag(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
+    own, other = decision["own_score"], decision["other_score"]
+    return f"{decision['other_tag']} {other:.2f} > own {own:.2f} + {constants.margin:g}"
+
+
+def _agreed(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
+    return f"{decision['parsed'] + decision['generated']} captions >= {constants.agreeing}"
+
+
+def _doubtful(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
+    return f"{constants.weak_box:g} <= box {decision['box_score']:.2f} < {constants.strong_box:g}"
+
+
+_IN_WORDS = {"other_tag": _other_tag, "agreed": _agreed, "doubtful": _doubtful}
+"""Reasons of the rule `adaptive` that are not said as one score against one constant."""

@@ -68,5 +68,15 @@ def evidence_of(tag: SampleTag) -> Evidence:
     )
 
 
+def decision_of(tag: SampleTag) -> dict[str, Any]:
+    """Read a sample's decision back: what `tag_record` took from clean's row, but for a verifier's answer."""
+    looks = (entry.other_tag for entry in tag.evidence if entry.model == EMBEDDER)
+    return {
+        **{name: getattr(tag, name) for name in (*PLAIN, *LATER)},
+        **vars(evidence_of(tag)),
+        "other_tag": next(looks, None),
+    }
+
+
 def _single(value: float | None) -> float | None:
     return None if value is None else float(np.float32(value))

@@ -22,7 +22,7 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.near_report import near_counts
 from tagmill.pipeline.verify import check_root, verify
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.config import Config, flatten
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.text import dump_json
 from tagmill.tag_system.reasons import vouched
@@ -120,16 +120,6 @@ def _flat_spec(spec: dict[str, Any], version: int) -> dict[str, object]:
 def _shown(value: object) -> str:
     """Write a setting as a config file has it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def flatten(value: object, prefix: str = "") -> dict[str, object]:
-    """Turn nested settings into dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    found: dict[str, object] = {}
-    for key, item in value.items():
-        found |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def show_status(console: Console, folder: str, *, as_json: bool = False) -> None:

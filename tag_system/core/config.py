@@ -253,3 +253,13 @@ def _section(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(found for argument in get_args(annotation) if (found := _section(argument)))
+
+
+def flatten(value: object, prefix: str = "") -> dict[str, object]:
+    """Turn nested settings into dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: dict[str, object] = {}
+    for key, item in value.items():
+        found |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return found

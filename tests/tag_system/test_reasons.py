@@ -1,3 +1,5 @@
+import operator
+import random
 import re
 from dataclasses import asdict
 
@@ -5,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tagmill.tag_system.decisions import Evidence, Policy, decide
-from tagmill.tag_system.reasons import why
+from tagmill.tag_system.decisions import AdaptiveRule, Evidence, Policy, decide
+from tagmill.tag_system.reasons import measured, why
 
 scores = st.none() | st.floats(0, 1, width=32)
 evidences = st.builds(
@@ -74,3 +76,40 @@ def test_what_is_said_holds(rule, evidence):
 )
 def test_each_reason_names_the_number_that_decided(evidence, text):
     assert said(evidence, Policy()) == text
+
+
+HOLDS = {"<": operator.lt, ">=": operator.ge, ">": operator.gt}
+
+
+def some_evidence(chance: random.Random) -> Evidence:
+    boxes = chance.randint(0, 1)
+    region = dict.fromkeys(("box_score", "own_score", "other_score", "region_score", "distance_rank"))
+    if boxes:
+        region = {name: chance.random() for name in region}
+    return Evidence(
+        parsed=chance.randint(0, 2),
+        tagger=chance.random(),
+        asked=chance.random() < 0.8,
+        boxes=boxes,
+        **region,
+    )
+
+
+@pytest.mark.parametrize("rule", ["adaptive", "paper"])
+def test_the_score_that_decided_lies_on_its_side_of_the_constant(rule):
+    chance = random.Random(0)
+    policy = Policy(rule=rule, adaptive=AdaptiveRule(outlier_rank=0.5, margin=0.3))
+    seen = set()
+    for _ in range(500):
+        evidence = some_evidence(chance)
+        decision = decide(evidence, policy)
+        row = {**vars(evidence), **vars(decision), "other_tag": "cat"}
+        found = measured(row, policy)
+        if found:
+            seen.add(decision.rule)
+            assert HOLDS[found.sign](found.number, found.constant), row
+    regions = {
+        "adaptive": {"other_tag", "weak_box", "regions_agree", "outlier", "doubtful"},
+        "paper": {"outlier", "contradiction"},
+    }
+    assert seen == {"not_proposed", "not_localized"} | regions[rule]

@@ -1,0 +1,239 @@
+"""Decided images, wherever they lie: in a run, in an older generation of it, or in a dataset of shards.
+
+One reader for all: a chunk is a part of a run, or a shard, with the key and digest of each image and the
+decisions on it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tagmill.models.training.datasets import read_manifest
+from tagmill.models.training.ranges import RangeReader
+from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.run_folder import CONFIG, RunFolder
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.config import flatten
+from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
+from tagmill.tag_system.core.text import one_line
+from tagmill.tag_system.decisions import Policy
+from tagmill.tag_system.sample_tags import decision_of
+from tagmill.tag_system.shard_contract import MANIFEST, VOCABULARY, parse_sample
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms import bitmaps, clean, parquet, parts
+from tagmill.transforms.clean import Clean
+from tagmill.transforms.ingest import Ingest
+
+IMAGES = pa.schema([pa.field("key", pa.string()), pa.field("sha256", pa.string())])
+
+EVIDENCE = (
+    "given",
+    "parsed",
+    "generated",
+    "tagger",
+    "asked",
+    "boxes",
+    "box_score",
+    "own_score",
+    "other_score",
+)
+TAGS = pa.schema(
+    [pa.field("key", pa.string())]
+    + [
+        clean.SCHEMA.field(name).with_nullable(True)
+        for name in (
+            "tag",
+            "verdict",
+            "rule",
+            "basis",
+            *EVIDENCE,
+            "other_tag",
+            "region_score",
+            "distance_rank",
+        )
+    ]
+)
+"""The decisions, a row each, with what decided."""
+
+VERSION = "version"
+"""What the version of a stage is called among what made a side; datasets do not know it."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some decided images (`IMAGES`, a row each), and the decisions on them (`TAGS`)."""
+
+    images: pa.Table
+    tags: pa.Table
+
+
+class Decided(Protocol):
+    """What was decided on many images.
+
+    Attributes:
+        title: What it is called.
+        names: Names of its chunks, in order.
+        policy: What its verdicts were made under.
+        made_by: What made it: by `stage.key` settings, fingerprints of models and vocabulary, and versions.
+        libraries: Versions of libraries by stage and name.
+    """
+
+    title: str
+    names: list[str]
+    policy: Policy
+    made_by: dict[str, object]
+    libraries: dict[str, object]
+
+    def read(self, name: str) -> Chunk:
+        """Read a chunk. Raises DamageError."""
+
+    def vocabulary(self) -> Vocabulary:
+        """Load the vocabulary of its tags."""
+
+
+def open_decided(text: str) -> Decided:
+    """Open RUN, RUN@GENERATION or the folder of a dataset; a generation is one of the stage clean.
+
+    Raises ConfigError for anything else.
+    """
+    if files.exists(files.join(text, MANIFEST)):
+        return DecidedDataset(text)
+    if files.exists(files.join(text, CONFIG)):
+        run = RunFolder(text)
+        generation = run.current(Clean.name)
+        if generation is None:
+            raise ConfigError(f"{text}: the stage {Clean.name} was not run yet")
+        return DecidedRun(run, generation)
+    folder, mark, name = text.rpartition("@")
+    if mark and files.exists(files.join(folder, CONFIG)):
+        run = RunFolder(folder)
+        return DecidedRun(run, _generation(run, name))
+    raise ConfigError(
+        f"{text} is not a run folder, nor RUN@GENERATION, nor a dataset: it has no {CONFIG} and no {MANIFEST}"
+    )
+
+
+def _generation(run: RunFolder, name: str) -> str:
+    """Find the generation of clean whose name begins so. Raises ConfigError that names those there are."""
+    there = run.generations(Clean.name)
+    found = [one for one in there if name and one.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    current = run.current(Clean.name)
+    listed = ", ".join(f"{one} (current)" if one == current else one for one in there) or "none"
+    state = "several" if found else "no"
+    raise ConfigError(f"{run.root} has {state} generations {name!r} of {Clean.name}; it has {listed}")
+
+
+class DecidedRun:
+    """A generation of clean, with the generations that it was made from."""
+
+    def __init__(self, run: RunFolder, generation: str) -> None:
+        self._run, self._generation = run, generation
+        self._record = _record(run, Clean.name, generation)
+        is_current = generation == run.current(Clean.name)
+        self.title = run.root if is_current else f"{run.root}@{generation}"
+        self.names = list(self._record.parts)
+        self.policy = Policy(**self._record.settings.get("policy", {}))
+        self.made_by: dict[str, object] = {}
+        self.libraries: dict[str, object] = {}
+        for record in self._passed():
+            spec = record.spec | {"config": record.settings, VERSION: record.version}
+            self.made_by |= _made_by(record.stage, spec)
+            self.libraries |= flatten({record.stage: record.libraries})
+
+    def _passed(self) -> Iterator[StageRecord]:
+        """Give the records of all generations that this one was made from, and its own, once each."""
+        seen: set[str] = set()
+        waiting = [(Clean.name, self._generation)]
+        while waiting:
+            stage, generation = waiting.pop()
+            if stage not in seen:
+                seen.add(stage)
+                record = _record(self._run, stage, generation)
+                waiting += record.inputs.items()
+                yield record
+
+    def read(self, name: str) -> Chunk:
+        """Read the examples of a part that live, and the decisions on them."""
+        ingest = self._run.generation(Ingest.name, self._record.inputs[Ingest.name])
+        living = pa.array(bitmaps.numbers(self._record.parts[name].living), pa.int32())
+        images = parquet.read_table(parts.part_uri(ingest, name), ["row", "key", "sha256"])
+        images = images.filter(pc.is_in(images["row"], living))
+        folder = self._run.generation(Clean.name, self._generation)
+        tags = parquet.read_table(parts.part_uri(folder, name), ["row", *TAGS.names[1:]])
+        tags = tags.filter(pc.is_in(tags["row"], images["row"]))
+        keys = images["key"].take(pc.index_in(tags["row"], images["row"]))
+        columns = [keys, *(tags[column] for column in TAGS.names[1:])]
+        return Chunk(_as(IMAGES, [images["key"], images["sha256"]]), _as(TAGS, columns))
+
+    def vocabulary(self) -> Vocabulary:
+        """Load the vocabulary that the run's config names."""
+        return Vocabulary.load((self._run.saved_config() or {}).get("vocabulary"))
+
+
+def _record(run: RunFolder, stage: str, generation: str) -> StageRecord:
+    record = run.read_record(stage, generation)
+    if record is None:
+        raise ConfigError(
+            f"{run.root}: the generation {generation} of {stage} was not finished, or was removed by "
+            "`tagmill gc`; compare another"
+        )
+    return record
+
+
+class DecidedDataset:
+    """A folder of shards with its manifest."""
+
+    def __init__(self, folder: str) -> None:
+        self.title = self._folder = folder.rstrip("/")
+        self._manifest = read_manifest(folder)
+        self.names = [shard.name for shard in self._manifest.shards]
+        stages = self._manifest.made_by.get("stages", {})
+        self.policy = Policy(**stages.get(Clean.name, {}).get("config", {}).get("policy", {}))
+        self.made_by: dict[str, object] = {}
+        for stage, spec in stages.items():
+            self.made_by |= _made_by(stage, spec)
+        found = self._manifest.made_by.get("libraries", {})
+        self.libraries = {f"{stage}.{name}": value for stage in stages for name, value in found.items()}
+
+    def read(self, name: str) -> Chunk:
+        """Read the samples of a shard, without their images."""
+        uri = files.join(self._folder, f"{name}.tar")
+        images, tags = [], []
+        for data in self._records(uri, files.join(self._folder, f"{name}.index.parquet")):
+            try:
+                sample = parse_sample(data)
+            except DataError as error:
+                raise DamageError(f"{uri}: {error}; copy the shard again") from error
+            images.append({"key": sample.key, "sha256": sample.sha256})
+            tags += [{"key": sample.key, **decision_of(tag)} for tag in sample.tags]
+        return Chunk(pa.Table.from_pylist(images, IMAGES), pa.Table.from_pylist(tags, TAGS))
+
+    def _records(self, uri: str, index: str) -> list[bytes]:
+        try:
+            table = pq.read_table(pa.BufferReader(files.read_bytes(index)))
+            table = table.filter(pc.ends_with(table["member"], ".json"))
+            spans = zip(table["offset"].to_pylist(), table["size"].to_pylist(), strict=True)
+            return RangeReader().read([(uri, start, start + size) for start, size in spans])
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise DamageError(f"{index} cannot be read ({one_line(str(error))}): copy it again") from error
+
+    def vocabulary(self) -> Vocabulary:
+        """Read the vocabulary beside the shards."""
+        uri = files.join(self._folder, VOCABULARY)
+        return Vocabulary.from_text(files.read_bytes(uri).decode(), uri)
+
+
+def _made_by(stage: str, spec: Mapping[str, Any]) -> dict[str, object]:
+    """Name what made a stage's parts: its keys as the config has them, the rest in brackets."""
+    others = {f"{stage} ({name})": value for name, value in spec.items() if name != "config"}
+    return flatten({stage: spec.get("config", {})}) | flatten(others)
+
+
+def _as(schema: pa.Schema, columns: list[Any]) -> pa.Table:
+    return pa.table(columns, schema.names).cast(schema)

@@ -1,0 +1,373 @@
+"""What differs between two sets of decided images: why, which images, which verdicts, and which is right.
+
+Images are matched by key, and are common if the digests of their bytes are equal too. Chunks of one name are
+compared at once; what finds no match there waits on disk, so that memory does not grow with the images.
+"""
+
+import itertools
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tagmill.pipeline.study.decided import IMAGES, TAGS, VERSION, Chunk, Decided
+from tagmill.pipeline.study.evaluation import Truth
+from tagmill.tag_system.core import files
+from tagmill.tag_system.decisions import Policy
+from tagmill.tag_system.reasons import measured
+from tagmill.transforms.formats.spill import Spill
+
+CLOSE = 1e-4
+"""How far a score lies from its constant at most, where other bits of a sum could have decided otherwise."""
+
+NOISE = 0.05
+"""From this p value on, a change of a tag may be chance."""
+
+EXACT = 1_000
+"""Most flips for which McNemar's test is computed exactly."""
+
+ABSENT = "no candidate"
+"""The verdict on a tag that is none of an image's candidates."""
+
+AT_ONCE = 1_000
+"""Images that waited on disk and are compared together."""
+
+T = TypeVar("T")
+
+Cell = tuple[str, str]
+"""Two verdicts with their rules: on the one side and on the other."""
+
+
+@dataclass
+class ImageCounts:
+    """How many images there are on each side and in common; which came, went, or are other bytes by now.
+
+    `repeated` counts images whose key another one of their side has: they are left out.
+    """
+
+    a: int = 0
+    b: int = 0
+    common: int = 0
+    came: int = 0
+    went: int = 0
+    changed: int = 0
+    repeated: int = 0
+    keys: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class TagMoves:
+    """A tag on common images: how often it is kept on each side, how often on one side alone."""
+
+    a: int = 0
+    b: int = 0
+    lost: int = 0
+    won: int = 0
+
+    @property
+    def p(self) -> float:
+        """How likely chance alone moves the tag as one-sidedly."""
+        return mcnemar(self.lost, self.won)
+
+    @property
+    def is_noise(self) -> bool:
+        """Tell whether the change is within the noise of its counts."""
+        return self.p >= NOISE
+
+
+@dataclass
+class Rights:
+    """Of the tags that one side alone keeps and of which the truth knows: how often each side is right."""
+
+    a: int = 0
+    b: int = 0
+    unknown: int = 0
+
+    @property
+    def p(self) -> float:
+        """How likely chance alone prefers one side as much."""
+        return mcnemar(self.a, self.b)
+
+    @property
+    def is_noise(self) -> bool:
+        """Tell whether the preference is within the noise of its counts."""
+        return self.p >= NOISE
+
+
+@dataclass
+class DiffFindings:
+    """What differs between the sides A and B.
+
+    Attributes:
+        causes: What made them, where it differs: name -> value in A and in B.
+        images: The images.
+        cells: Tags of common images by their verdicts and rules, equal ones too.
+        close: Of the tags in a cell with two verdicts, those with a deciding score within `CLOSE`.
+        examples: Some keys and tags of each cell with two.
+        tags: What became of each tag.
+        rights: Which side the truth gives right; None without a truth.
+    """
+
+    causes: dict[str, tuple[object, object]]
+    images: ImageCounts = field(default_factory=ImageCounts)
+    cells: Counter[Cell] = field(default_factory=Counter)
+    close: Counter[Cell] = field(default_factory=Counter)
+    examples: dict[Cell, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    tags: dict[str, TagMoves] = field(default_factory=lambda: defaultdict(TagMoves))
+    rights: Rights | None = None
+
+    @property
+    def is_same(self) -> bool:
+        """Tell whether both have the same images with the same verdicts, by the same rules."""
+        images = self.images
+        moved = any(a != b for a, b in self.cells)
+        return not (images.came or images.went or images.changed or moved)
+
+
+def mcnemar(one: int, other: int) -> float:
+    """Give the p value of McNemar's test of two counts of flips: exact, or the normal one of many."""
+    total, least = one + other, min(one, other)
+    if total > EXACT:
+        z = max(0, abs(one - other) - 1) / math.sqrt(total)
+        return 2 * (1 - NormalDist().cdf(z))
+    return min(1.0, 2 * sum(math.comb(total, count) for count in range(least + 1)) / 2**total)
+
+
+def differences(a: Decided, b: Decided, *, examples: int = 0, truth: Truth | None = None) -> DiffFindings:
+    """Compare two sides, chunk by chunk.
+
+    `examples` is how many keys are given of each kind of difference. Raises DamageError.
+    """
+    found = DiffFindings(_causes(a, b), rights=Rights() if truth else None)
+    comparison = _Comparison(found, (a.policy, b.policy), examples, truth)
+    both = set(a.names) & set(b.names)
+    with Spill() as spill, ThreadPoolExecutor(files.THREADS) as pool:
+        waiting = _Waiting(spill)
+        for names in _batches((name for name in a.names if name in both), files.THREADS):
+            for one, other in pool.map(lambda name: (a.read(name), b.read(name)), names):
+                comparison.compare(one, other, waiting)
+        for side, decided in enumerate((a, b)):
+            for names in _batches((name for name in decided.names if name not in both), files.THREADS):
+                for chunk in pool.map(decided.read, names):
+                    comparison.count(side, chunk)
+                    waiting.put(side, chunk)
+        for one, other in waiting.pairs():
+            comparison.compare_matched(*_unique(one, other, found.images))
+    return found
+
+
+def _batches(values: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Give values so many at a time."""
+    remaining = iter(values)
+    while some := list(itertools.islice(remaining, count)):
+        yield some
+
+
+def _causes(a: Decided, b: Decided) -> dict[str, tuple[object, object]]:
+    """Name what made the two sides otherwise; a version is no cause where one side does not know it."""
+    found = {
+        name: (a.made_by.get(name), b.made_by.get(name))
+        for name in sorted(a.made_by.keys() | b.made_by.keys())
+        if a.made_by.get(name) != b.made_by.get(name)
+        and (not name.endswith(f" ({VERSION})") or (name in a.made_by and name in b.made_by))
+    }
+    stages: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for name in sorted(a.libraries.keys() & b.libraries.keys()):
+        was, now = str(a.libraries[name]), str(b.libraries[name])
+        if was != now:
+            stage, _, library = name.partition(".")
+            stages[library, was, now].append(stage)
+    for (library, was, now), of in stages.items():
+        found[f"{library} ({', '.join(of)})"] = (was, now)
+    return found
+
+
+class _Waiting:
+    """Images without a match so far, on disk until all are there."""
+
+    def __init__(self, spill: Spill) -> None:
+        self._spill = spill
+        self._places = itertools.count()  # each its own: so the spill keeps those of a key together
+
+    def put(self, side: int, chunk: Chunk) -> None:
+        """Have the images of a side's chunk wait."""
+        rows: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        for row in zip(*(column.to_pylist() for column in chunk.tags.columns), strict=True):
+            rows[row[0]].append(row)
+        digests = chunk.images["sha256"].to_pylist()
+        for key, sha256 in zip(chunk.images["key"].to_pylist(), digests, strict=True):
+            self._spill.add(key, next(self._places), json.dumps([side, sha256, rows.get(key, [])]))
+
+    def pairs(self) -> Iterator[tuple[Chunk, Chunk]]:
+        """Give what waited of both sides, some keys at a time."""
+        for groups in _batches(self._spill.groups(limit=1 << 40), AT_ONCE):
+            images: tuple[list[Any], ...] = ([], [])
+            tags: tuple[list[Any], ...] = ([], [])
+            for key, texts in groups:
+                for side, sha256, rows in map(json.loads, texts or ()):
+                    images[side].append((key, sha256))
+                    tags[side].extend(rows)
+            one, other = (Chunk(_table(images[side], IMAGES), _table(tags[side], TAGS)) for side in (0, 1))
+            yield one, other
+
+
+def _table(rows: list[Any], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[] for _ in schema]
+    return pa.table(
+        [pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def _unique(one: Chunk, other: Chunk, images: ImageCounts) -> tuple[Chunk, Chunk]:
+    """Leave out images whose key another one of their side has."""
+    keys: Counter[str] = Counter()
+    for chunk in (one, other):
+        times = Counter(chunk.images["key"].to_pylist())
+        keys.update({key: count for key, count in times.items() if count > 1})
+    images.repeated += keys.total()
+    return _without(one, keys), _without(other, keys)
+
+
+def _without(chunk: Chunk, keys: Mapping[str, int]) -> Chunk:
+    if not keys:
+        return chunk
+    listed = pa.array(list(keys), pa.string())
+    return Chunk(
+        *(table.filter(pc.invert(pc.is_in(table["key"], listed))) for table in (chunk.images, chunk.tags))
+    )
+
+
+@dataclass
+class _Comparison:
+    """Compares chunks, and adds to what was found."""
+
+    found: DiffFindings
+    policies: tuple[Policy, Policy]
+    most: int
+    truth: Truth | None
+
+    def count(self, side: int, chunk: Chunk) -> None:
+        """Count the images of one side."""
+        if side:
+            self.found.images.b += chunk.images.num_rows
+        else:
+            self.found.images.a += chunk.images.num_rows
+
+    def compare(self, one: Chunk, other: Chunk, waiting: _Waiting) -> None:
+        """Compare the images of two chunks that have one key; the others wait."""
+        self.count(0, one)
+        self.count(1, other)
+        one, other = _unique(one, other, self.found.images)
+        both = pc.is_in(one.images["key"], other.images["key"])
+        keys = one.images["key"].filter(both)
+        for side, chunk in enumerate((one, other)):
+            if chunk.images.num_rows > len(keys):
+                waiting.put(side, _without(chunk, dict.fromkeys(keys.to_pylist(), 1)))
+        self.compare_matched(*(_only(chunk, keys) for chunk in (one, other)))
+
+    def compare_matched(self, one: Chunk, other: Chunk) -> None:
+        """Compare images of which no other part has the keys."""
+        place = pc.index_in(one.images["key"], other.images["key"])
+        digests = other.images["sha256"].take(place)
+        images = self.found.images
+        went = one.images["key"].filter(pc.is_null(place))
+        came = other.images["key"].filter(pc.invert(pc.is_in(other.images["key"], one.images["key"])))
+        equal = pc.fill_null(pc.equal(one.images["sha256"], digests), False)
+        changed = one.images["key"].filter(pc.and_(pc.is_valid(place), pc.invert(equal)))
+        images.came += len(came)
+        images.went += len(went)
+        images.changed += len(changed)
+        for name, keys in {"came": came, "went": went, "changed": changed}.items():
+            listed = images.keys.setdefault(name, [])
+            listed += keys.slice(0, max(0, self.most - len(listed))).to_pylist()
+        common = one.images["key"].filter(equal)
+        images.common += len(common)
+        if len(common):
+            self._compare_tags(*(_only(chunk, common).tags for chunk in (one, other)))
+
+    def _compare_tags(self, a: pa.Table, b: pa.Table) -> None:
+        """Compare the tags of common images."""
+        pairs_a, pairs_b = (
+            pc.binary_join_element_wise(table["key"], table["tag"], "\0").combine_chunks() for table in (a, b)
+        )
+        alone = pc.invert(pc.is_in(pairs_b, pairs_a))
+        place = pc.index_in(pairs_a, pairs_b)
+        every = pa.table(
+            {
+                "key": pa.chunked_array([*a["key"].chunks, *b["key"].filter(alone).chunks], pa.string()),
+                "tag": pa.chunked_array([*a["tag"].chunks, *b["tag"].filter(alone).chunks], pa.string()),
+                "a": pa.array([*range(a.num_rows), *[None] * _number(alone)], pa.int32()),
+                "b": pa.array([*place.to_pylist(), *pc.indices_nonzero(alone).to_pylist()], pa.int32()),
+            }
+        )
+        for name, table in {"a": a, "b": b}.items():
+            state = pc.binary_join_element_wise(table["verdict"], table["rule"], "/").take(every[name])
+            every = every.append_column(f"{name}_state", pc.fill_null(state, ABSENT))
+        counted = every.group_by(["tag", "a_state", "b_state"], use_threads=False).aggregate(
+            [([], "count_all")]
+        )
+        for row in counted.to_pylist():
+            self._count_tag(row["tag"], (row["a_state"], row["b_state"]), row["count_all"])
+        moved = every.filter(pc.not_equal(every["a_state"], every["b_state"]))
+        sides = (a.take(moved["a"]).to_pylist(), b.take(moved["b"]).to_pylist())
+        for row, one, other in zip(moved.to_pylist(), *sides, strict=True):
+            self._look_at(row, one, other)
+
+    def _count_tag(self, tag: str, cell: Cell, count: int) -> None:
+        self.found.cells[cell] += count
+        was, now = map(_is_kept, cell)
+        moves = self.found.tags[tag]
+        moves.a += was * count
+        moves.b += now * count
+        moves.lost += (was and not now) * count
+        moves.won += (now and not was) * count
+
+    def _look_at(self, row: Mapping[str, Any], one: dict[str, Any], other: dict[str, Any]) -> None:
+        """Look at a tag of an image with two verdicts or rules."""
+        cell = row["a_state"], row["b_state"]
+        if len(self.found.examples[cell]) < self.most:
+            self.found.examples[cell].append((row["key"], row["tag"]))
+        if verdict_of(cell[0]) == verdict_of(cell[1]):
+            return
+        sides = zip((one, other), self.policies, strict=True)
+        scores = (measured(side, policy) for side, policy in sides if side["rule"])
+        self.found.close[cell] += any(score and score.distance <= CLOSE for score in scores)
+        was, now = map(_is_kept, cell)
+        if self.truth and self.found.rights and was != now:
+            true = self.truth.of(row)
+            if true is None or row["tag"] not in self.truth.known(row):
+                self.found.rights.unknown += 1
+            else:
+                self.found.rights.a += was == (row["tag"] in true)
+                self.found.rights.b += now == (row["tag"] in true)
+
+
+def verdict_of(state: str) -> str:
+    """Give the verdict of a verdict with its rule."""
+    return state.partition("/")[0]
+
+
+def _is_kept(state: str) -> bool:
+    return verdict_of(state) == "kept"
+
+
+def _only(chunk: Chunk, keys: pa.ChunkedArray) -> Chunk:
+    return Chunk(*(table.filter(pc.is_in(table["key"], keys)) for table in (chunk.images, chunk.tags)))
+
+
+def _number(mask: pa.Array) -> int:
+    return pc.sum(mask).as_py() or 0
+
+
+def flips(found: DiffFindings) -> Iterator[tuple[Cell, int]]:
+    """Give the cells whose two sides differ with their counts, the largest first."""
+    for cell, count in sorted(found.cells.items(), key=lambda item: (-item[1], item[0])):
+        if cell[0] != cell[1]:
+            yield cell, count

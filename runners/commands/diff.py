@@ -1,0 +1,181 @@
+"""`tagmill diff`: two runs, generations or datasets, compared by image and by tag."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tagmill.pipeline.study.decided import Decided, open_decided
+from tagmill.pipeline.study.diff import CLOSE, DiffFindings, Rights, TagMoves, differences, flips
+from tagmill.pipeline.study.evaluation import read_truth
+from tagmill.tag_system.core.text import dump_json
+
+MOST_CELLS = 30
+MOST_TAGS = 20
+"""Kinds of change, and tags, that the tables list."""
+
+SHORT_VALUE = 40
+"""Characters that are shown of a fingerprint or a setting."""
+
+
+@dataclass(frozen=True)
+class DiffRequest:
+    """What is compared, and how it is shown."""
+
+    a: str
+    b: str
+    examples: int
+    truth: str | None
+    as_json: bool
+
+
+def show_diff(console: Console, request: DiffRequest) -> bool:
+    """Print what differs between two sides; gives whether nothing does.
+
+    Raises ConfigError for what cannot be compared, and for a truth that is none.
+    """
+    a, b = open_decided(request.a), open_decided(request.b)
+    truth = read_truth(request.truth, b.vocabulary()) if request.truth else None
+    found = differences(a, b, examples=request.examples, truth=truth)
+    if request.as_json:
+        _say(console, json.dumps(_summary(a, b, found)))
+        return found.is_same
+    _say(console, f"A  {a.title}")
+    _say(console, f"B  {b.title}")
+    _show_causes(console, found)
+    _show_images(console, found)
+    _show_cells(console, found)
+    _show_tags(console, found)
+    if found.rights:
+        _say(console, "")
+        _say(console, judged(found.rights))
+    return found.is_same
+
+
+def judged(rights: Rights) -> str:
+    """Say which side the truth prefers, or that it prefers none."""
+    total = rights.a + rights.b
+    said = (
+        f"truth: of {total:,} tags that one side alone keeps, A is right about {rights.a:,}, "
+        f"B about {rights.b:,} (McNemar p = {rights.p:.2g}): "
+    )
+    better = "A" if rights.a > rights.b else "B"
+    said += "within the noise" if rights.is_noise else f"{better} is right more often"
+    return said + (f"; the truth does not know {rights.unknown:,} more" if rights.unknown else "")
+
+
+def _show_causes(console: Console, found: DiffFindings) -> None:
+    _say(console, "")
+    if not found.causes:
+        _say(console, "made in the same way: settings, models, vocabulary, versions and libraries are equal")
+        return
+    _head(console, "Made otherwise")
+    for name, (was, now) in found.causes.items():
+        _say(console, f"  {name}  {_value(was)} -> {_value(now)}")
+
+
+def _show_images(console: Console, found: DiffFindings) -> None:
+    images = found.images
+    _say(console, "")
+    _say(
+        console,
+        f"images: {images.a:,} in A, {images.b:,} in B; {images.common:,} common, {images.came:,} came, "
+        f"{images.went:,} went, {images.changed:,} changed under their key",
+    )
+    for name, keys in images.keys.items():
+        if keys:
+            _say(console, f"  {name}: {', '.join(keys)}")
+    if images.repeated:
+        _say(console, f"  {images.repeated:,} are left out: another image of their side has their key")
+
+
+def _show_cells(console: Console, found: DiffFindings) -> None:
+    moved = list(flips(found))
+    total, count = found.cells.total(), sum(count for _, count in moved)
+    _say(console, "")
+    _say(console, f"tags of common images: {total:,}, {count:,} of them with another verdict or rule")
+    if not moved:
+        return
+    table = _table(("A", "B"), ("tags", "close"))
+    for cell, number in moved[:MOST_CELLS]:
+        table.add_row(*cell, f"{number:,}", f"{found.close[cell]:,}")
+    console.print(table)
+    for cell, _ in moved[:MOST_CELLS]:
+        if shown := found.examples.get(cell):
+            _say(console, f"  {cell[0]} -> {cell[1]}: {', '.join(f'{key} {tag}' for key, tag in shown)}")
+    if len(moved) > MOST_CELLS:
+        _say(console, f"and {len(moved) - MOST_CELLS} more kinds of change; --json lists all")
+    _say(
+        console,
+        f"close: the verdict differs, and a score that decided lies within {CLOSE:g} of its threshold",
+    )
+
+
+def _show_tags(console: Console, found: DiffFindings) -> None:
+    moved = [(tag, moves) for tag, moves in _by_moves(found) if moves.lost or moves.won]
+    if not moved:
+        return
+    _say(console, "")
+    _head(console, "Tags that moved most")
+    table = _table(("tag",), ("kept in A", "kept in B", "in A alone", "in B alone", "p"))
+    table.add_column("")
+    for tag, moves in moved[:MOST_TAGS]:
+        numbers = (moves.a, moves.b, moves.lost, moves.won)
+        table.add_row(
+            tag, *(f"{n:,}" for n in numbers), f"{moves.p:.2g}", "within the noise" if moves.is_noise else ""
+        )
+    console.print(table)
+    if len(moved) > MOST_TAGS:
+        _say(console, f"and {len(moved) - MOST_TAGS} more tags; --json lists all")
+
+
+def _by_moves(found: DiffFindings) -> list[tuple[str, TagMoves]]:
+    return sorted(found.tags.items(), key=lambda item: (-item[1].lost - item[1].won, item[0]))
+
+
+def _summary(a: Decided, b: Decided, found: DiffFindings) -> dict[str, Any]:
+    """Give everything for a machine."""
+    rights = found.rights
+    return {
+        "a": a.title,
+        "b": b.title,
+        "same": found.is_same,
+        "made_otherwise": {name: list(values) for name, values in found.causes.items()},
+        "images": asdict(found.images),
+        "verdicts": [
+            {
+                "a": cell[0],
+                "b": cell[1],
+                "tags": count,
+                "close": found.close[cell],
+                "examples": [{"key": key, "tag": tag} for key, tag in found.examples.get(cell, ())],
+            }
+            for cell, count in sorted(found.cells.items())
+        ],
+        "tags": {
+            tag: asdict(moves) | {"p": moves.p, "noise": moves.is_noise} for tag, moves in _by_moves(found)
+        },
+        "truth": rights and asdict(rights) | {"p": rights.p, "noise": rights.is_noise},
+    }
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else dump_json(value)
+    return text if len(text) <= SHORT_VALUE else text[: SHORT_VALUE - 1] + "…"
+
+
+def _table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for column in (*words, *numbers):
+        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
+    return table
+
+
+def _head(console: Console, line: str) -> None:
+    console.print(line, style="bold", markup=False, highlight=False)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False)
