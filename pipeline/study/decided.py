@@ -10,16 +10,14 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tagmill.models.training.datasets import read_manifest
+from tagmill.models.training.datasets import read_index, read_manifest
 from tagmill.models.training.ranges import RangeReader
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import CONFIG, RunFolder
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import flatten
 from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
-from tagmill.tag_system.core.text import one_line
 from tagmill.tag_system.decisions import Policy
 from tagmill.tag_system.sample_tags import decision_of
 from tagmill.tag_system.shard_contract import MANIFEST, VOCABULARY, parse_sample
@@ -191,37 +189,30 @@ class DecidedDataset:
 
     def __init__(self, folder: str) -> None:
         self.title = self._folder = folder.rstrip("/")
-        self._manifest = read_manifest(folder)
-        self.names = [shard.name for shard in self._manifest.shards]
-        stages = self._manifest.made_by.get("stages", {})
+        manifest = read_manifest(folder)
+        self._shards = {shard.name: shard for shard in manifest.shards}
+        self.names = list(self._shards)
+        stages = manifest.made_by.get("stages", {})
         self.policy = Policy(**stages.get(Clean.name, {}).get("config", {}).get("policy", {}))
         self.made_by: dict[str, object] = {}
         for stage, spec in stages.items():
             self.made_by |= _made_by(stage, spec)
-        found = self._manifest.made_by.get("libraries", {})
+        found = manifest.made_by.get("libraries", {})
         self.libraries = {f"{stage}.{name}": value for stage in stages for name, value in found.items()}
 
     def read(self, name: str) -> Chunk:
         """Read the samples of a shard, without their images."""
         uri = files.join(self._folder, f"{name}.tar")
+        places = read_index(self._folder, self._shards[name])
+        ranges = [(uri, int(p["record"]), int(p["record"]) + int(p["record_size"])) for p in places]
         images, tags = [], []
-        for data in self._records(uri, files.join(self._folder, f"{name}.index.parquet")):
-            try:
-                sample = parse_sample(data)
-            except DataError as error:
-                raise DamageError(f"{uri}: {error}; copy the shard again") from error
-            images.append({"key": sample.key, "sha256": sample.sha256})
-            tags += [{"key": sample.key, **decision_of(tag)} for tag in sample.tags]
-        return Chunk(pa.Table.from_pylist(images, IMAGES), pa.Table.from_pylist(tags, TAGS))
-
-    def _records(self, uri: str, index: str) -> list[bytes]:
         try:
-            table = pq.read_table(pa.BufferReader(files.read_bytes(index)))
-            table = table.filter(pc.ends_with(table["member"], ".json"))
-            spans = zip(table["offset"].to_pylist(), table["size"].to_pylist(), strict=True)
-            return RangeReader().read([(uri, start, start + size) for start, size in spans])
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise DamageError(f"{index} cannot be read ({one_line(str(error))}): copy it again") from error
+            for sample in map(parse_sample, RangeReader().read(ranges)):
+                images.append({"key": sample.key, "sha256": sample.sha256})
+                tags += [{"key": sample.key, **decision_of(tag)} for tag in sample.tags]
+        except (OSError, DataError) as error:
+            raise DamageError(f"{uri} cannot be read ({error}): copy the shard again") from error
+        return Chunk(pa.Table.from_pylist(images, IMAGES), pa.Table.from_pylist(tags, TAGS))
 
     def vocabulary(self) -> Vocabulary:
         """Read the vocabulary beside the shards."""

@@ -22,9 +22,7 @@ from tagmill.transforms import parquet
 
 SHOWN_TAGS = 5
 
-MOST_DROPPED = (
-    f"SELECT tag, proposed, kept, dropped FROM '{{path}}' ORDER BY dropped DESC, tag LIMIT {SHOWN_TAGS}"
-)
+MOST_DROPPED = f"SELECT tag, proposed, kept, dropped FROM tags ORDER BY dropped DESC, tag LIMIT {SHOWN_TAGS}"
 
 
 def show(console: Console, run: RunFolder, config: str, truth_file: Path | None) -> None:
@@ -107,7 +105,7 @@ def _show_tables(console: Console, run: RunFolder) -> None:
     path = run.path("report", "tags.parquet")
     console.print()
     console.print("A table of all tags and one of all stages. Which tags did the cleaning drop most?")
-    _show_command(console, f'duckdb -c "{MOST_DROPPED.format(path=_short(path))}"')
+    _show_command(console, f'{command()} sql {_short(run.root)} "{MOST_DROPPED}"')
     table = Table(box=None, header_style="dim")
     for column in ("tag", "proposed", "kept", "dropped"):
         table.add_column(column, justify="left" if column == "tag" else "right")

@@ -2,7 +2,6 @@ import io
 import json
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from runs import stage_files
 from sources import VOCABULARY, encode, members, square_image, write_tar
+from tagmill import open_run
 from tagmill.pipeline.config import RunConfig, load_config
 from tagmill.runners.commands import demo_report
 from tagmill.runners.commands.demo import PIECES, Demo, embedded, show_demo
@@ -79,8 +79,8 @@ def test_what_is_named_to_look_at_is_there_and_the_question_is_answered(made):
     )
     assert Path(tar).is_file()
     assert member.startswith("scenes%2F")
-    (question,) = [line.split('"')[1] for line in text.splitlines() if "duckdb -c" in line]
-    answer = duckdb.sql(question).fetchall()
+    (question,) = [line.split('"')[1] for line in text.splitlines() if " sql " in line]
+    answer = [tuple(row.values()) for row in open_run(run).sql(question).to_pylist()]
     assert answer == demo_report.most_dropped(str(run / "report" / "tags.parquet"))
     for row in answer:
         assert [str(cell) for cell in row] in [line.split() for line in text.splitlines()]
