@@ -5,6 +5,7 @@ decisions on it.
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,7 +25,9 @@ from tagmill.tag_system.shard_contract import MANIFEST, VOCABULARY, parse_sample
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import bitmaps, clean, parquet, parts
 from tagmill.transforms.clean import Clean
+from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest
+from tagmill.transforms.shards import Shards
 
 IMAGES = pa.schema([pa.field("key", pa.string()), pa.field("sha256", pa.string())])
 
@@ -60,6 +63,9 @@ TAGS = pa.schema(
 VERSION = "version"
 """What the version of a stage is called among what made a side; datasets do not know it."""
 
+LATER = (Shards.name, Features.name)
+"""Stages after clean, which decide nothing."""
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -76,14 +82,16 @@ class Decided(Protocol):
         title: What it is called.
         names: Names of its chunks, in order.
         policy: What its verdicts were made under.
-        made_by: What made it: by `stage.key` settings, fingerprints of models and vocabulary, and versions.
+        made_by: What made it, by stage: settings, fingerprints of models and vocabulary, the version.
+        unknown: Stages of which it is not known whether and how they had a part in it.
         libraries: Versions of libraries by stage and name.
     """
 
     title: str
     names: list[str]
     policy: Policy
-    made_by: dict[str, object]
+    made_by: dict[str, dict[str, object]]
+    unknown: set[str]
     libraries: dict[str, object]
 
     def read(self, name: str) -> Chunk:
@@ -137,12 +145,31 @@ class DecidedRun:
         self.title = run.root if is_current else f"{run.root}@{generation}"
         self.names = list(self._record.parts)
         self.policy = Policy(**self._record.settings.get("policy", {}))
-        self.made_by: dict[str, object] = {}
-        self.libraries: dict[str, object] = {}
-        for record in self._passed():
-            spec = record.spec | {"config": record.settings, VERSION: record.version}
-            self.made_by |= _made_by(record.stage, spec)
-            self.libraries |= flatten({record.stage: record.libraries})
+        self.unknown: set[str] = set()
+        records = {record.stage: record for record in self._passed()}
+        records |= self._filters(records.keys(), is_current=is_current)
+        self.made_by = {
+            stage: _made_by(stage, record.spec | {"config": record.settings, VERSION: record.version})
+            for stage, record in records.items()
+        }
+        self.libraries = flatten({stage: record.libraries for stage, record in records.items()})
+
+    def _filters(self, passed: AbstractSet[str], *, is_current: bool) -> dict[str, StageRecord]:
+        """Give the records of earlier stages that clean does not read, but which take examples out.
+
+        Which generation of them an older one of clean had behind it is known if there is just one.
+        """
+        stages = self._run.stages()
+        found: dict[str, StageRecord] = {}
+        for stage in stages[: stages.index(Clean.name)]:
+            if stage in passed:
+                continue
+            current = self._run.current(stage)
+            if not is_current and self._run.generations(stage) != [current] * (current is not None):
+                self.unknown.add(stage)
+            elif current is not None:
+                found[stage] = _record(self._run, stage, current)
+        return found
 
     def _passed(self) -> Iterator[StageRecord]:
         """Give the records of all generations that this one was made from, and its own, once each."""
@@ -192,11 +219,11 @@ class DecidedDataset:
         manifest = read_manifest(folder)
         self._shards = {shard.name: shard for shard in manifest.shards}
         self.names = list(self._shards)
-        stages = manifest.made_by.get("stages", {})
+        made_by = manifest.made_by.get("stages", {})
+        stages = {stage: spec for stage, spec in made_by.items() if stage not in LATER}
         self.policy = Policy(**stages.get(Clean.name, {}).get("config", {}).get("policy", {}))
-        self.made_by: dict[str, object] = {}
-        for stage, spec in stages.items():
-            self.made_by |= _made_by(stage, spec)
+        self.unknown: set[str] = set()
+        self.made_by = {stage: _made_by(stage, spec) for stage, spec in stages.items()}
         found = manifest.made_by.get("libraries", {})
         self.libraries = {f"{stage}.{name}": value for stage in stages for name, value in found.items()}
 

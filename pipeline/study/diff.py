@@ -124,6 +124,12 @@ class DiffFindings:
     rights: Rights | None = None
 
     @property
+    def all_tags(self) -> TagMoves:
+        """Sum up what became of all tags."""
+        counts = [(one.a, one.b, one.lost, one.won) for one in self.tags.values()]
+        return TagMoves(*map(sum, zip(*counts, strict=True)))
+
+    @property
     def is_same(self) -> bool:
         """Tell whether both have the same images with the same verdicts, by the same rules."""
         images = self.images
@@ -172,16 +178,28 @@ def _batches(values: Iterable[T], count: int) -> Iterator[list[T]]:
 
 def _causes(a: Decided, b: Decided) -> dict[str, tuple[object, object]]:
     """Name what made the two sides otherwise; a version is no cause where one side does not know it."""
-    found = {
-        name: (a.made_by.get(name), b.made_by.get(name))
-        for name in sorted(a.made_by.keys() | b.made_by.keys())
-        if a.made_by.get(name) != b.made_by.get(name)
-        and (not name.endswith(f" ({VERSION})") or (name in a.made_by and name in b.made_by))
-    }
+    found: dict[str, tuple[object, object]] = {}
+    for stage in dict.fromkeys([*a.made_by, *b.made_by]):
+        was, now = a.made_by.get(stage), b.made_by.get(stage)
+        if stage in a.unknown | b.unknown:
+            continue
+        if was is None or now is None:
+            found[stage] = ("off" if was is None else "on", "off" if now is None else "on")
+            continue
+        for name in sorted(was.keys() | now.keys()):
+            is_version = name == f"{stage} ({VERSION})" and not (name in was and name in now)
+            if was.get(name) != now.get(name) and not is_version:
+                found[name] = (was.get(name), now.get(name))
+    return found | _other_libraries(a, b)
+
+
+def _other_libraries(a: Decided, b: Decided) -> dict[str, tuple[object, object]]:
+    """Name the libraries of other versions, with the stages that ran with them."""
+    found: dict[str, tuple[object, object]] = {}
     stages: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name in sorted(a.libraries.keys() & b.libraries.keys()):
         was, now = str(a.libraries[name]), str(b.libraries[name])
-        if was != now:
+        if was != now and name.partition(".")[0] not in a.unknown | b.unknown:
             stage, _, library = name.partition(".")
             stages[library, was, now].append(stage)
     for (library, was, now), of in stages.items():

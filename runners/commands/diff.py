@@ -121,7 +121,7 @@ def _show_tags(console: Console, found: DiffFindings) -> None:
     _head(console, "Tags that moved most")
     table = _table(("tag",), ("kept in A", "kept in B", "in A alone", "in B alone", "p"))
     table.add_column("")
-    for tag, moves in moved[:MOST_TAGS]:
+    for tag, moves in [*moved[:MOST_TAGS], ("all tags", found.all_tags)]:
         numbers = (moves.a, moves.b, moves.lost, moves.won)
         table.add_row(
             tag, *(f"{n:,}" for n in numbers), f"{moves.p:.2g}", "within the noise" if moves.is_noise else ""
@@ -154,11 +154,14 @@ def _summary(a: Decided, b: Decided, found: DiffFindings) -> dict[str, Any]:
             }
             for cell, count in sorted(found.cells.items())
         ],
-        "tags": {
-            tag: asdict(moves) | {"p": moves.p, "noise": moves.is_noise} for tag, moves in _by_moves(found)
-        },
+        "tags": {tag: _moves(moves) for tag, moves in _by_moves(found)},
+        "all_tags": _moves(found.all_tags),
         "truth": rights and asdict(rights) | {"p": rights.p, "noise": rights.is_noise},
     }
+
+
+def _moves(moves: TagMoves) -> dict[str, Any]:
+    return asdict(moves) | {"p": moves.p, "noise": moves.is_noise}
 
 
 def _value(value: object) -> str:

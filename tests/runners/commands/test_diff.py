@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     lax = RunFolder(str(first / "run")).current("clean")
     shards = current_folder(first / "run", "shards")
     drive(squares_config(first, tars, **OFF), *STRICT)
-    config = squares_config(second, {}, part_size=3, localize=None, **OFF)
+    config = squares_config(second, {}, part_size=3, localize=None, duplicates=None, **OFF)
     contents = [("000000", 50), *((f"{i:06d}", i) for i in range(3, 10))]
     write_tar(second / "data" / "d.tar", [item for key, i in contents for item in members(key, i).items()])
     drive(config)
@@ -77,6 +77,7 @@ def test_two_generations_differ_in_the_policy_and_in_what_it_decides(runs, tmp_p
         assert [moves[name] for name in ("a", "b", "lost", "won")] == [count, 0, count, 0]
         assert moves["p"] == pytest.approx(min(1, 2 / 2**count))
         assert moves["noise"] == (count < 6)
+    assert found["all_tags"]["lost"] == len(strict)
     wrong = sum(keys[row["part"]][row["row"]] == missed for row in strict)
     assert (found["truth"]["a"], found["truth"]["b"]) == (len(strict) - wrong, wrong)
 
@@ -89,12 +90,19 @@ def test_a_dataset_is_read_as_the_run_that_wrote_it(runs, monkeypatch):
     for other in (of_shards, both_shards):
         for name in ("images", "verdicts", "tags"):
             assert other[name] == of_run[name]
-        assert of_run["made_otherwise"].items() <= other["made_otherwise"].items()
+        assert other["made_otherwise"] == of_run["made_otherwise"]
     assert compare(runs["shards"], runs["lax"], code=0)["same"]
 
 
 def test_images_that_came_went_or_changed_are_told_apart(runs):
-    found = compare(runs["lax"], runs["other"], "--examples", 9)["images"]
+    found = compare(runs["lax"], runs["other"], "--examples", 9)
+    assert found["made_otherwise"] == {
+        "duplicates": ["on", "off"],
+        "localize": ["on", "off"],
+        "ingest (part_size)": [5, 3],
+        "candidates (asked).localizer": ["any text", None],
+    }
+    found = found["images"]
     assert [found[name] for name in ("a", "b", "common")] == [8, 8, 5]
     keys = {name: sorted(keys) for name, keys in found["keys"].items()}
     assert keys == {
