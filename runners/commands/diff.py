@@ -45,6 +45,8 @@ def show_diff(console: Console, request: DiffRequest) -> bool:
     _say(console, f"A  {a.title}")
     _say(console, f"B  {b.title}")
     _show_causes(console, found)
+    if unknown := sorted(a.unknown | b.unknown):
+        _say(console, f"not known of an older generation: how {', '.join(unknown)} took examples out then")
     _show_images(console, found)
     _show_cells(console, found)
     _show_tags(console, found)
@@ -142,6 +144,7 @@ def _summary(a: Decided, b: Decided, found: DiffFindings) -> dict[str, Any]:
         "a": a.title,
         "b": b.title,
         "same": found.is_same,
+        "unknown_stages": sorted(a.unknown | b.unknown),
         "made_otherwise": {name: list(values) for name, values in found.causes.items()},
         "images": asdict(found.images),
         "verdicts": [
