@@ -21,7 +21,7 @@ from tagmill.runners.commands import (
 )
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
-from tagmill.runners.commands.terminal import Terminal, complain, report, safe
+from tagmill.runners.commands.terminal import OutputClosed, Terminal, complain, report, safe
 from tagmill.tag_system.core import extras, files, plugins
 from tagmill.tag_system.core.errors import (
     ConfigError,
@@ -42,7 +42,7 @@ EXIT_CODES: dict[type[Exception], int] = {
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """Errors of the operating system that say that a path cannot be what it was named for."""
 
-CRASHED, INTERRUPTED = 1, 130
+CRASHED, INTERRUPTED, CLOSED = 1, 130, 141
 
 DIFFERENT = 1
 """What `diff` ends with when it found differences, as `diff` of files does."""
@@ -326,9 +326,8 @@ def main() -> None:
     except tuple(EXIT_CODES) as error:
         complain(*map(str, error.args))
         code = EXIT_CODES[type(error)]
-    except SystemExit as error:  # of nothing here: its code would be taken for that of a command
-        complain(plugins.ended_by("sys.exit", error.code))
-        code = EXIT_CODES[ConfigError]
+    except SystemExit as error:
+        code = _ended(error)
     except Exception as error:  # noqa: BLE001  # Typer would print it as it is
         line = files.refusal(error, "a folder of this machine") if isinstance(error, OSError) else None
         if isinstance(error, ModuleNotFoundError):
@@ -344,6 +343,14 @@ def main() -> None:
     if code == INTERRUPTED:
         complain("interrupted; run the same command to go on")
     _leave(code)
+
+
+def _ended(error: SystemExit) -> int:
+    """Give the exit code of what ended the command; of nothing of ours it would be taken for a command's."""
+    if isinstance(error, OutputClosed):
+        return CLOSED
+    complain(plugins.ended_by("sys.exit", error.code))
+    return EXIT_CODES[ConfigError]
 
 
 _end_process = os._exit

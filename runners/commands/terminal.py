@@ -26,6 +26,10 @@ def safe(text: str, keep: str = "") -> str:
     return shown(redacted(text), keep)
 
 
+class OutputClosed(SystemExit):
+    """Who reads what is printed has closed it, as `head` does."""
+
+
 class Terminal(Console):
     """A console whose texts are one line each, but for those of a `Text`, and hold no markup unless asked."""
 
@@ -43,6 +47,13 @@ class Terminal(Console):
                 yield Segment(shown(segment.text, keep="\n"), segment.style)
             else:
                 yield segment
+
+    def on_broken_pipe(self) -> None:
+        """End the command: nobody reads on."""
+        try:
+            super().on_broken_pipe()
+        except SystemExit as error:
+            raise OutputClosed from error
 
 
 class _Voice:
@@ -80,7 +91,7 @@ def guard_standard_error() -> None:
 
 def report_thread(failure: threading.ExceptHookArgs) -> None:
     """Report what ends a thread."""
-    if failure.exc_type is not SystemExit:
+    if not issubclass(failure.exc_type, SystemExit):
         name = failure.thread.name if failure.thread else "a thread"
         sys.stderr.write(f"Exception in thread {safe(name)}:\n")
         report(failure.exc_type, failure.exc_value, failure.exc_traceback)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import call
+from commands import call, start
 from runs import squares_config
 from tagmill import open_run
 
@@ -128,3 +128,10 @@ def test_a_run_that_was_not_finished_is_asked_for_what_is_there(tmp_path: Path):
     assert ask(run, "FROM dead") == []
     _, error = call("sql", run, "FROM clean", code=2)
     assert "the run has candidates, dead, duplicates, ingest" in error
+
+
+def test_who_has_read_enough_is_not_told_of_an_error(squares_run: Path):
+    process = start("sql", squares_run, "FROM clean", "--csv")
+    process.stdout.close()
+    assert process.wait() == 141
+    assert process.stderr.read() == ""
