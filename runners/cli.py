@@ -42,6 +42,9 @@ EXIT_CODES: dict[type[Exception], int] = {
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """Errors of the operating system that say that a path cannot be what it was named for."""
 
+NO_TEMPORARY = "No usable temporary directory"
+"""How Python says that it can write into none of the usual folders; libraries ask for one when imported."""
+
 CRASHED, INTERRUPTED, CLOSED = 1, 130, 141
 
 DIFFERENT = 1
@@ -329,11 +332,7 @@ def main() -> None:
     except SystemExit as error:
         code = _ended(error)
     except Exception as error:  # noqa: BLE001  # Typer would print it as it is
-        line = files.refusal(error, "a folder of this machine") if isinstance(error, OSError) else None
-        if isinstance(error, ModuleNotFoundError):
-            line = extras.lacking(error)
-        if line is None and isinstance(error, OSError) and error.errno in NO_PATH:
-            line = f"{str(error.filename)[:200]}: {error.strerror}"
+        line = _known(error)
         if line is None:
             report(type(error), error, error.__traceback__)
             code = CRASHED
@@ -343,6 +342,19 @@ def main() -> None:
     if code == INTERRUPTED:
         complain("interrupted; run the same command to go on")
     _leave(code)
+
+
+def _known(error: Exception) -> str | None:
+    """Say in a line what the machine refused or lacks; None for a bug."""
+    if isinstance(error, ModuleNotFoundError):
+        return extras.lacking(error)
+    if not isinstance(error, OSError):
+        return None
+    if NO_TEMPORARY in str(error):
+        return f"{error.strerror}; free some space there, or set TMPDIR to a folder that takes files"
+    if error.errno in NO_PATH:
+        return f"{str(error.filename)[:200]}: {error.strerror}"
+    return files.refusal(error, "a folder of this machine")
 
 
 def _ended(error: SystemExit) -> int:

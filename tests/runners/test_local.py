@@ -248,7 +248,16 @@ def test_a_worker_that_parses_does_not_hold_torch(tmp_path):
     assert (tmp_path / "held").read_text() == "spacy"
 
 
-@pytest.mark.parametrize(("workers", "most"), [(1, 0), (2, 3_000), (2, 12_000)])
+def test_a_machine_without_a_temporary_folder_ends_a_run_in_one_line(tmp_path):
+    process = start("run", small(tmp_path), "--workers", 1, most=0)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert re.fullmatch(
+        r"tagmill: No usable temporary directory .*; free some space there, .*TMPDIR.*\n", err
+    )
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 100), (2, 3_000), (2, 12_000)])
 def test_a_full_disk_ends_a_run_in_one_line(tmp_path, workers, most):
     """Met by the driver at once, by a worker, and by a worker of the last stage."""
     config = squares_config(tmp_path, {"a.tar": (60, 0)}, part_size=100, shards={"size": 200})

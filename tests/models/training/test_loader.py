@@ -117,7 +117,8 @@ def test_webdataset_gives_the_same_samples_as_the_document_reads_them(
     shards, loader_of, ram_config, monkeypatch
 ):
     monkeypatch.chdir(shards)
-    (block,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if "import webdataset" in block]
     exec(compile(block, str(DOCUMENT), "exec"), names := {})
     theirs = {key: sample for key, *sample in names["dataset"]}
     model = ram_config(classes=("red", "blue", "green", "yellow"))
