@@ -85,9 +85,10 @@ class TextsOnce(nn.Module):
 
     def _keep(self, new: dict[Ids, Tensor]) -> None:
         """Keep what comes again, and nothing that does not."""
-        self._expected.subtract(self._texts)
-        self._kept |= {text: state.clone() for text, state in new.items()}
+        self._expected.subtract(text for text in self._texts if text in self._expected)
         self._kept = {text: state for text, state in self._kept.items() if self._expected[text] > 0}
+        # A copy, since a row of the forward's states would hold all of them.
+        self._kept |= {text: state.clone() for text, state in new.items() if self._expected[text] > 0}
 
 
 def take_sides(model: Any) -> tuple[ImagesOnce, TextsOnce]:

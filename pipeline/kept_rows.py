@@ -43,7 +43,7 @@ def kept_rows(
         inputs: The stages that the table is made of.
 
     Raises:
-        ConfigError: The run that the stage names has no such table, or one of something else.
+        ConfigError: The run that the stage names does not have such a table, or made it of something else.
         DamageError: A table is damaged.
     """
     kept = stage.schema.empty_table()
@@ -86,7 +86,7 @@ def _record_of_other(stage: TableStage[Any], inputs: Sequence[Stage[Any]]) -> tu
 
 def _own(stage: TableStage[Any], run: RunFolder, generation: str, inputs: Sequence[Stage[Any]]) -> pa.Table:
     """Read the table that this run has; one that is being made again has no record, and counts as it lies
-    there: whole, be it the old or the new one.
+    there: it is whole, whether it is the old or the new one.
     """
     none = stage.schema.empty_table()
     current = run.current(stage.name) or generation  # which it was before the stage was switched off
