@@ -139,13 +139,18 @@ def best_regions(inputs: Inputs) -> Regions:
     if "embed" not in inputs:
         return {}
     table = inputs.parts["embed"].table
-    table = table.filter(pc.equal(table["region"], 0))
+    records = region_records(table.filter(pc.equal(table["region"], 0)))
+    return {(record["row"], record["tag"]): record for record in records}
+
+
+def region_records(table: pa.Table) -> list[dict[str, Any]]:
+    """Give rows of embed as records, with embeddings as float16 arrays (dimension,) in the table's memory.
+
+    As Python's numbers they would take most of the time.
+    """
     records = table.drop_columns(["embedding"]).to_pylist()
-    embeddings = matrix(table["embedding"])  # as Python's numbers they would take most of the stage's time
-    return {
-        (record["row"], record["tag"]): record | {"embedding": embedding}
-        for record, embedding in zip(records, embeddings, strict=True)
-    }
+    embeddings = matrix(table["embedding"])
+    return [record | {"embedding": embedding} for record, embedding in zip(records, embeddings, strict=True)]
 
 
 class Clusters:

@@ -298,6 +298,11 @@ class Part:
         start, stop = self.spans.get(row, (0, 0))
         return self.records[start:stop]
 
+    def table_of_row(self, row: int) -> pa.Table:
+        """Cut the rows of one row out of the table, without a copy; an empty table if it has none."""
+        start, stop = self.spans.get(row, (0, 0))
+        return self.table.slice(start, stop - start)
+
 
 class Inputs:
     """The parts of one name of all of a stage's inputs, joined by `row`.

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from tagmill.models.base import Image
 from tagmill.pipeline import key_index, records
 from tagmill.pipeline.config import RunConfig
@@ -20,8 +22,9 @@ from tagmill.tag_system.core.errors import ConfigError, InputChangedError
 from tagmill.tag_system.decisions import Policy
 from tagmill.transforms import images, parquet, parts
 from tagmill.transforms.caption import Caption
-from tagmill.transforms.clean import Clean
+from tagmill.transforms.clean import Clean, region_records
 from tagmill.transforms.duplicates import Duplicates
+from tagmill.transforms.embed import Embed
 from tagmill.transforms.ingest import Ingest, source_of
 from tagmill.transforms.localize import Localize
 from tagmill.transforms.parse import Parse
@@ -51,6 +54,7 @@ class Example:
         parsed: Rows of parse, for given captions.
         generated: The captioner's caption.
         regions: Rows of localize, best first.
+        embedded: Rows of embed, with embeddings as float16 arrays (dimension,); None before that stage.
         decisions: Rows of clean.
         policy: The policy that they were made under.
     """
@@ -65,6 +69,7 @@ class Example:
     parsed: list[Record] = field(default_factory=list)
     generated: str | None = None
     regions: list[Record] = field(default_factory=list)
+    embedded: list[Record] | None = field(default=None, compare=False)  # arrays have no one truth
     decisions: list[Record] = field(default_factory=list)
     policy: Policy = field(default_factory=Policy)
 
@@ -148,7 +153,7 @@ def _gather(passed: Sequence[_Passed], ingest: str, part: str, examples: Sequenc
             for reason, rows in made.header.dropped.items():
                 if example.row in rows:
                     example.dropped = f"{stage.stage}: {reason}"
-            _add(example, stage.stage, made.of_row(example.row), ingest)
+            _add(example, stage.stage, made, ingest)
             if stage.stage == Clean.name:
                 example.policy = Policy(**made.header.spec["config"].get("policy", {}))
 
@@ -202,20 +207,29 @@ def _near(keys: list[str], key: str) -> list[str]:
     return [*ending[:SHOWN_KEYS], *keys[max(0, place - 2) : place + 2]]
 
 
-def _add(example: Example, stage: str, found: list[Record], ingest: str) -> None:
+def _add(example: Example, stage: str, made: parts.Part, ingest: str) -> None:
+    """Add what a stage says of an example; stages that nobody asks here are not turned into records."""
+    row = example.row
     if stage == Ingest.name:
-        example.ingested = next(iter(found), None)
-    elif stage == Duplicates.name and found and example.dropped:
+        example.ingested = next(iter(made.of_row(row)), None)
+    elif stage == Duplicates.name and example.dropped and (found := made.of_row(row)):
         winner = parts.read_part(parts.part_uri(ingest, found[0]["winner_part"]))
         example.duplicate_of = winner.of_row(found[0]["winner_row"])[0]["key"]
     elif stage == Parse.name:
-        example.parsed = [record for record in found if record["source"] == "given"]
-    elif stage == Caption.name and found:
+        example.parsed = [record for record in made.of_row(row) if record["source"] == "given"]
+    elif stage == Caption.name and (found := made.of_row(row)):
         example.generated = found[0]["caption"]
     elif stage == Localize.name:
-        example.regions = [record for record in found if record["region"] is not None]
+        example.regions = [record for record in made.of_row(row) if record["region"] is not None]
+    elif stage == Embed.name:
+        example.embedded = _embedded(made.table_of_row(row))
     elif stage == Clean.name:
-        example.decisions = found
+        example.decisions = made.of_row(row)
+
+
+def _embedded(table: pa.Table) -> list[Record]:
+    """Give rows of embed as records that do not hold the memory of the part."""
+    return [one | {"embedding": one["embedding"].copy()} for one in region_records(table)]
 
 
 def decided_examples(run: RunFolder) -> Iterator[tuple[Record, list[Record]]]:

@@ -1,6 +1,6 @@
 """Draws an example: its image with the boxes of its tags in the colour of their verdict, and a legend."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -10,6 +10,7 @@ from PIL import ImageDraw, ImageFont
 
 from tagmill.models.base import Image
 from tagmill.pipeline.study.example import Example
+from tagmill.pipeline.study.further_boxes import FurtherBoxes
 from tagmill.tag_system.decisions import Policy
 from tagmill.tag_system.reasons import THIN, why
 
@@ -39,12 +40,17 @@ class _Mark:
     label: str = ""
 
 
-def draw_example(example: Example, pixels: Image) -> pillow.Image:
-    """Draw an example: at the left its image with boxes, under it its captions, at the right its tags."""
+def draw_example(
+    example: Example, pixels: Image, further: Mapping[str, FurtherBoxes] | None = None
+) -> pillow.Image:
+    """Draw an example: at the left its image with boxes, under it its captions, at the right its tags.
+
+    `further` is what other boxes than a tag's best one would have said, by tag.
+    """
     photo = draw_photo(example, pixels)
     left = max(photo.width, MIN_WIDTH // 2)
     captions = list(_caption_lines(example, left))
-    legend = list(_legend(example))
+    legend = list(_legend(example, further or {}))
     height = max(photo.height + LINE * (len(captions) + 1), LINE * len(legend)) + 2 * MARGIN
     sheet = pillow.new("RGB", (left + PANEL + 3 * MARGIN, height), PAPER)
     sheet.paste(photo, (MARGIN, MARGIN))
@@ -85,7 +91,7 @@ def _marks(example: Example, scale: float) -> Iterator[_Mark]:
                 x1, y1, x2, y2 = box
                 if region["region"] == 0:
                     yield _Mark((x1, y1, x2, y2), verdict, f"{decision['tag']} {region['score']:.2f}")
-                elif verdict == "kept" and region["score"] >= FURTHER_BOX * regions[0]["score"]:
+                elif region["score"] >= FURTHER_BOX * regions[0]["score"]:
                     yield _Mark((x1, y1, x2, y2), verdict)
 
 
@@ -107,6 +113,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, mark: _Mark) -> None:
         draw.rectangle(mark.box, outline="white", width=7 if mark.label else 3)
         draw.rectangle(mark.box, outline=colour, width=5 if mark.label else 2)
         return
+    width = 4 if mark.label else 2
     dash, gap = (14, 9) if mark.verdict == "dropped" else (26, 5)
     for start, end in (
         ((x1, y1), (x2, y1)),
@@ -114,9 +121,9 @@ def _draw_box(draw: ImageDraw.ImageDraw, mark: _Mark) -> None:
         ((x2, y2), (x1, y2)),
         ((x1, y2), (x1, y1)),
     ):
-        draw.line((*start, *end), "white", 4)
+        draw.line((*start, *end), "white", width)
         for piece in _dashes(start, end, dash, gap):
-            draw.line(piece, colour, 4)
+            draw.line(piece, colour, width)
 
 
 def _dashes(start: tuple[float, float], end: tuple[float, float], dash: float, gap: float) -> Iterator[Box]:
@@ -191,7 +198,7 @@ class _Line:
             draw.text((x + column, y), text, colour, _font(self.size))
 
 
-def _legend(example: Example) -> Iterator[_Line]:
+def _legend(example: Example, further: Mapping[str, FurtherBoxes]) -> Iterator[_Line]:
     yield _Line([(0, _cut(example.key, PANEL, 20), INK)], 20)
     for verdict, colour in COLOURS.items():
         decisions = example.decided(verdict)
@@ -202,6 +209,9 @@ def _legend(example: Example) -> Iterator[_Line]:
             )
         for decision in decisions:
             yield _legend_line(decision, colour, example.policy)
+            boxes = further.get(decision["tag"])
+            if boxes and boxes.outdone:
+                yield _Line([(TAG, _cut(boxes.said(), PANEL - TAG), GREY)])
     if any(decision["basis"] in THIN for decision in example.decided("kept")):
         yield _Line([])
         legend = (TAG, "an empty square: nothing vouches but one source", GREY)

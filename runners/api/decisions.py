@@ -6,6 +6,7 @@ from typing import Any
 
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import Example, read_pixels
+from tagmill.pipeline.study.further_boxes import further_boxes
 from tagmill.pipeline.study.picture import draw_photo
 from tagmill.runners.api import html
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError
@@ -36,10 +37,13 @@ class RunDecision(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         why = f"rule {self['rule']}, basis {self['basis']}"
+        alone = replace(self._found, decisions=[dict(self)])
+        (further,) = further_boxes(self._run, [alone])
         return (
             html.heading(f"{self['tag']} ({self['kind']}) on {self._found.key}")
             + html.line(html.verdict(self["verdict"]), why)
-            + example_picture(self._run, replace(self._found, decisions=[dict(self)]))
+            + html.items(boxes.said() for boxes in further.values())
+            + example_picture(self._run, alone)
             + html.listed(self._captions())
             + html.table(self._evidence(), ("evidence", "value"))
         )

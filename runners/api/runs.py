@@ -17,6 +17,7 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study import example as examples
 from tagmill.pipeline.study.exports.base import ExportOptions
 from tagmill.pipeline.study.exports.exporting import ExportSummary, export
+from tagmill.pipeline.study.further_boxes import further_boxes
 from tagmill.pipeline.study.overlay import decision_tables
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.pipeline.study.report import stage_row
@@ -91,18 +92,21 @@ class RunExample:
 
     def picture(self) -> pillow.Image:
         """Draw the image with the boxes of its tags, and the verdicts beside it; raises as `image` does."""
-        return draw_example(self.found, examples.read_pixels(self.run, self.found))
+        (further,) = further_boxes(self.run, [self.found])
+        return draw_example(self.found, examples.read_pixels(self.run, self.found), further)
 
     def __repr__(self) -> str:
         state = ", ".join(self.tags) or self.found.dropped or ("dead" if self.found.dead else "no tags")
         return f"<example {self.key}: {state}>"
 
     def _repr_html_(self) -> str:
+        (further,) = further_boxes(self.run, [self.found])
         return (
             html.heading(self.key)
             + example_picture(self.run, self.found)
             + html.items(self.captions)
             + html.table(self.decisions, html.DECISION_COLUMNS)
+            + html.items(f"{tag}: {boxes.said()}" for tag, boxes in further.items() if boxes.outdone)
         )
 
 

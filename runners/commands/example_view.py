@@ -1,5 +1,6 @@
 """Shows one example of a run: why each of its tags was kept or dropped, as a table and as a picture."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import Example, find_example, read_pixels
+from tagmill.pipeline.study.further_boxes import FurtherBoxes, further_boxes
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
@@ -30,11 +32,12 @@ COLUMNS = (
     "own tag",
     "other tag",
     "rank",
+    "other boxes",
 )
 EXPLAINED = (
     "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own "
     "tag, other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look "
-    "more typical"
+    "more typical; other boxes: what each would have decided, had it been the best one"
 )
 
 
@@ -59,10 +62,7 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
     elif example.dropped:
         console.print(f"dropped by {shown(example.dropped)}", markup=False, highlight=False)
     if example.decisions:
-        # Whatever is narrower, a pipe above all, wraps the lines itself; a cell cut short would be lost.
-        console.width = max(console.width, TABLE_WIDTH)
-        console.print(decision_table(example))
-        console.print(EXPLAINED, style="dim", highlight=False)
+        _print_decisions(console, run, example)
     elif not example.dead and not example.dropped:
         console.print("no tags: nothing proposed one, or the stage clean was not run yet", highlight=False)
     if output is not None:
@@ -72,8 +72,9 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
 
 def draw(run: RunFolder, example: Example, output: str) -> None:
     """Draw an example into a file whose extension says the format. Raises ConfigError if that fails."""
+    (further,) = further_boxes(run, [example])
     try:
-        picture = draw_example(example, read_pixels(run, example))
+        picture = draw_example(example, read_pixels(run, example), further)
     except DataError as error:
         raise ConfigError(f"{example.key} cannot be drawn: {error}") from error
     try:
@@ -81,6 +82,17 @@ def draw(run: RunFolder, example: Example, output: str) -> None:
             picture.save(partial)
     except ValueError as error:
         raise ConfigError(f"cannot write {output} ({error}); name a .png file") from error
+
+
+def _print_decisions(console: Console, run: RunFolder, example: Example) -> None:
+    (further,) = further_boxes(run, [example])
+    # Whatever is narrower, a pipe above all, wraps the lines itself; a cell cut short would be lost.
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(decision_table(example, further))
+    console.print(EXPLAINED, style="dim", highlight=False)
+    for tag, boxes in further.items():
+        if boxes.outdone:
+            console.print(f"{tag}: {boxes.said()}", markup=False, highlight=False)
 
 
 def _print_captions(console: Console, example: Example) -> None:
@@ -108,21 +120,24 @@ def _underlined(caption: str, mentions: list[dict[str, Any]]) -> Text:
     return text.append(shown(caption[place:]))
 
 
-def decision_table(example: Example) -> Table:
-    """Tabulate the decisions on an example's tags: kept, uncertain, dropped, and never proposed last."""
+def decision_table(example: Example, further: Mapping[str, FurtherBoxes]) -> Table:
+    """Tabulate the decisions on an example's tags: kept, uncertain, dropped, and never proposed last.
+
+    `further` is what their other boxes would have said, by tag.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
         numeric = column in ("tagger", "box", "own tag", "other tag", "rank")
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for verdict, style in STYLES.items():
         for decision in example.decided(verdict):
-            table.add_row(*_cells(decision), style=style)
+            table.add_row(*_cells(decision, further.get(decision["tag"])), style=style)
     for decision in example.not_proposed():
-        table.add_row(*_cells(decision), style="dim")
+        table.add_row(*_cells(decision, None), style="dim")
     return table
 
 
-def _cells(decision: dict[str, Any]) -> list[str]:
+def _cells(decision: dict[str, Any], further: FurtherBoxes | None) -> list[str]:
     sources = [f"{name} {decision[name]}" for name in ("given", "parsed", "generated") if decision[name]]
     other = _number(decision["other_score"])
     return [
@@ -137,6 +152,7 @@ def _cells(decision: dict[str, Any]) -> list[str]:
         _number(decision["own_score"]),
         f"{other} {decision['other_tag']}" if other else "",
         _number(decision["distance_rank"]),
+        ", ".join(f"{count} {verdict}" for verdict, count in further.counts().items()) if further else "",
     ]
 
 

@@ -56,7 +56,7 @@ def test_tags_that_nothing_proposed_have_no_box_and_are_listed():
     sheet = draw_example(example, np.full((128, 128, 3), 200, np.uint8))
     photo = sheet.crop((picture.MARGIN, picture.MARGIN, 800, 800))
     assert colours_in(photo) == {"#c8c8c8"}
-    written = [text for line in picture._legend(example) for _, text, _ in line.texts]
+    written = [text for line in picture._legend(example, {}) for _, text, _ in line.texts]
     assert "under every threshold (30)" in written
     assert any("other 29" in text for text in written)
 
