@@ -53,6 +53,7 @@ class Example:
         duplicate_of: Key of the example that is kept instead, of the same image or key or a near one.
         parsed: Rows of parse, for given captions.
         generated: The captioner's caption.
+        generated_mentions: Its words that gave tags, as in `parsed`.
         regions: Rows of localize, best first.
         embedded: Rows of embed, with embeddings as float16 arrays (dimension,); None before that stage.
         decisions: Rows of clean.
@@ -68,6 +69,7 @@ class Example:
     duplicate_of: str | None = None
     parsed: list[Record] = field(default_factory=list)
     generated: str | None = None
+    generated_mentions: list[Record] = field(default_factory=list)
     regions: list[Record] = field(default_factory=list)
     embedded: list[Record] | None = field(default=None, compare=False)  # arrays have no one truth
     decisions: list[Record] = field(default_factory=list)
@@ -216,7 +218,10 @@ def _add(example: Example, stage: str, made: parts.Part, ingest: str) -> None:
         winner = parts.read_part(parts.part_uri(ingest, found[0]["winner_part"]))
         example.duplicate_of = winner.of_row(found[0]["winner_row"])[0]["key"]
     elif stage == Parse.name:
-        example.parsed = [record for record in made.of_row(row) if record["source"] == "given"]
+        found = made.of_row(row)
+        example.parsed = [record for record in found if record["source"] == "given"]
+        generated = [record["mentions"] for record in found if record["source"] == "generated"]
+        example.generated_mentions = [mention for mentions in generated for mention in mentions]
     elif stage == Caption.name and (found := made.of_row(row)):
         example.generated = found[0]["caption"]
     elif stage == Localize.name:

@@ -63,14 +63,17 @@ class FurtherBoxes:
 
     def said(self) -> str:
         """Say in a sentence what the best box did, and what the others would have done."""
-        rest = self.boxes - 1
+        best, counts = f"{self.verdict} by the best of {self.boxes} boxes", self.counts()
+        if self.boxes == 2:
+            (did,) = [f"would have {_WOULD[verdict]}" for verdict in counts] or ["was not measured"]
+            return f"{best}; the other one {did}"
         verdicts = [
             f"{count} {'' if number else 'would have '}{_WOULD[verdict]}"
-            for number, (verdict, count) in enumerate(self.counts().items())
+            for number, (verdict, count) in enumerate(counts.items())
         ]
         if self.unmeasured:
             verdicts.append(f"{self.unmeasured} {'was' if self.unmeasured == 1 else 'were'} not measured")
-        return f"{self.verdict} by the best of {self.boxes} boxes; of the other {rest}: {', '.join(verdicts)}"
+        return f"{best}; of the other {self.boxes - 1}: {', '.join(verdicts)}"
 
 
 def further_boxes(run: RunFolder, examples: Sequence[Example]) -> list[dict[str, FurtherBoxes]]:

@@ -1,16 +1,26 @@
-"""Draws an example: its image with the boxes of its tags in the colour of their verdict, and a legend."""
+"""Draws an example: its image with boxes in the colour of their verdict, its captions, and why each tag."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 from PIL import Image as pillow
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from tagmill.models.base import Image
-from tagmill.pipeline.study.example import Example
+from tagmill.pipeline.study import fonts
+from tagmill.pipeline.study.example import Example, Record
 from tagmill.pipeline.study.further_boxes import FurtherBoxes
+from tagmill.pipeline.study.mentions import split_mentions
+from tagmill.pipeline.study.typesetting import (
+    Piece,
+    cut,
+    is_unjoined,
+    pieces,
+    unwritten,
+    width,
+    wrapped,
+    write,
+)
 from tagmill.tag_system.decisions import Policy
 from tagmill.tag_system.reasons import THIN, why
 
@@ -22,13 +32,18 @@ MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 800, 1_400, 2_000
 
 MARGIN, PANEL, LINE = 24, 640, 25
 TAG, RULE, BOX, TAGGER = 22, 190, 510, 580
-"""Columns of the legend."""
+"""Columns of the list of tags."""
+
+TEXT, LABEL = 16, 20
+"""Sizes of letters, in pixels."""
+
+KEY = 46
+"""Where the words begin of the key to the picture, behind what they explain."""
 
 FURTHER_BOX = 0.5
 """A further box of a tag is drawn if it scores at least this share of the best one's score."""
 
 Box = tuple[float, float, float, float]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,16 @@ def draw_example(
     photo = draw_photo(example, pixels)
     left = max(photo.width, MIN_WIDTH // 2)
     captions = list(_caption_lines(example, left))
-    legend = list(_legend(example, further or {}))
-    height = max(photo.height + LINE * (len(captions) + 1), LINE * len(legend)) + 2 * MARGIN
+    column = list(_column(example, further or {}))
+    written = [line for line, _ in captions] + [pieces(text) for line in column for _, text, _ in line.texts]
+    column += _notes(written)
+    height = max(photo.height + LINE * (len(captions) + 1), LINE * len(column)) + 2 * MARGIN
     sheet = pillow.new("RGB", (left + PANEL + 3 * MARGIN, height), PAPER)
     sheet.paste(photo, (MARGIN, MARGIN))
     draw = ImageDraw.Draw(sheet)
     for place, (text, colour) in enumerate(captions):
-        draw.text((MARGIN, MARGIN + photo.height + LINE * place + 12), text, colour, _font(16))
-    for place, line in enumerate(legend):
+        write(draw, (MARGIN, MARGIN + photo.height + LINE * place + 12), text, colour, TEXT)
+    for place, line in enumerate(column):
         line.draw(draw, left + 2 * MARGIN, MARGIN + LINE * place)
     return sheet
 
@@ -67,11 +84,6 @@ def draw_photo(example: Example, pixels: Image) -> pillow.Image:
     photo = _scaled(pillow.fromarray(pixels))
     _draw_marks(photo, list(_marks(example, photo.width / pixels.shape[1])))
     return photo
-
-
-@cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
 
 
 def _scaled(image: pillow.Image) -> pillow.Image:
@@ -139,16 +151,14 @@ def _dashes(start: tuple[float, float], end: tuple[float, float], dash: float, g
 
 def _draw_label(draw: ImageDraw.ImageDraw, mark: _Mark, size: tuple[int, int], taken: Sequence[Box]) -> Box:
     """Write a box's label where it covers other labels least, inside the picture; returns where."""
-    width, height = draw.textlength(mark.label, _font(20)) + 12, 28.0
+    wide, high = width(pieces(mark.label), LABEL) + 12, 28.0
     x, y = min(
-        _label_places(mark.box, width, height, size),
-        key=lambda place: sum(
-            _common((*place, place[0] + width, place[1] + height), other) for other in taken
-        ),
+        _label_places(mark.box, wide, high, size),
+        key=lambda place: sum(_common((*place, place[0] + wide, place[1] + high), other) for other in taken),
     )
-    place = (x, y, x + width, y + height)
+    place = (x, y, x + wide, y + high)
     draw.rounded_rectangle(place, 5, COLOURS[mark.verdict], "white")
-    draw.text((x + 6, y + height / 2), mark.label, "white", _font(20), anchor="lm")
+    write(draw, (x + 6, y + 3), pieces(mark.label), "white", LABEL)
     return place
 
 
@@ -183,23 +193,32 @@ def _common(one: Box, other: Box) -> float:
 
 @dataclass(frozen=True)
 class _Line:
-    """One line of the legend: texts at their columns, and a patch of colour before them."""
+    """One line of the column at the right: texts at their places, and before them a patch of colour, a box as
+    it is drawn in the image, or an underlined word."""
 
     texts: Sequence[tuple[int, str, str]]
-    size: int = 16
+    size: int = TEXT
     patch: str = ""
     filled: bool = True
+    mark: _Mark | None = None
+    word: str = ""
 
     def draw(self, draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
         if self.patch:
             fill = self.patch if self.filled else None
             draw.rectangle((x, y + 4, x + 13, y + 17), fill, self.patch, 2)
+        if self.mark is not None:
+            x1, y1, x2, y2 = self.mark.box
+            _draw_box(draw, _Mark((x + x1, y + y1, x + x2, y + y2), self.mark.verdict, self.mark.label))
+        if self.word:
+            write(draw, (x, y), [Piece(self.word, GREY)], INK, self.size)
         for column, text, colour in self.texts:
-            draw.text((x + column, y), text, colour, _font(self.size))
+            write(draw, (x + column, y), pieces(text), colour, self.size)
 
 
-def _legend(example: Example, further: Mapping[str, FurtherBoxes]) -> Iterator[_Line]:
-    yield _Line([(0, _cut(example.key, PANEL, 20), INK)], 20)
+def _column(example: Example, further: Mapping[str, FurtherBoxes]) -> Iterator[_Line]:
+    """List the tags by verdict, with what decided, and explain what is drawn."""
+    yield _Line([(0, cut(example.key, PANEL, LABEL), INK)], LABEL)
     for verdict, colour in COLOURS.items():
         decisions = example.decided(verdict)
         if decisions:
@@ -208,65 +227,104 @@ def _legend(example: Example, further: Mapping[str, FurtherBoxes]) -> Iterator[_
                 [(0, f"{verdict} ({len(decisions)})", colour), (BOX, "box", GREY), (TAGGER, "tagger", GREY)]
             )
         for decision in decisions:
-            yield _legend_line(decision, colour, example.policy)
+            yield _tag_line(decision, colour, example.policy)
             boxes = further.get(decision["tag"])
             if boxes and boxes.outdone:
-                yield _Line([(TAG, _cut(boxes.said(), PANEL - TAG), GREY)])
-    if any(decision["basis"] in THIN for decision in example.decided("kept")):
-        yield _Line([])
-        legend = (TAG, "an empty square: nothing vouches but one source", GREY)
-        yield _Line([legend], patch=GREY, filled=False)
+                yield from _said(boxes.said(), TAG)
     others = [decision["tag"] for decision in example.not_proposed()]
     if others:
         yield _Line([])
         yield _Line([(0, f"under every threshold ({len(others)})", GREY)])
-        for line in _wrapped(", ".join(others), PANEL):
-            yield _Line([(0, line, GREY)])
+        yield from _said(", ".join(others), 0)
+    key = list(_key(example))
+    if key:
+        yield _Line([])
+        yield from key
 
 
-def _legend_line(decision: dict[str, Any], colour: str, policy: Policy) -> _Line:
+def _said(text: str, place: int) -> Iterator[_Line]:
+    for line in wrapped(pieces(text), PANEL - place, TEXT):
+        yield _Line([(place, "".join(piece.text for piece in line), GREY)])
+
+
+def _tag_line(decision: Record, colour: str, policy: Policy) -> _Line:
     box, tagger = decision["box_score"], decision["tagger"]
     no_box = "none" if decision["asked"] else ""
     texts = [
-        (TAG, _cut(decision["tag"], RULE - TAG - 8), INK),
-        (RULE, _cut(why(decision, policy), BOX - RULE - 8), GREY),
+        (TAG, cut(decision["tag"], RULE - TAG - 8, TEXT), INK),
+        (RULE, cut(why(decision, policy), BOX - RULE - 8, TEXT), GREY),
         (BOX, no_box if box is None else f"{box:.2f}", GREY if box is None else INK),
         (TAGGER, "" if tagger is None else f"{tagger:.2f}", INK),
     ]
     return _Line(texts, patch=colour, filled=decision["basis"] not in THIN)
 
 
-def _caption_lines(example: Example, width: int) -> Iterator[tuple[str, str]]:
-    """Give the captions in lines that fit, with the reason where one died."""
+def _key(example: Example) -> Iterator[_Line]:
+    """Explain what is there to be seen: boxes, squares, underlined words, numbers."""
+    marks = list(_marks(example, 1))
+    for verdict in COLOURS:
+        if any(mark.verdict == verdict and mark.label for mark in marks):
+            sample = _Mark((0, 4, 32, 18), verdict, "best")
+            yield _Line([(KEY, f"the best box of a tag that is {verdict}", GREY)], mark=sample)
+    if thin := [mark for mark in marks if not mark.label]:
+        sample = _Mark((0, 4, 32, 18), thin[-1].verdict)
+        yield _Line([(KEY, "thin: its other boxes, of at least half that score", GREY)], mark=sample)
+    if any(decision["basis"] in THIN for decision in example.decided("kept")):
+        yield _Line(
+            [(KEY, "an empty square: nothing vouches but one source", GREY)], patch=GREY, filled=False
+        )
+    if any(row["mentions"] for row in example.parsed) or example.generated_mentions:
+        yield _Line([(KEY, "gave a tag; the line has the colour of its verdict", GREY)], word="word")
+    if example.decided(*COLOURS):
+        for text in (
+            "box: score of the best box; tagger: score on the whole image; both 0 to 1",
+            "own, other tag: how alike the box and the name are, cosine, -1 to 1",
+            "rank: share of the tag's boxes that look more typical, 0 to 1",
+        ):
+            if text.startswith("box") or _is_told(example, text.split(":")[0].split(",")[0]):
+                yield _Line([(0, text, GREY)])
+
+
+def _is_told(example: Example, what: str) -> bool:
+    """Tell whether a reason of the picture has a number of this name."""
+    return any(what in why(decision, example.policy).split() for decision in example.decided(*COLOURS))
+
+
+def _notes(lines: Iterable[Sequence[Piece]]) -> list[_Line]:
+    """Say what could not be written as it should be, and what helps."""
+    lines = list(lines)
+    notes = []
+    if odd := sorted({character for line in lines for character in unwritten(line)}):
+        first = odd[0].encode("unicode_escape").decode()
+        helps = "install one that has them" if fonts.has_extra() else "pip install 'tagmill[fonts]'"
+        notes.append(f"no font here has the letters that are written as {first}: {helps}")
+    if any(map(is_unjoined, lines)):
+        notes.append("Arabic letters stand apart, for Pillow finds no FriBiDi: install libfribidi")
+    return [_Line([]), *(_Line([(0, note, GREY)]) for note in notes)] if notes else []
+
+
+def _caption_lines(example: Example, most: int) -> Iterator[tuple[list[Piece], str]]:
+    """Give the captions in lines that fit, with the words underlined that gave tags, or why one died."""
     died = {letter["caption_index"]: letter["reason"] for letter in example.dead}
     captions = example.ingested["captions"] if example.ingested else []
+    mentions = {row["caption_index"]: row["mentions"] for row in example.parsed}
+    verdicts = {decision["tag"]: decision["verdict"] for decision in example.decisions}
     for index, caption in enumerate(captions):
         if caption is None:
-            yield f"dead letter: {died.get(index)}", COLOURS["dropped"]
+            yield pieces(f"dead letter: {died.get(index)}"), COLOURS["dropped"]
         else:
-            yield from ((line, INK) for line in _wrapped(f"“{caption}”", width))
+            quoted = _quoted(caption, mentions.get(index, ()), verdicts)
+            yield from ((line, INK) for line in wrapped(quoted, most, TEXT))
     if example.generated:
-        yield from ((line, GREY) for line in _wrapped(f"generated: “{example.generated}”", width))
+        quoted = _quoted(example.generated, example.generated_mentions, verdicts)
+        yield from ((line, GREY) for line in wrapped([Piece("generated: "), *quoted], most, TEXT))
     if example.ingested is not None and not captions and not example.generated:
-        yield "no caption", GREY
+        yield pieces("no caption"), GREY
 
 
-def _wrapped(text: str, width: float) -> Iterator[str]:
-    """Break a text between words into lines of at most `width` pixels; a longer word is cut."""
-    line = ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and _font(16).getlength(longer) > width:
-            yield _cut(line, width)
-            longer = word
-        line = longer
-    if line:
-        yield _cut(line, width)
-
-
-def _cut(text: str, width: float, size: int = 16) -> str:
-    if _font(size).getlength(text) <= width:
-        return text
-    while text and _font(size).getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+def _quoted(caption: str, mentions: Iterable[Record], verdicts: Mapping[str, str]) -> Iterator[Piece]:
+    """Put a caption in quotes, with the words that gave tags underlined in the colour of their verdict."""
+    yield Piece("“")
+    for words, mention in split_mentions(caption, mentions):
+        yield Piece(words, COLOURS.get(verdicts.get(mention["tag"], ""), GREY) if mention else "")
+    yield Piece("”")

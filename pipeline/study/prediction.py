@@ -193,7 +193,7 @@ def draw(one: Prediction) -> Picture:
             {
                 "tag": found["tag"],
                 "verdict": "kept",
-                "rule": "",  # the font has no Chinese letters
+                "rule": "",  # nothing decided on it
                 "basis": "region" if boxes else "tagger",
                 "tagger": found["score"],
                 "asked": boxes is not None,

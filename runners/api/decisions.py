@@ -57,17 +57,16 @@ class RunDecision(dict[str, Any]):
 
     def _captions(self) -> Iterator[str]:
         """Give the captions with the words that name the tag marked."""
-        spans: dict[int, list[tuple[int, int]]] = {}
-        for row in self._found.parsed:
-            spans[row["caption_index"]] = [
-                (one["start"], one["end"]) for one in row["mentions"] if one["tag"] == self["tag"]
-            ]
-        given = self._found.ingested["captions"] if self._found.ingested else []
-        for index, caption in enumerate(given):
+        found = self._found
+        named = {row["caption_index"]: self._of_tag(row["mentions"]) for row in found.parsed}
+        for index, caption in enumerate(found.ingested["captions"] if found.ingested else []):
             if caption is not None:
-                yield html.marked(caption, spans.get(index, ()))
-        if self._found.generated:
-            yield html.marked(f"generated: {self._found.generated}", ())
+                yield html.marked(caption, named.get(index, ()))
+        if found.generated:
+            yield "generated: " + html.marked(found.generated, self._of_tag(found.generated_mentions))
+
+    def _of_tag(self, mentions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [mention for mention in mentions if mention["tag"] == self["tag"]]
 
 
 def example_picture(run: RunFolder, found: Example) -> str:

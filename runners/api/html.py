@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image as pillow
 
+from tagmill.pipeline.study.mentions import split_mentions
 from tagmill.pipeline.study.picture import COLOURS
 from tagmill.tag_system.core.text import shown
 
@@ -82,14 +83,12 @@ def note(text: str) -> str:
     return f"<p><i>{safe(text)}</i></p>"
 
 
-def marked(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Write a text with some of its characters marked; spans that meet an earlier one are left out."""
-    written, place = "", 0
-    for start, end in sorted(spans):
-        if start >= place:
-            written += f"{safe(text[place:start])}<mark>{safe(text[start:end])}</mark>"
-            place = end
-    return written + safe(text[place:])
+def marked(text: str, mentions: Iterable[Mapping[str, Any]]) -> str:
+    """Write a caption with the words of some mentions, as records of parse, marked."""
+    return "".join(
+        f"<mark>{safe(words)}</mark>" if mention else safe(words)
+        for words, mention in split_mentions(text, mentions)
+    )
 
 
 def items(texts: Iterable[str]) -> str:

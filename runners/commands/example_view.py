@@ -10,13 +10,14 @@ from rich.text import Text
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import Example, find_example, read_pixels
 from tagmill.pipeline.study.further_boxes import FurtherBoxes, further_boxes
+from tagmill.pipeline.study.mentions import split_mentions
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.tag_system.core.text import shown
 from tagmill.transforms.near_duplicates import NEAR_DUPLICATE
 
-TABLE_WIDTH = 200
+TABLE_WIDTH = 240
 
 STYLES = {"kept": "green", "uncertain": "yellow", "dropped": "red"}
 
@@ -106,18 +107,16 @@ def _print_captions(console: Console, example: Example) -> None:
         text = Text(f"caption {index}: ") + _underlined(caption, mentions.get(index, []))
         console.print(text, highlight=False)
     if example.generated is not None:
-        console.print(f"generated: {shown(example.generated)}", markup=False, highlight=False)
+        text = Text("generated: ") + _underlined(example.generated, example.generated_mentions)
+        console.print(text, highlight=False)
 
 
 def _underlined(caption: str, mentions: list[dict[str, Any]]) -> Text:
     """Mark in a caption what the parser took for a tag."""
-    text, place = Text(), 0
-    for start, end in sorted((mention["start"], mention["end"]) for mention in mentions):
-        start = max(start, place)
-        if start < end:
-            text.append(shown(caption[place:start])).append(shown(caption[start:end]), "underline")
-            place = end
-    return text.append(shown(caption[place:]))
+    text = Text()
+    for words, mention in split_mentions(caption, mentions):
+        text.append(shown(words), "underline" if mention else None)
+    return text
 
 
 def decision_table(example: Example, further: Mapping[str, FurtherBoxes]) -> Table:

@@ -102,6 +102,13 @@ def test_a_box_that_was_not_embedded_is_counted_apart(run):
     assert (len(blind.others), blind.unmeasured) == (19, 0)
 
 
+def test_of_two_boxes_the_other_one_is_spoken_of():
+    assert (
+        FurtherBoxes("dropped", 2, [{"verdict": "kept"}]).said().endswith("the other one would have kept it")
+    )
+    assert FurtherBoxes("dropped", 2, [], 1).said().endswith("the other one was not measured")
+
+
 def test_a_verdict_that_no_box_gave_says_nothing(run):
     example = find_example(run, "squares/plain")
     agreed = [d | {"rule": "agreed", "basis": "captions", "verdict": "kept"} for d in example.decisions]

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as pillow
+from PIL import ImageDraw
 
 from tagmill.pipeline.study import picture
 from tagmill.pipeline.study.example import Example
+from tagmill.pipeline.study.fonts import installed
 from tagmill.pipeline.study.picture import COLOURS, draw_example
+from tagmill.pipeline.study.typesetting import Piece, write
 
 
 def an_example(size: tuple[int, int], tags: int, seed: int = 0, **changes) -> Example:
@@ -56,21 +60,64 @@ def test_tags_that_nothing_proposed_have_no_box_and_are_listed():
     sheet = draw_example(example, np.full((128, 128, 3), 200, np.uint8))
     photo = sheet.crop((picture.MARGIN, picture.MARGIN, 800, 800))
     assert colours_in(photo) == {"#c8c8c8"}
-    written = [text for line in picture._legend(example, {}) for _, text, _ in line.texts]
+    written = [text for line in picture._column(example, {}) for _, text, _ in line.texts]
     assert "under every threshold (30)" in written
     assert any("other 29" in text for text in written)
 
 
+def text_of(line) -> str:
+    return "".join(piece.text for piece in line)
+
+
 def test_captions_and_dead_letters_stand_under_the_image():
     lines = list(picture._caption_lines(an_example((9, 9), 0, generated="a bird"), 800))
-    assert [text for text, _ in lines] == [
+    assert [text_of(line) for line, _ in lines] == [
         "“a dog and a cat”",
         "dead letter: caption_empty",
         "generated: “a bird”",
     ]
     silent = Example("k", "p", 0, ingested={"captions": []})
-    assert [text for text, _ in picture._caption_lines(silent, 800)] == ["no caption"]
+    assert [text_of(line) for line, _ in picture._caption_lines(silent, 800)] == ["no caption"]
     assert not list(picture._caption_lines(Example("k", "p", 0), 800))
+
+
+def test_words_that_gave_tags_are_underlined_in_the_colour_of_their_verdict():
+    found = [{"tag": "dog", "start": 2, "end": 5}, {"tag": "cat", "start": 12, "end": 15}]
+    example = an_example((9, 9), 0, parsed=[{"caption_index": 0, "mentions": found}])
+    example.decisions = [{"tag": "dog", "verdict": "kept"}, {"tag": "cat", "verdict": "dropped"}]
+    ((line, _), _) = picture._caption_lines(example, 800)
+    marked = {piece.text: piece.underline for piece in line if piece.underline}
+    assert marked == {"dog": COLOURS["kept"], "cat": COLOURS["dropped"]}
+    plain, wide = (pillow.new("RGB", (300, 30), "white") for _ in range(2))
+    for image, written in ((plain, [Piece(text_of(line))]), (wide, line)):
+        write(ImageDraw.Draw(image), (5, 2), written, "black", 16)
+    assert colours_in(wide) - colours_in(plain) >= set(marked.values())
+
+
+def test_a_key_explains_what_is_drawn_and_nothing_else():
+    example = an_example((128, 128), 2)  # one kept, one uncertain
+    example.regions.append(example.regions[0] | {"region": 1})
+    words = " ".join(text for line in picture._key(example) for _, text, _ in line.texts)
+    assert "a tag that is kept" in words
+    assert "a tag that is uncertain" in words
+    assert "a tag that is dropped" not in words
+    assert "thin: its other boxes" in words
+    assert "gave a tag" not in words
+    assert "cosine" in words  # both went by another tag
+    assert "rank" not in words
+    assert not list(picture._key(Example("k", "p", 0)))
+
+
+def test_letters_that_no_font_has_are_said_once_with_what_helps():
+    rare = "\U00018b00"  # of a script that died out in 1191
+    if installed().of(rare):
+        pytest.skip("this machine has a font for it")
+    captions = {"captions": [f"{rare} and {rare}"]}
+    line, *_ = (line for line, _ in picture._caption_lines(Example("k", "p", 0, ingested=captions), 800))
+    ((_, note, _),) = picture._notes([line, line])[1].texts
+    assert "written as \\U00018b00" in note
+    assert note.endswith(("pip install 'tagmill[fonts]'", "install one that has them"))
+    assert picture._notes([[Piece("a dog")]]) == []
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))
@@ -79,12 +126,3 @@ def test_labels_lie_in_the_picture_whatever_the_boxes(seed, tags):
     for mark in picture._marks(an_example(size, tags, seed), 1.0):
         places = list(picture._label_places(mark.box, 200.0, 28.0, size))
         assert all(0 <= x <= size[0] - 200 and 0 <= y <= size[1] - 28 for x, y in places)
-
-
-@given(st.text(max_size=200), st.floats(20, 500))
-def test_wrapped_lines_fit_and_lose_no_word_that_fits(text, width):
-    lines = list(picture._wrapped(text, width))
-    font = picture._font(16)
-    assert all(font.getlength(line) <= width or line == "…" for line in lines)
-    if all(font.getlength(word) <= width for word in text.split()):
-        assert " ".join(lines).split() == text.split()
