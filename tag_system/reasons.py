@@ -1,7 +1,8 @@
 """Verdicts in words: what vouches for a tag, and the number that decided, beside its constant."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import ge, gt, lt
 from typing import Any
 
 from tagmill.tag_system.decisions import AdaptiveRule, Basis, Policy
@@ -30,6 +31,21 @@ def vouched(kept_by: Mapping[str, int]) -> str:
     return ", ".join(f"{words} for {count:,} ({count / total:.0%})" for words, count in found)
 
 
+_SIGNS: dict[str, Callable[[float, float], bool]] = {"<": lt, ">=": ge, ">": gt}
+
+MOST_DIGITS = 7
+"""As many as a float32 has."""
+
+
+def _rounded(holds: Callable[..., bool], *numbers: float) -> list[str]:
+    """Write numbers with the fewest digits, from two on, with which what was decided holds of them still."""
+    for digits in range(2, MOST_DIGITS + 1):
+        written = [f"{number:.{digits}f}" for number in numbers]
+        if holds(*map(float, written)):
+            break
+    return written
+
+
 @dataclass(frozen=True)
 class Measured:
     """A score that decided, and the constant that it was held against: `what` `number` `sign` `constant`."""
@@ -45,8 +61,10 @@ class Measured:
         return abs(self.number - self.constant)
 
     def said(self) -> str:
-        """Say it in a few words."""
-        return f"{self.what} {self.number:.2f} {self.sign} {self.constant:g}"
+        """Say it in a few words, the score with as many digits as show on which side it lies."""
+        decides = _SIGNS[self.sign]
+        (number,) = _rounded(lambda number: decides(number, self.constant), self.number)
+        return f"{self.what} {number} {self.sign} {self.constant:g}"
 
 
 def measured(decision: Mapping[str, Any], policy: Policy) -> Measured | None:
@@ -121,8 +139,10 @@ def _paper(decision: Mapping[str, Any], policy: Policy) -> Measured | None:
 
 
 def _other_tag(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
-    own, other = decision["own_score"], decision["other_score"]
-    return f"{decision['other_tag']} {other:.2f} > own {own:.2f} + {constants.margin:g}"
+    own, other = _rounded(
+        lambda own, other: other - own > constants.margin, decision["own_score"], decision["other_score"]
+    )
+    return f"{decision['other_tag']} {other} > own {own} + {constants.margin:g}"
 
 
 def _agreed(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
@@ -130,7 +150,9 @@ def _agreed(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
 
 
 def _doubtful(decision: Mapping[str, Any], constants: AdaptiveRule) -> str:
-    return f"{constants.weak_box:g} <= box {decision['box_score']:.2f} < {constants.strong_box:g}"
+    weak, strong = constants.weak_box, constants.strong_box
+    (box,) = _rounded(lambda box: weak <= box < strong, decision["box_score"])
+    return f"{weak:g} <= box {box} < {strong:g}"
 
 
 _IN_WORDS = {"other_tag": _other_tag, "agreed": _agreed, "doubtful": _doubtful}
