@@ -94,7 +94,7 @@ def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS
         places: dict[str, str] = {}
         counts: Counter[str] = Counter()
         for name, part in record.parts.items():
-            found = _dead_of(part)[unit]
+            found = dead_of(part)[unit]
             counts.update(found)
             places |= {reason: name for reason in found if reason not in places}
         for reason, count in counts.most_common():
@@ -102,7 +102,8 @@ def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS
             yield DeadReason(record.stage, unit, reason, count, key, detail)
 
 
-def _dead_of(part: PartRecord) -> dict[Unit, dict[str, int]]:
+def dead_of(part: PartRecord) -> dict[Unit, dict[str, int]]:
+    """Count a part's dead letters by unit and reason."""
     return {"example": part.counts.dead, "caption": part.counts.dead_captions, "field": part.lost_fields}
 
 

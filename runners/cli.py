@@ -14,6 +14,7 @@ from tagmill.runners.commands import (
     models,
     parse,
     predict,
+    report,
     train,
     vocabulary,
     vocabulary_describe,
@@ -21,7 +22,7 @@ from tagmill.runners.commands import (
 )
 from tagmill.runners.commands.logs import configure_logging
 from tagmill.runners.commands.shelves import ShelvedGroup, renamed, root
-from tagmill.runners.commands.terminal import OutputClosed, Terminal, complain, report, safe
+from tagmill.runners.commands.terminal import OutputClosed, Terminal, complain, report_bug, safe
 from tagmill.tag_system.core import extras, files, plugins
 from tagmill.tag_system.core.errors import (
     ConfigError,
@@ -90,6 +91,7 @@ app.add_typer(vocabulary.app, name="vocab")
 vocabulary.app.command()(vocabulary_describe.describe)
 vocabulary.app.command()(vocabulary_embed.embed)
 app.command()(export_dataset.export)
+app.command()(report.report)
 app.command()(predict.predict)
 app.command()(parse.parse)
 app.command()(train.train)
@@ -219,12 +221,15 @@ def inspect(
     run_folder: Run,
     key: Annotated[str, typer.Argument(help="key of the example, such as mine/000123")],
     output: Annotated[str | None, typer.Option(help="draw the image with its boxes into this file")] = None,
+    html: Annotated[
+        str | None, typer.Option(help="write its page of `tagmill report` into this file")
+    ] = None,
 ) -> None:
     """Say why each tag of one image was kept or dropped, and draw its boxes."""
     from tagmill.runners.commands import inspection
     from tagmill.runners.commands.example_view import show_example
 
-    show_example(Terminal(), inspection.open_run(run_folder), key, output)
+    show_example(Terminal(), inspection.open_run(run_folder), key, output, html)
 
 
 @app.command()
@@ -334,7 +339,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # Typer would print it as it is
         line = _known(error)
         if line is None:
-            report(type(error), error, error.__traceback__)
+            report_bug(type(error), error, error.__traceback__)
             code = CRASHED
         else:
             complain(line)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from tagmill.pipeline import key_index, records
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.current import living_rows
 from tagmill.pipeline.run_folder import RunFolder
-from tagmill.pipeline.sources import find_sources
+from tagmill.pipeline.sources import FoundSource, find_sources
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.core.errors import ConfigError, InputChangedError
@@ -104,6 +105,15 @@ def living_examples(run: RunFolder) -> Iterator[Example]:
     for name, living in living_rows(run).items():
         keys = parquet.read_table(parts.part_uri(ingest, name), ["key", "row"]).to_pylist()
         examples = [Example(one["key"], name, one["row"]) for one in keys if living >> one["row"] & 1]
+        _gather(passed, ingest, name, examples)
+        yield from examples
+
+
+def gather_examples(run: RunFolder, chosen: Mapping[str, Sequence[tuple[int, str]]]) -> Iterator[Example]:
+    """Gather what a run knows of some examples: rows and keys of those that are meant, by part."""
+    ingest, passed = _folder(run, Ingest.name), _passed(run)
+    for name, rows in chosen.items():
+        examples = [Example(key, name, row) for row, key in rows]
         _gather(passed, ingest, name, examples)
         yield from examples
 
@@ -256,17 +266,38 @@ def _folder(run: RunFolder, stage: str) -> str:
 
 
 def read_pixels(run: RunFolder, example: Example) -> Image:
-    """Decode the image of an example from its source.
+    """Decode the image of an example from its source; raises as `PixelReader.read` does."""
+    return PixelReader(run).read(example)
 
-    Raises ConfigError if the example died at ingest or its source is not found from the working directory,
-    InputChangedError if the source is another one now, DataError if the image cannot be decoded.
-    """
-    if example.ingested is None:
-        raise ConfigError(f"{example.key} died at ingest: there is no image to draw")
-    config = check_values(run.root, run.saved_config() or {}, RunConfig)
-    source = find_sources(config.inputs).get(source_of(example.part))
-    if source is None:
-        raise InputChangedError(f"the source of {example.key} was removed after it was ingested; put it back")
-    (data,) = images.read_references([example.ingested["image"]], source.images)
-    images.check_unchanged(data, example.ingested)
-    return images.decode(data, config.ingest.max_pixels)
+
+class PixelReader:
+    """Decodes images of a run's examples from their sources, which are looked for once."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+
+    @cached_property
+    def _config(self) -> RunConfig:
+        return check_values(self._run.root, self._run.saved_config() or {}, RunConfig)
+
+    @cached_property
+    def _sources(self) -> Mapping[str, FoundSource]:
+        return find_sources(self._config.inputs)
+
+    def read(self, example: Example) -> Image:
+        """Decode the image of an example.
+
+        Raises ConfigError if the example died at ingest or its source is not found from the working
+        directory, InputChangedError if the source is another one now, DataError if the image cannot be
+        decoded.
+        """
+        if example.ingested is None:
+            raise ConfigError(f"{example.key} died at ingest: there is no image to draw")
+        source = self._sources.get(source_of(example.part))
+        if source is None:
+            raise InputChangedError(
+                f"the source of {example.key} was removed after it was ingested; put it back"
+            )
+        (data,) = images.read_references([example.ingested["image"]], source.images)
+        images.check_unchanged(data, example.ingested)
+        return images.decode(data, self._config.ingest.max_pixels)

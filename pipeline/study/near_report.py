@@ -91,7 +91,11 @@ def near_counts(run: RunFolder) -> NearCounts | None:
     uri = run.path(REPORT, NEAR_TABLE)
     if not files.exists(uri):
         return None
-    table = parquet.read_table(uri, ["key", "members", *SPLITS, "largest_key"])
+    return near_sums(parquet.read_table(uri, ["key", "members", *SPLITS, "largest_key"]))
+
+
+def near_sums(table: pa.Table) -> NearCounts:
+    """Sum up a table of clusters."""
     held_out = sum(table[split].to_numpy() for split in SPLITS if split != "train")
     leaks = (table["train"].to_numpy() > 0) & (held_out > 0)
     larger = pc.sum(pc.not_equal(table["key"], table["largest_key"])).as_py() or 0

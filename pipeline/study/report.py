@@ -90,7 +90,7 @@ for it (`decisions.Basis`), `rules` decisions as `verdict/rule`; `distance_quant
 VERSION = 2
 """Raised when the tables of the same run say something else."""
 
-LABELS = "labels.parquet"
+STAGES, TAGS, LABELS = "stages.parquet", "tags.parquet", "labels.parquet"
 
 READ = {Ingest.name, Candidates.name, Cluster.name, Clean.name}
 """Stages whose tables are counted; records of others are not kept in memory."""
@@ -103,31 +103,57 @@ COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
 
 def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     """Derive all tables from the current generations of a finished run, unless they are there."""
-    with ThreadPoolExecutor(files.THREADS) as pool:
-        found = [(_name(record), pool.submit(stage_row, run, record)) for record in current_records(run)]
-    rows = [row.result() for _, row in found]
-    names = LabelNames.load(vocabulary, (run.saved_config() or {}).get("label_map"))
-    made_of = value_digest([VERSION, vocabulary.digest, names.digest, rows, [name for name, _ in found]])
+    made_of, stages, names = _state(run, vocabulary)
     if _is_there(run, made_of):
         warn_of_unmapped(parquet.read_table(run.path(REPORT, LABELS)).to_pylist(), run.path(REPORT, LABELS))
         return
-    records = {record.stage: record for record in current_records(run) if record.stage in READ}
-    stages = pa.Table.from_pylist(rows, STAGES_SCHEMA)
-    tags = pa.Table.from_pylist(_tag_rows(run, records, vocabulary), TAGS_SCHEMA)
-    given = label_rows(run, records[Ingest.name], names)
-    labels = pa.Table.from_pylist(given, LABELS_SCHEMA)
-    tables = {"stages.parquet": stages, "tags.parquet": tags, LABELS: labels}
-    near = near_table(run)
-    if near is None:
+    tables = _tables(run, vocabulary, stages, names)
+    if NEAR_TABLE not in tables:
         files.remove(run.path(REPORT, NEAR_TABLE))
-    else:
-        tables[NEAR_TABLE] = near
     written = {name: parquet.table_bytes(table) for name, table in tables.items()}
     for name, data in written.items():
         files.replace_bytes(run.path(REPORT, name), data)
     seals = {name: parquet.seal(data) for name, data in written.items()}
     files.replace_bytes(run.path(REPORT, SEALS), notes.dump(seals | {MADE_OF: made_of}))
-    warn_of_unmapped(given, run.path(REPORT, LABELS))
+    warn_of_unmapped(tables[LABELS].to_pylist(), run.path(REPORT, LABELS))
+
+
+def report_tables(run: RunFolder, vocabulary: Vocabulary) -> dict[str, pa.Table]:
+    """Give the report's tables by the names of their files, whether the run was finished or not.
+
+    They are read where they are there, and made in memory elsewhere; a run without ingest has none.
+    """
+    made_of, stages, names = _state(run, vocabulary)
+    if not stages:
+        return {}
+    if _is_there(run, made_of):
+        found = (STAGES, TAGS, LABELS, NEAR_TABLE)
+        there = [name for name in found if files.exists(run.path(REPORT, name))]
+        return {name: parquet.read_table(run.path(REPORT, name)) for name in there}
+    return _tables(run, vocabulary, stages, names)
+
+
+def _state(run: RunFolder, vocabulary: Vocabulary) -> tuple[str, list[dict[str, Any]], LabelNames]:
+    """Sum up the stages that are current; gives a digest of what the tables are made of, and their rows."""
+    with ThreadPoolExecutor(files.THREADS) as pool:
+        found = [(_name(record), pool.submit(stage_row, run, record)) for record in current_records(run)]
+    rows = [row.result() for _, row in found]
+    names = LabelNames.load(vocabulary, (run.saved_config() or {}).get("label_map"))
+    made_of = value_digest([VERSION, vocabulary.digest, names.digest, rows, [name for name, _ in found]])
+    return made_of, rows, names
+
+
+def _tables(
+    run: RunFolder, vocabulary: Vocabulary, stages: list[dict[str, Any]], names: LabelNames
+) -> dict[str, pa.Table]:
+    records = {record.stage: record for record in current_records(run) if record.stage in READ}
+    tables = {
+        STAGES: pa.Table.from_pylist(stages, STAGES_SCHEMA),
+        TAGS: pa.Table.from_pylist(_tag_rows(run, records, vocabulary), TAGS_SCHEMA),
+        LABELS: pa.Table.from_pylist(label_rows(run, records[Ingest.name], names), LABELS_SCHEMA),
+    }
+    near = near_table(run)
+    return tables if near is None else tables | {NEAR_TABLE: near}
 
 
 def _name(record: StageRecord) -> list[str]:

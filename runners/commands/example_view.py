@@ -12,6 +12,7 @@ from tagmill.pipeline.study.example import Example, find_example, read_pixels
 from tagmill.pipeline.study.further_boxes import FurtherBoxes, further_boxes
 from tagmill.pipeline.study.mentions import split_mentions
 from tagmill.pipeline.study.picture import draw_example
+from tagmill.pipeline.study.site.site import example_page
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.tag_system.core.text import shown
@@ -42,8 +43,10 @@ EXPLAINED = (
 )
 
 
-def show_example(console: Console, run: RunFolder, key: str, output: str | None) -> None:
-    """Print what a run knows of an example, and draw it if a file is named.
+def show_example(
+    console: Console, run: RunFolder, key: str, output: str | None, html: str | None = None
+) -> None:
+    """Print what a run knows of an example, and draw it and write its page if a file is named.
 
     Raises ConfigError for an unknown key, an example without an image, and a file that cannot be written.
     """
@@ -69,6 +72,9 @@ def show_example(console: Console, run: RunFolder, key: str, output: str | None)
     if output is not None:
         draw(run, example, output)
         console.print(f"drawn: {output}", markup=False, highlight=False)
+    if html is not None:
+        files.replace_bytes(html, example_page(run, example))
+        console.print(f"page: {html}", markup=False, highlight=False)
 
 
 def draw(run: RunFolder, example: Example, output: str) -> None:

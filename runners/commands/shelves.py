@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 SHELVES = {
     "Make": ("demo", "init", "plan", "run", "status", "gc", "verify"),
-    "Look": ("inspect", "sql", "diff", "export"),
+    "Look": ("inspect", "report", "sql", "diff", "export"),
     "Evaluate": ("score", "tune"),
     "Models": ("train", "predict", "models"),
     "Words": ("parse", "vocab"),

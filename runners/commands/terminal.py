@@ -84,7 +84,7 @@ def complain(*lines: str) -> None:
 
 def guard_standard_error() -> None:
     """Have what Python itself says there, tracebacks and warnings, shown as safely."""
-    sys.excepthook = report
+    sys.excepthook = report_bug
     threading.excepthook = report_thread
     warnings.formatwarning = _warning
 
@@ -94,10 +94,10 @@ def report_thread(failure: threading.ExceptHookArgs) -> None:
     if not issubclass(failure.exc_type, SystemExit):
         name = failure.thread.name if failure.thread else "a thread"
         sys.stderr.write(f"Exception in thread {safe(name)}:\n")
-        report(failure.exc_type, failure.exc_value, failure.exc_traceback)
+        report_bug(failure.exc_type, failure.exc_value, failure.exc_traceback)
 
 
-def report(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+def report_bug(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     """Report an error with its traceback."""
     said = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(safe(said, keep="\n"))

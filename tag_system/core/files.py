@@ -448,13 +448,13 @@ def replace_bytes(uri: str, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(uri: str) -> Iterator[Path]:
+def replacing(uri: str, *, lasting: bool = True) -> Iterator[Path]:
     """Give a local path to write a file, folder or link at, by whatever library; at the end it becomes `uri`.
 
     The path has the name of `uri`, in a folder of its own: what is written beside it comes along under its
-    own name. All is flushed to the disk before it gets its names. An old file is replaced; an old folder
-    must be empty. If the block fails, what was there is left as it was. The files of a folder come to an
-    object store one after the other.
+    own name. All is flushed to the disk before it gets its names, unless it need not be `lasting`. An old
+    file is replaced; an old folder must be empty. If the block fails, what was there is left as it was. The
+    files of a folder come to an object store one after the other.
 
     For one writer at a time. Raises ConfigError if the operating system does not let it be written.
     """
@@ -469,7 +469,7 @@ def replacing(uri: str) -> Iterator[Path]:
         yield folder / name
         made = sorted(folder.rglob("*"), reverse=True)  # what is in a folder before it
         if local:
-            for one in made:
+            for one in made if lasting else ():
                 if not one.is_symlink():
                     (_flush_folder if one.is_dir() else _flush)(one)
             for one in folder.iterdir():

@@ -1,0 +1,40 @@
+"""What made the run: models, settings and libraries."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tagmill.pipeline.records import StageRecord
+from tagmill.pipeline.study.site.base import Links, Page, Sheet
+from tagmill.tag_system.core.config import flatten
+
+SPECS = """SELECT stage, generation, version, spec, libraries
+FROM stages;"""
+
+
+class MadeOf(Page):
+    """Shows the models with their digests, each stage's settings, and the config as a whole."""
+
+    path, title = "made-of.html", "Models and config"
+
+    def sheets(self, links: Links) -> Iterator[Sheet]:
+        """Make the page."""
+        records = [*self.site.records.values(), *(one.record for one in self.site.begun)]
+        stages = [
+            {
+                "stage": record.stage,
+                "generation": record.generation,
+                "settings": sorted(flatten(record.settings).items()),
+                "others": sorted((name, value) for name, value in flatten(_others(record)).items()),
+                "libraries": sorted(record.libraries.items()),
+            }
+            for record in records
+        ]
+        values: dict[str, Any] = {"stages": stages, "config": sorted(flatten(dict(self.site.config)).items())}
+        yield Sheet(self.path, self.title, "made_of.html", values, [SPECS])
+
+
+def _others(record: StageRecord) -> dict[str, Any]:
+    """Give what decides a stage's output beside its settings: models and vocabulary by their digests."""
+    return {name: value for name, value in record.spec.items() if name != "config"} | {
+        "version": record.version
+    }

@@ -1,0 +1,206 @@
+"""Writes the audit site of a run: a folder of pages that opens without server and network."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image as pillow
+
+from tagmill.pipeline.current import begun_records, current_records
+from tagmill.pipeline.run_folder import REPORT, RunFolder
+from tagmill.pipeline.study.evaluation import Truth, score_run
+from tagmill.pipeline.study.example import Example, PixelReader, gather_examples
+from tagmill.pipeline.study.near_report import NEAR_TABLE
+from tagmill.pipeline.study.report import LABELS, STAGES, TAGS, report_tables, stage_row
+from tagmill.pipeline.study.site import rendering
+from tagmill.pipeline.study.site.base import Links, Page, Place, Sheet, SiteOptions, SiteRun
+from tagmill.pipeline.study.site.pages import image
+from tagmill.pipeline.study.site.pages.dead import DeadLetters
+from tagmill.pipeline.study.site.pages.duplicates import DuplicatesPage
+from tagmill.pipeline.study.site.pages.made_of import MadeOf
+from tagmill.pipeline.study.site.pages.overview import Overview
+from tagmill.pipeline.study.site.pages.queries import Queries
+from tagmill.pipeline.study.site.pages.tags import Tags
+from tagmill.pipeline.study.site.pages.untagged import Untagged
+from tagmill.pipeline.study.site.pages.weakest import Weakest
+from tagmill.pipeline.study.site.pictures import PictureMaker, ShownExample, encoded, made_small, name_of
+from tagmill.pipeline.study.site.walk import walk
+from tagmill.tag_system.core import files
+from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.transforms.clean import Clean
+
+PAGES: tuple[type[Page], ...] = (
+    Overview,
+    Tags,
+    Weakest,
+    Untagged,
+    DuplicatesPage,
+    DeadLetters,
+    MadeOf,
+    Queries,
+)
+"""The subjects of the site, in the order of its menu."""
+
+MARK = "tagmill-site.txt"
+"""The file that tells a site's folder, which a new site may replace, from anybody's own."""
+
+MARK_TEXT = "`tagmill report` wrote this folder, and replaces it: keep nothing of your own here.\n"
+
+NO_PICTURE = "no pictures were asked for"
+
+
+@dataclass(frozen=True)
+class SiteMade:
+    """What was written: pages, pictures of images, bytes in all; images without one, and why one has none."""
+
+    pages: int
+    pictures: int
+    bytes: int
+    lacking: int
+    lack: str
+
+
+def site_folder(run: RunFolder) -> str | None:
+    """Say where a run has its site; None for a run that is not on this machine."""
+    return run.path(REPORT, "site") if files.is_local(run.root) else None
+
+
+def write_site(run: RunFolder, folder: str, options: SiteOptions, truth: Truth | None = None) -> SiteMade:
+    """Write the site of a run into a local folder, which is there whole or as it was.
+
+    Raises ConfigError for a folder that is not on this machine, or that holds something else.
+    """
+    target = _target(folder)
+    site = open_site(run, options, truth)
+    pages = [page(site) for page in PAGES]
+    walk(site, pages)
+    links = Links(tags={row["tag"]: _tag_path(place, row["tag"]) for place, row in enumerate(site.tags)})
+    with files.replacing(folder, lasting=False) as scratch:
+        writer = _Writer(scratch, {page.path: page.title for page in pages}, site.name, links)
+        _write_examples(site, pages, writer, scratch)
+        for page in pages:
+            for sheet in page.sheets(links):
+                writer.write(sheet)
+        for name in rendering.ASSETS:
+            (scratch / name).write_text(rendering.asset(name), encoding="utf-8")
+        (scratch / MARK).write_text(MARK_TEXT, encoding="utf-8")
+        found = _made(writer, scratch, options)
+        if target.is_dir():
+            shutil.rmtree(target)
+    return found
+
+
+def _made(writer: "_Writer", root: Path, options: SiteOptions) -> SiteMade:
+    shown = writer.links.examples.values()
+    lacking = [one for one in shown if one.picture is None and not options.private]
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    lack = f"{lacking[0].key}: {lacking[0].lack}" if lacking else ""
+    return SiteMade(writer.count, sum(one.picture is not None for one in shown), size, len(lacking), lack)
+
+
+def _target(folder: str) -> Path:
+    """Check that a folder may be written. Raises ConfigError."""
+    if not files.is_local(folder):
+        raise ConfigError(f"{folder} is not on this machine: name a local folder with --to")
+    path = Path(files.filesystem(folder)[1])
+    holds = path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if holds and not (path / MARK).is_file():
+        raise ConfigError(f"{folder} exists and is not a site: name another folder with --to, or remove it")
+    return path
+
+
+def open_site(run: RunFolder, options: SiteOptions, truth: Truth | None = None) -> SiteRun:
+    """Read what a run says of itself as a whole, in whatever state it is."""
+    records = {record.stage: record for record in current_records(run)}
+    begun = list(begun_records(run))
+    config = run.saved_config() or {}
+    tables = report_tables(run, Vocabulary.load(config.get("vocabulary")))
+    rows = {name: table.to_pylist() for name, table in tables.items() if name != NEAR_TABLE}
+    scores = score_run(run, truth) if truth and Clean.name in records else None
+    return SiteRun(
+        run=run,
+        name=Path(files.filesystem(run.root)[1]).name,
+        records=records,
+        begun=begun,
+        config=config,
+        stages=[*rows.get(STAGES, []), *(stage_row(run, one.record) for one in begun)],
+        tags=rows.get(TAGS, []),
+        labels=rows.get(LABELS, []),
+        near=tables.get(NEAR_TABLE),
+        options=options,
+        scores=scores,
+    )
+
+
+def _tag_path(place: int, tag: str) -> str:
+    """Name a tag's page: by its place, as names of files must not depend on what a tag is called."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in tag)
+    return f"tags/{place:04d}-{plain[:40]}.html"
+
+
+class _Writer:
+    """Writes files of the site."""
+
+    def __init__(self, root: Path, menu: Mapping[str, str], name: str, links: Links) -> None:
+        self._root, self._menu, self._name, self.links = root, menu, name, links
+        self.count = 0
+
+    def write(self, sheet: Sheet) -> None:
+        """Write one."""
+        path = self._root / sheet.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(rendering.linked(sheet, self._menu, self._name, self.links))
+        self.count += 1
+
+
+def _write_examples(site: SiteRun, pages: Sequence[Page], writer: _Writer, scratch: Path) -> None:
+    """Write pages and pictures of all examples that any page shows, part by part."""
+    chosen, tags = _chosen(pages)
+    examples = ((one, tags[one.part, one.row]) for one in gather_examples(site.run, chosen)) if chosen else ()
+    shown: Iterator[tuple[Example, ShownExample]]
+    if site.options.private:
+        shown = (
+            (one, ShownExample(one.key, f"images/{name_of(one.key)}.html", lack=NO_PICTURE))
+            for one, _ in examples
+        )
+    else:
+        shown = PictureMaker(PixelReader(site.run), scratch).make(examples)
+    for example, found in shown:
+        writer.links.examples[example.part, example.row] = found
+        writer.write(image.sheet(example, found, writer.links))
+
+
+def _chosen(pages: Sequence[Page]) -> tuple[dict[str, list[tuple[int, str]]], dict[Place, set[str]]]:
+    """Put together which examples pages show, by part, and of which tags they show the box."""
+    keys: dict[Place, str] = {}
+    tags: dict[Place, set[str]] = {}
+    for page in pages:
+        for table in page.chosen():
+            for row in table.select(
+                [name for name in ("part", "row", "key", "tag") if name in table.column_names]
+            ).to_pylist():
+                place = row["part"], row["row"]
+                keys[place] = row["key"]
+                tags.setdefault(place, set()).update({row["tag"]} if "tag" in row else ())
+    by_part: dict[str, list[tuple[int, str]]] = {}
+    for (part, number), key in sorted(keys.items()):
+        by_part.setdefault(part, []).append((number, key))
+    return by_part, tags
+
+
+def example_page(run: RunFolder, example: Example, *, private: bool = False) -> bytes:
+    """Make the page of any example as one file that needs no other."""
+    pictures: dict[str, bytes] = {}
+    shown = ShownExample(example.key, "index.html", lack=NO_PICTURE)
+    if not private:
+        try:
+            small = made_small(pillow.fromarray(PixelReader(run).read(example)))
+            pictures["picture"] = encoded(small)
+            shown = replace(shown, picture="picture", width=small.width, height=small.height, lack="")
+        except PictureMaker.LACKING as error:
+            shown = replace(shown, lack=str(error))
+    links = Links()
+    name = Path(files.filesystem(run.root)[1]).name
+    return rendering.alone(image.sheet(example, shown, links), name, links, pictures)
