@@ -25,7 +25,7 @@ def stacked(slices: Sequence[Slice], *, title: str, height: int = 26, width: int
     if not total:
         return NONE
     place, pieces = 0.0, []
-    for one in slices:
+    for one in filter(lambda one: one.count, slices):
         length = width * one.count / total
         piece = Markup(
             '<rect class="{}" x="{:.1f}" y="0" width="{:.1f}" height="{}"><title>{}</title></rect>'

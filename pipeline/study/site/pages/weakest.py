@@ -88,7 +88,7 @@ def support(decisions: pa.Table, policy: Policy) -> pa.ChunkedArray:
 def _share(scores: pa.ChunkedArray, whole: float) -> pa.ChunkedArray:
     """Give scores as shares of a constant, from 0 to 1; 0 where there is none."""
     found = pc.divide(pc.cast(scores, pa.float64()), max(whole, 1e-6))
-    return pc.fill_null(pc.max_element_wise(0.0, pc.min_element_wise(1.0, found)), 0.0)
+    return pc.max_element_wise(0.0, pc.min_element_wise(1.0, pc.fill_null(found, 0.0)))
 
 
 def query(verdict: str, policy: Policy) -> str:

@@ -1,0 +1,80 @@
+"""Reads a site as a browser would, as far as that needs none: its elements, links and lists."""
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+VOID = {"meta", "link", "img", "input"}
+
+
+@dataclass
+class SitePage(HTMLParser):
+    """A page: its elements with their attributes, the keys on its cards, and its whole text."""
+
+    path: Path
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+        self.feed(self.path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(dict(attrs).get("class") or tag)
+        if tag == "pre":
+            self.queries.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open.pop()
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._open and self._open[-1] == "more":
+            self.keys.append(data)
+        if self._open and self._open[-1] == "pre":
+            self.queries[-1] += data
+
+    def links(self) -> list[tuple[str, str]]:
+        """Give what the page leads to or shows: the file, and the place in it or ""."""
+        found = []
+        for _, attributes in self.elements:
+            for name in ("href", "src"):
+                if name in attributes:
+                    parts = urlsplit(attributes[name] or "")
+                    assert not parts.scheme and not parts.netloc, attributes
+                    target = (self.path.parent / unquote(parts.path)).resolve() if parts.path else self.path
+                    found.append((str(target), parts.fragment))
+        return found
+
+    def ids(self) -> set[str]:
+        return {attributes["id"] or "" for _, attributes in self.elements if "id" in attributes}
+
+
+def pages_of(folder: Path) -> dict[str, SitePage]:
+    """Read all pages of a site, by their path in it."""
+    return {str(path.relative_to(folder)): SitePage(path) for path in sorted(folder.rglob("*.html"))}
+
+
+def check_links(folder: Path) -> int:
+    """Check that all that pages lead to is in the site, and that every file of it is led to; gives the count."""
+    pages = {str(page.path.resolve()): page for page in pages_of(folder).values()}
+    led = set()
+    for page in pages.values():
+        for target, place in page.links():
+            assert Path(target).is_relative_to(folder.resolve()), (page.path, target)
+            assert Path(target).is_file(), (page.path, target)
+            assert not place or place in pages[target].ids(), (page.path, target, place)
+            led.add(target)
+    there = {str(path.resolve()) for path in folder.rglob("*") if path.is_file() and path.suffix != ".txt"}
+    assert there - led <= {str((folder / "index.html").resolve())}
+    return len(led)
