@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGE := build/package
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test trust bench check format-check lint types package clean
+.PHONY: demo setup links test services trust bench check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
@@ -44,6 +44,16 @@ types: setup
 # Every way in which a run must come to no harm, more often than the tests try it: see docs/trust.md.
 trust: setup
 	PYTHONPATH=tests/support $(BIN)/python tests/support/trust.py
+
+# What needs a program beside Python: the site in a browser. Chromium comes from the system's packages.
+services: setup .cache/services/installed
+	NODE_PATH=.cache/services/node_modules $(BIN)/pytest -m services tests/services
+
+.cache/services/installed: tests/services/package.json
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+	mkdir -p .cache/services && cp $< .cache/services
+	npm install --no-audit --no-fund --prefix .cache/services
+	touch $@
 
 # All benchmarks in short forms, a quarter of an hour on two idle cores; the tables are in build/bench.
 bench: setup

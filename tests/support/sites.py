@@ -1,9 +1,28 @@
 """Reads a site as a browser would, as far as that needs none: its elements, links and lists."""
 
+import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from runs import drive, squares_config
+from sources import encode, square_image, write_tar
+
+HOSTILE = "<script>document.title = 'taken'</script>"
+TAG = "<img src=x onerror=document.title='taken'>"
+
+
+def hostile_run(folder: Path) -> tuple[Path, str]:
+    """Make a run of one example whose key, caption, label and meta want to run as code; gives its key."""
+    folder.mkdir(exist_ok=True)
+    config = squares_config(folder, {}, part_size=2)
+    image = encode(square_image(["red"], 3))
+    about = {"captions": [f"a red square {HOSTILE} \u202eevil\u202c"], "truth": ["red", TAG], "meta": TAG}
+    key = "'\"><img src=x onerror=alert(1)>"
+    write_tar(folder / "data" / "b.tar", [(f"{key}.png", image), (f"{key}.json", json.dumps(about).encode())])
+    drive(config)
+    return folder / "run", f"squares/{key}"
 
 
 VOID = {"meta", "link", "img", "input"}
@@ -51,7 +70,8 @@ class SitePage(HTMLParser):
             for name in ("href", "src"):
                 if name in attributes:
                     parts = urlsplit(attributes[name] or "")
-                    assert not parts.scheme and not parts.netloc, attributes
+                    assert not parts.scheme, attributes
+                    assert not parts.netloc, attributes
                     target = (self.path.parent / unquote(parts.path)).resolve() if parts.path else self.path
                     found.append((str(target), parts.fragment))
         return found
@@ -66,7 +86,7 @@ def pages_of(folder: Path) -> dict[str, SitePage]:
 
 
 def check_links(folder: Path) -> int:
-    """Check that all that pages lead to is in the site, and that every file of it is led to; gives the count."""
+    """Check that all that pages lead to is in the site, and all of it is led to; gives the count."""
     pages = {str(page.path.resolve()): page for page in pages_of(folder).values()}
     led = set()
     for page in pages.values():

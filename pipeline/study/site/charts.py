@@ -35,8 +35,10 @@ def stacked(slices: Sequence[Slice], *, title: str, height: int = 26, width: int
         pieces.append(Markup('<a href="{}">{}</a>').format(one.href, piece) if one.href else piece)
         place += length
     return Markup(
-        '<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
-    ).format(width, height, title, Markup("").join(pieces))
+        '<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" role="{}" aria-label="{}">{}</svg>'
+    ).format(
+        width, height, "group" if any(one.href for one in slices) else "img", title, Markup("").join(pieces)
+    )
 
 
 def histogram(

@@ -1,12 +1,10 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from commands import call
-from runs import drive, rows_of, squares_config, stop_before_recording
-from sites import check_links, pages_of
-from sources import encode, square_image, write_config, write_tar
+from runs import squares_config, stop_before_recording
+from sites import HOSTILE, check_links, hostile_run, pages_of
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.tables import ask_whole, open_tables
 
@@ -48,14 +46,17 @@ def test_pages_show_what_their_queries_give(finished, site):
     assert all(query in pages["sql.html"].queries for query in pages["weakest.html"].queries)
 
 
-def test_an_image_says_why_each_of_its_tags_went_or_stayed(finished, site):
-    page = next(page for page in pages_of(site).values() if "squares/wrong" in page.path.read_text())
-    wrong = next(page for page in pages_of(site).values() if page.path.parent.name == "images" and "wrong" in page.text)
-    boxes = [attributes for name, attributes in wrong.elements if name == "rect" and "data-tag" in attributes]
-    assert {box["data-tag"] for box in boxes}
-    marks = [attributes["data-tag"] for name, attributes in wrong.elements if name == "mark"]
-    assert "yellow" in marks
-    assert page
+def test_an_image_shows_its_words_boxes_and_reasons(finished, tmp_path):
+    call("inspect", finished / "run", "squares/wrong", "--html", tmp_path / "wrong.html")
+    page = pages_of(tmp_path)["wrong.html"]
+    marks = {one["data-tag"]: one["class"] for name, one in page.elements if name == "mark"}
+    assert marks == {"yellow": "uncertain"}
+    boxes = {
+        one["data-tag"]: one["class"] for name, one in page.elements if name == "rect" and "data-tag" in one
+    }
+    assert boxes["blue"] == "box kept"
+    assert "looked for in vain; one caption alone" in page.text
+    assert [one["src"][:23] for name, one in page.elements if name == "img"] == ["data:image/webp;base64,"]
 
 
 def test_the_same_bytes_each_time_and_no_picture_if_private(finished, site, tmp_path):
@@ -63,11 +64,15 @@ def test_the_same_bytes_each_time_and_no_picture_if_private(finished, site, tmp_
     call("report", finished / "run", "--to", again, "--samples", 2)
     call("report", finished / "run", "--to", again, "--samples", 2)  # a site may be replaced
     contents = {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
-    assert contents == {path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    assert contents == {
+        path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()
+    }
     private = tmp_path / "private"
     call("report", finished / "run", "--to", private, "--private")
     assert not list(private.rglob("*.webp"))
-    assert not [one for page in pages_of(private).values() for one in page.elements if one[0] in ("img", "image")]
+    assert not [
+        one for page in pages_of(private).values() for one in page.elements if one[0] in ("img", "image")
+    ]
     check_links(private)
 
 
@@ -90,29 +95,18 @@ def test_a_run_that_was_stopped_has_a_site(tmp_path, stage):
     check_links(site)
 
 
-HOSTILE = "<script>document.title = 'run'</script>"
-TAG = "<img src=x onerror=document.title=1>"
-
-
 def test_hostile_words_are_words(tmp_path):
-    config = squares_config(tmp_path, {}, part_size=2)
-    image = encode(square_image(["red"], 3))
-    about = {"captions": [f"a red square {HOSTILE} \u202eevil\u202c"], "truth": ["red", f'"{TAG}'], "meta": TAG}
-    key = "'\"><img src=x onerror=alert(1)>"
-    write_tar(tmp_path / "data" / "b.tar", [(f"{key}.png", image), (f"{key}.json", json.dumps(about).encode())])
-    drive(config)
-    call("report", tmp_path / "run", "--to", tmp_path / "site")
-    page = tmp_path / "page.html"
-    call("inspect", tmp_path / "run", f"squares/{key}", "--html", page)
+    run, key = hostile_run(tmp_path)
+    call("report", run, "--to", tmp_path / "site")
+    call("inspect", run, key, "--html", tmp_path / "page.html")
     pages = {**pages_of(tmp_path / "site"), **pages_of(tmp_path)}
-    assert HOSTILE in pages["page.html"].text.replace("\\", "")
+    assert HOSTILE in pages["page.html"].text
     for one in pages.values():
         for name, attributes in one.elements:
             assert not any(attribute.startswith("on") for attribute in attributes)
             if name == "script":
-                assert attributes in ({}, {"src": "site.js", "defer": None}, {"src": "../site.js", "defer": None})
+                assert attributes in ({}, *({"src": f"{up}site.js", "defer": None} for up in ("", "../")))
             if name == "img":
                 assert (attributes["src"] or "").startswith(("pictures/", "../pictures/", "data:image/webp"))
         assert "\u202e" not in one.text
-    scripts = [name for name, _ in pages["page.html"].elements if name == "script"]
-    assert len(scripts) == 1
+    assert [name for name, _ in pages["page.html"].elements].count("script") == 1
