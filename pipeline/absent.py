@@ -4,6 +4,7 @@ Parquet is unpacked, and so are tars: an image is found by its bytes, under any 
 """
 
 import hashlib
+import html
 import json
 import re
 import tarfile
@@ -100,6 +101,8 @@ class _Hunt:
         if name.suffix == ".json":
             return self._in_json(data)
         text = data.decode(errors="replace")
+        if name.suffix == ".html":
+            text = html.unescape(text)
         keys = sum(key in text and _is_apart(key, text) for key in self.exclusion.keys)
         return self._in_bytes(data) + keys
 

@@ -7,6 +7,7 @@ RUN/report/near_duplicates.parquet  a row a cluster, see `near_report`
 """
 
 import json
+import logging
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +31,8 @@ from tagmill.transforms.candidates import Candidates
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.cluster import Cluster
 from tagmill.transforms.ingest import Ingest
+
+_log = logging.getLogger(__name__)
 
 COUNTS = pa.map_(pa.string(), pa.int64())
 
@@ -92,6 +95,9 @@ VERSION = 2
 
 STAGES, TAGS, LABELS = "stages.parquet", "tags.parquet", "labels.parquet"
 
+SITE, SITE_MARK = "site", "tagmill-site.txt"
+"""The folder of the site in that of the report, and the file that tells it from anybody's own folder."""
+
 READ = {Ingest.name, Candidates.name, Cluster.name, Clean.name}
 """Stages whose tables are counted; records of others are not kept in memory."""
 
@@ -107,6 +113,9 @@ def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
     if _is_there(run, made_of):
         warn_of_unmapped(parquet.read_table(run.path(REPORT, LABELS)).to_pylist(), run.path(REPORT, LABELS))
         return
+    if files.exists(run.path(REPORT, SITE, SITE_MARK)):
+        _log.info("removing %s, which shows the run as it was", run.path(REPORT, SITE))
+        files.remove(run.path(REPORT, SITE))
     tables = _tables(run, vocabulary, stages, names)
     if NEAR_TABLE not in tables:
         files.remove(run.path(REPORT, NEAR_TABLE))

@@ -21,6 +21,8 @@ from tagmill.pipeline.study.further_boxes import further_boxes
 from tagmill.pipeline.study.overlay import decision_tables
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.pipeline.study.report import stage_row
+from tagmill.pipeline.study.site.base import SiteOptions
+from tagmill.pipeline.study.site.site import write_site
 from tagmill.runners.api import html
 from tagmill.runners.api.config import ConfigLike, checked
 from tagmill.runners.api.datasets import ShardDataset, open_dataset
@@ -29,6 +31,7 @@ from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands import inspection, launch
 from tagmill.runners.commands.terminal import Terminal
 from tagmill.runners.local import LocalEngine
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Verdict
 from tagmill.tag_system.shard_contract import SPLITS, Split
@@ -130,6 +133,15 @@ class Run:
     def stages(self) -> list[dict[str, Any]]:
         """A record for each finished stage, as in the report's table `stages`: counts and times."""
         return [stage_row(self._folder, record) for record in current_records(self._folder)]
+
+    def report(self, folder: str, *, samples: int = 6, private: bool = False) -> str:
+        """Write pages that show what the run did and why into a local folder; gives the first of them.
+
+        `samples` images are shown of each tag, verdict and rule; no pictures if `private`. Raises ConfigError
+        for a folder that holds something else than such pages.
+        """
+        write_site(self._folder, folder, SiteOptions(samples, private))
+        return files.join(folder, "index.html")
 
     def examples(self) -> Iterator[RunExample]:
         """Give every example that is in the dataset, in order."""

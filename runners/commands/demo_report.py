@@ -12,15 +12,21 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.run_folder import REPORT, RunFolder
 from tagmill.pipeline.study.evaluation import Truth, read_truth, score_run
 from tagmill.pipeline.study.example import decided_examples, find_example
+from tagmill.pipeline.study.report import SITE
+from tagmill.pipeline.study.site.base import SiteOptions
+from tagmill.pipeline.study.site.site import write_site
 from tagmill.runners.commands.example_view import draw
 from tagmill.runners.commands.score import remarks, score_table
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
 
 SHOWN_TAGS = 5
+
+SITE_SAMPLES = 2
+"""Images that the site shows of each tag, verdict and rule: the demo is to be quick."""
 
 MOST_DROPPED = f"SELECT tag, proposed, kept, dropped FROM tags ORDER BY dropped DESC, tag LIMIT {SHOWN_TAGS}"
 
@@ -37,6 +43,7 @@ def show(console: Console, run: RunFolder, config: str, truth_file: Path | None)
     _show_tables(console, run)
     if key:
         _show_example(console, run, key)
+    _show_site(console, run, truth)
     console.print()
     console.print("What would another policy cost? No model runs again:")
     _show_command(console, f"{command()} plan {config} --set clean.policy.rule=paper")
@@ -128,6 +135,16 @@ def _show_example(console: Console, run: RunFolder, key: str) -> None:
     console.print("Why does an image have its tags, and why did others go? This one is drawn already:")
     console.print(f"  {_short(picture)}", highlight=False, markup=False)
     _show_command(console, f"{command()} inspect {_short(run.root)} {key} --output {_short(picture)}")
+
+
+def _show_site(console: Console, run: RunFolder, truth: Truth | None) -> None:
+    folder = run.path(REPORT, SITE)
+    write_site(run, folder, SiteOptions(samples=SITE_SAMPLES), truth)
+    console.print()
+    console.print(
+        "The whole run as pages, without a server: every tag, the weakest decisions, what was lost."
+    )
+    console.print(f"  {_short(folder)}/index.html", highlight=False, markup=False)
 
 
 def _show_command(console: Console, line: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from commands import call
 from counted_models import calls, counted
 from runs import damaged, drive, plans, samples, squares_config, tagmill
 from sources import members, write_tar
@@ -52,6 +53,7 @@ def bytes_with(folder: Path, *needles: str) -> list[str]:
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("takedown")
     drive(build(folder))
+    call("report", folder / "run", "--samples", 1)
     return folder
 
 
@@ -85,7 +87,7 @@ def test_all_copies_leave_all_of_a_run_without_a_model(config, named):
     run, image = config.parent / "run", image_of(config, "a/000003")
     tar = config.parent / "data" / "a.tar"
     line = f"source:{tar}" if named == "source" else "b/000017"
-    assert bytes_with(run, SECRET)
+    assert any(path.startswith("report/site") for path in bytes_with(run, SECRET))
     exclude(config, "# by request", "", line)
     drive(config)
     assert calls(config.parent / "calls") == {}
@@ -94,7 +96,7 @@ def test_all_copies_leave_all_of_a_run_without_a_model(config, named):
     assert damaged(run) == []
     assert tagmill("verify", run, "--absent", config.parent / "exclude.txt").returncode == 5
     assert tagmill("gc", run).returncode == 0
-    assert bytes_with(run, image, SECRET, *gone) == []
+    assert bytes_with(run, image, SECRET, *gone) == list(run.rglob("*.webp")) == []
     result = tagmill("verify", run, "--absent", config.parent / "exclude.txt")
     assert (result.returncode, result.stderr) == (0, "")
     assert all(plan.is_whole for plan in plans(config).values())

@@ -12,7 +12,7 @@ from tagmill.pipeline.run_folder import REPORT, RunFolder
 from tagmill.pipeline.study.evaluation import Truth, score_run
 from tagmill.pipeline.study.example import Example, PixelReader, gather_examples
 from tagmill.pipeline.study.near_report import NEAR_TABLE
-from tagmill.pipeline.study.report import LABELS, STAGES, TAGS, report_tables, stage_row
+from tagmill.pipeline.study.report import LABELS, SITE, SITE_MARK, STAGES, TAGS, report_tables, stage_row
 from tagmill.pipeline.study.site import rendering
 from tagmill.pipeline.study.site.base import Links, Page, Place, Sheet, SiteOptions, SiteRun
 from tagmill.pipeline.study.site.pages import image
@@ -43,9 +43,6 @@ PAGES: tuple[type[Page], ...] = (
 )
 """The subjects of the site, in the order of its menu."""
 
-MARK = "tagmill-site.txt"
-"""The file that tells a site's folder, which a new site may replace, from anybody's own."""
-
 MARK_TEXT = "`tagmill report` wrote this folder, and replaces it: keep nothing of your own here.\n"
 
 NO_PICTURE = "no pictures were asked for"
@@ -64,7 +61,7 @@ class SiteMade:
 
 def site_folder(run: RunFolder) -> str | None:
     """Say where a run has its site; None for a run that is not on this machine."""
-    return run.path(REPORT, "site") if files.is_local(run.root) else None
+    return run.path(REPORT, SITE) if files.is_local(run.root) else None
 
 
 def write_site(run: RunFolder, folder: str, options: SiteOptions, truth: Truth | None = None) -> SiteMade:
@@ -85,7 +82,7 @@ def write_site(run: RunFolder, folder: str, options: SiteOptions, truth: Truth |
                 writer.write(sheet)
         for name in rendering.ASSETS:
             (scratch / name).write_text(rendering.asset(name), encoding="utf-8")
-        (scratch / MARK).write_text(MARK_TEXT, encoding="utf-8")
+        (scratch / SITE_MARK).write_text(MARK_TEXT, encoding="utf-8")
         found = _made(writer, scratch, options)
         if target.is_dir():
             shutil.rmtree(target)
@@ -106,7 +103,7 @@ def _target(folder: str) -> Path:
         raise ConfigError(f"{folder} is not on this machine: name a local folder with --to")
     path = Path(files.filesystem(folder)[1])
     holds = path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if holds and not (path / MARK).is_file():
+    if holds and not (path / SITE_MARK).is_file():
         raise ConfigError(f"{folder} exists and is not a site: name another folder with --to, or remove it")
     return path
 

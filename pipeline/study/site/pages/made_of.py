@@ -1,6 +1,6 @@
 """What made the run: models, settings and libraries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tagmill.pipeline.records import StageRecord
@@ -19,22 +19,36 @@ class MadeOf(Page):
     def sheets(self, links: Links) -> Iterator[Sheet]:
         """Make the page."""
         records = [*self.site.records.values(), *(one.record for one in self.site.begun)]
+        libraries = [set(record.libraries.items()) for record in records]
+        common = set.intersection(*libraries) if libraries else set()
         stages = [
             {
                 "stage": record.stage,
                 "generation": record.generation,
                 "settings": sorted(flatten(record.settings).items()),
-                "others": sorted((name, value) for name, value in flatten(_others(record)).items()),
-                "libraries": sorted(record.libraries.items()),
+                "others": sorted(flatten(_others(record)).items()),
+                "libraries": sorted(record.libraries.items() - common),
             }
             for record in records
         ]
-        values: dict[str, Any] = {"stages": stages, "config": sorted(flatten(dict(self.site.config)).items())}
+        values: dict[str, Any] = {
+            "models": list(_models(records)),
+            "common": sorted(common),
+            "stages": stages,
+            "config": sorted(flatten(dict(self.site.config)).items()),
+        }
         yield Sheet(self.path, self.title, "made_of.html", values, [SPECS])
+
+
+def _models(records: Iterable[StageRecord]) -> Iterator[dict[str, str]]:
+    """Name the models, as the config does, with the digests of what they are."""
+    for record in records:
+        name, digest = record.settings.get("model"), record.spec.get("model")
+        if name is not None and digest is not None:
+            yield {"stage": record.stage, "model": str(name), "digest": str(digest)}
 
 
 def _others(record: StageRecord) -> dict[str, Any]:
     """Give what decides a stage's output beside its settings: models and vocabulary by their digests."""
-    return {name: value for name, value in record.spec.items() if name != "config"} | {
-        "version": record.version
-    }
+    others = {name: value for name, value in record.spec.items() if name != "config"}
+    return others | {"version": record.version}
