@@ -2,11 +2,9 @@
 
 import hashlib
 import io
-import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from PIL import Image as pillow
@@ -27,8 +25,6 @@ AROUND = 0.15
 FOLDER = "pictures"
 
 Box = tuple[float, float, float, float]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,11 @@ def name_of(key: str) -> str:
     return hashlib.sha256(key.encode(errors="backslashreplace")).hexdigest()[:20]
 
 
+def page_of(key: str) -> str:
+    """Name the page of an example."""
+    return f"images/{name_of(key)}.html"
+
+
 class PictureMaker:
     """Writes pictures of examples into the folder of a site; where an image cannot be had any more, none."""
 
@@ -78,18 +79,13 @@ class PictureMaker:
         self._reader, self._folder = reader, folder
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
 
-    def make(
-        self, examples: Iterable[tuple[Example, Collection[str]]]
-    ) -> Iterator[tuple[Example, ShownExample]]:
+    def make(self, examples: Sequence[tuple[Example, Collection[str]]]) -> Iterator[ShownExample]:
         """Make the pictures of examples, and of the best boxes of these tags of each, in their order."""
-        waiting = iter(examples)
         with ThreadPoolExecutor(files.THREADS) as pool:
-            while some := list(islice(waiting, 4 * files.THREADS)):
-                yield from pool.map(lambda one: (one[0], self._one(*one)), some)
+            yield from pool.map(lambda one: self._one(*one), examples)
 
     def _one(self, example: Example, tags: Collection[str]) -> ShownExample:
-        name = name_of(example.key)
-        page = f"images/{name}.html"
+        name, page = name_of(example.key), page_of(example.key)
         try:
             pixels = self._reader.read(example)
         except self.LACKING as error:

@@ -1,8 +1,9 @@
 """Writes the audit site of a run: a folder of pages that opens without server and network."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image as pillow
@@ -11,6 +12,7 @@ from tagmill.pipeline.current import begun_records, current_records
 from tagmill.pipeline.run_folder import REPORT, RunFolder
 from tagmill.pipeline.study.evaluation import Truth, score_run
 from tagmill.pipeline.study.example import Example, PixelReader, gather_examples
+from tagmill.pipeline.study.further_boxes import further_boxes
 from tagmill.pipeline.study.near_report import NEAR_TABLE
 from tagmill.pipeline.study.report import LABELS, SITE, SITE_MARK, STAGES, TAGS, report_tables, stage_row
 from tagmill.pipeline.study.site import rendering
@@ -24,7 +26,7 @@ from tagmill.pipeline.study.site.pages.queries import Queries
 from tagmill.pipeline.study.site.pages.tags import Tags
 from tagmill.pipeline.study.site.pages.untagged import Untagged
 from tagmill.pipeline.study.site.pages.weakest import Weakest
-from tagmill.pipeline.study.site.pictures import PictureMaker, ShownExample, encoded, made_small, name_of
+from tagmill.pipeline.study.site.pictures import PictureMaker, ShownExample, encoded, made_small, page_of
 from tagmill.pipeline.study.site.walk import walk
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
@@ -44,6 +46,9 @@ PAGES: tuple[type[Page], ...] = (
 """The subjects of the site, in the order of its menu."""
 
 MARK_TEXT = "`tagmill report` wrote this folder, and replaces it: keep nothing of your own here.\n"
+
+AT_ONCE = 512
+"""Examples that are in memory together: for each lot the cluster table is read once."""
 
 NO_PICTURE = "no pictures were asked for"
 
@@ -155,18 +160,20 @@ class _Writer:
 def _write_examples(site: SiteRun, pages: Sequence[Page], writer: _Writer, scratch: Path) -> None:
     """Write pages and pictures of all examples that any page shows, part by part."""
     chosen, tags = _chosen(pages)
-    examples = ((one, tags[one.part, one.row]) for one in gather_examples(site.run, chosen)) if chosen else ()
-    shown: Iterator[tuple[Example, ShownExample]]
-    if site.options.private:
-        shown = (
-            (one, ShownExample(one.key, f"images/{name_of(one.key)}.html", lack=NO_PICTURE))
-            for one, _ in examples
-        )
-    else:
-        shown = PictureMaker(PixelReader(site.run), scratch).make(examples)
-    for example, found in shown:
-        writer.links.examples[example.part, example.row] = found
-        writer.write(image.sheet(example, found, writer.links))
+    examples = (
+        ((one, tags[one.part, one.row]) for one in gather_examples(site.run, chosen)) if chosen else iter(())
+    )
+    maker = None if site.options.private else PictureMaker(PixelReader(site.run), scratch)
+    while some := list(islice(examples, AT_ONCE)):
+        further = further_boxes(site.run, [example for example, _ in some])
+        shown = maker.make(some) if maker else (_unpictured(example) for example, _ in some)
+        for (example, _), found, boxes in zip(some, shown, further, strict=True):
+            writer.links.examples[example.part, example.row] = found
+            writer.write(image.sheet(example, found, writer.links, boxes))
+
+
+def _unpictured(example: Example) -> ShownExample:
+    return ShownExample(example.key, page_of(example.key), lack=NO_PICTURE)
 
 
 def _chosen(pages: Sequence[Page]) -> tuple[dict[str, list[tuple[int, str]]], dict[Place, set[str]]]:
@@ -199,5 +206,6 @@ def example_page(run: RunFolder, example: Example, *, private: bool = False) -> 
         except PictureMaker.LACKING as error:
             shown = replace(shown, lack=str(error))
     links = Links()
+    (further,) = further_boxes(run, [example])
     name = Path(files.filesystem(run.root)[1]).name
-    return rendering.alone(image.sheet(example, shown, links), name, links, pictures)
+    return rendering.alone(image.sheet(example, shown, links, further), name, links, pictures)

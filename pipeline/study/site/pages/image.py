@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tagmill.pipeline.study.example import Example
+from tagmill.pipeline.study.further_boxes import FurtherBoxes
+from tagmill.pipeline.study.mentions import split_mentions
 from tagmill.pipeline.study.site.base import Links, Sheet
 from tagmill.pipeline.study.site.pictures import ShownExample
 from tagmill.tag_system.reasons import THIN, VOUCHERS, why
@@ -11,9 +13,13 @@ from tagmill.tag_system.reasons import THIN, VOUCHERS, why
 VERDICTS = ("kept", "uncertain", "dropped")
 
 
-def sheet(example: Example, shown: ShownExample, links: Links) -> Sheet:
-    """Make the page of an example."""
-    tags = [_tag(example, decision) for verdict in VERDICTS for decision in example.decided(verdict)]
+def sheet(example: Example, shown: ShownExample, links: Links, further: Mapping[str, FurtherBoxes]) -> Sheet:
+    """Make the page of an example; `further` is what the other boxes of its tags would have said, by tag."""
+    tags = [
+        _tag(example, decision, further.get(decision["tag"]))
+        for verdict in VERDICTS
+        for decision in example.decided(verdict)
+    ]
     values = {
         "example": example,
         "shown": shown,
@@ -63,7 +69,7 @@ def said(example: Example) -> str:
     return f"{sentence} {thin} of the kept {rest} on one source that nothing confirms."
 
 
-def _tag(example: Example, decision: Mapping[str, Any]) -> dict[str, Any]:
+def _tag(example: Example, decision: Mapping[str, Any], further: FurtherBoxes | None) -> dict[str, Any]:
     sources = [
         f"{decision[name]} {words}{'s' if decision[name] > 1 else ''}"
         for name, words in (("given", "label"), ("parsed", "caption"), ("generated", "generated caption"))
@@ -74,6 +80,7 @@ def _tag(example: Example, decision: Mapping[str, Any]) -> dict[str, Any]:
         "why": why(decision, example.policy),
         "vouched": VOUCHERS[decision["basis"]],
         "is_thin": decision["basis"] in THIN and decision["verdict"] == "kept",
+        "further": further.said() if further and further.outdone else "",
         "sources": ", ".join(sources) or "nobody but the tagger",
     }
 
@@ -103,13 +110,6 @@ def _captions(example: Example) -> Iterator[dict[str, Any]]:
 def _pieces(
     caption: str, mentions: Sequence[Mapping[str, Any]], verdicts: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
-    """Split a caption into pieces with and without tags; a mention that begins in another is left out."""
-    place = 0
-    for mention in sorted(mentions, key=lambda one: (one["start"], -one["end"])):
-        if mention["start"] < place:
-            continue
-        yield {"text": caption[place : mention["start"]], "tag": "", "verdict": ""}
-        verdict = verdicts.get(mention["tag"], "")
-        yield {"text": caption[mention["start"] : mention["end"]], "tag": mention["tag"], "verdict": verdict}
-        place = mention["end"]
-    yield {"text": caption[place:], "tag": "", "verdict": ""}
+    for text, mention in split_mentions(caption, mentions):
+        tag = "" if mention is None else mention["tag"]
+        yield {"text": text, "tag": tag, "verdict": verdicts.get(tag, "")}
