@@ -159,6 +159,15 @@ def short(count: int) -> str:
     return found + "_kMG"[power]
 
 
+def percent(value: float) -> str:
+    """Write a share; one that is neither nothing nor everything is not written as such."""
+    if 0 < value < 0.005:
+        return "under 1 %"
+    if 0.995 <= value < 1:
+        return "over 99 %"
+    return f"{value:.0%}".replace("%", " %")
+
+
 @dataclass(frozen=True)
 class Loss:
     """What a flow loses at a step: the reason, how many, and where they are shown."""

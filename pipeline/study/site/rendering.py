@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from tagmill.pipeline.study.site.base import Links, Sheet
-from tagmill.pipeline.study.site.charts import short
+from tagmill.pipeline.study.site.charts import percent, short
 from tagmill.tag_system.core.text import shown
 from tagmill.tag_system.reasons import VOUCHERS, why
 
@@ -36,7 +36,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"n": _count, "pct": _percent, "score": _score, "words": _words, "short": short}
+    found.filters |= {"n": _count, "pct": percent, "score": _score, "words": _words, "short": short}
     found.filters |= {"why": why, "setting": _setting, "total_seconds": _total_seconds}
     found.globals["vouchers"] = VOUCHERS
     return found
@@ -51,15 +51,6 @@ def _readable(value: Any) -> Any:
 
 def _count(value: int) -> str:
     return f"{value:,}"
-
-
-def _percent(value: float) -> str:
-    """Write a share; one that is neither nothing nor everything is not written as such."""
-    if 0 < value < 0.005:
-        return "under 1 %"
-    if 0.995 <= value < 1:
-        return "over 99 %"
-    return f"{value:.0%}".replace("%", " %")
 
 
 def _score(value: float | None) -> str:

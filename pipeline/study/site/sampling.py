@@ -44,16 +44,20 @@ class FirstRows:
         return found
 
     def _sifted(self, table: pa.Table) -> pa.Table:
-        keys = [(name, "ascending") for name in (*self._groups, *self._order)]
-        table = table.take(pc.sort_indices(table, keys))
-        count = table.num_rows
-        is_new = np.zeros(count, bool)
-        is_new[:1] = True
-        for name in self._groups:
-            column = table[name].combine_chunks()
-            if count > 1:
-                is_new[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
-        places = np.arange(count)
-        starts = places[is_new]
-        rank = places - starts[np.cumsum(is_new) - 1] if count else places
-        return table.filter(pa.array(rank < self._most))
+        return first_of_each(table, self._groups, self._order, self._most)
+
+
+def first_of_each(table: pa.Table, groups: Sequence[str], order: Sequence[str], most: int) -> pa.Table:
+    """Give the first rows of each group by an order, ordered by group; see `FirstRows`."""
+    table = table.take(pc.sort_indices(table, [(name, "ascending") for name in (*groups, *order)]))
+    count = table.num_rows
+    is_new = np.zeros(count, bool)
+    is_new[:1] = True
+    for name in groups:
+        column = table[name].combine_chunks()
+        if count > 1:
+            is_new[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
+    places = np.arange(count)
+    starts = places[is_new]
+    rank = places - starts[np.cumsum(is_new) - 1] if count else places
+    return table.filter(pa.array(rank < most))

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tagmill.pipeline.study.evaluation import StepScores
 from tagmill.pipeline.study.intervals import wilson
 from tagmill.pipeline.study.site.base import Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.charts import Loss, Slice, Step, columns, flow, stacked
+from tagmill.pipeline.study.site.charts import Loss, Slice, Step, columns, flow, percent, stacked
 from tagmill.pipeline.study.site.pages.untagged import count_captions
 from tagmill.tag_system.kinds import KINDS
 from tagmill.tag_system.reasons import THIN, VOUCHERS
@@ -150,7 +150,7 @@ def headline(site: SiteRun, kept_by: Counter[str]) -> str:
     thin = _thin(kept_by)
     return (
         f"From {read:,} examples the run keeps {total:,} tags. "
-        f"{thin:.0%} of them rest on one source that nothing confirms."
+        f"{percent(thin)} of them rest on one source that nothing confirms."
     )
 
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagmill.pipeline.study.site.base import BY_CHANCE, Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.sampling import FirstRows
+from tagmill.pipeline.study.site.sampling import FirstRows, first_of_each
 from tagmill.tag_system.decisions import Policy
 
-SHOWN, A_TAG = 60, 3
-"""Decisions that each list shows, and how many of one tag at most."""
+SHOWN, A_TAG, AN_IMAGE = 60, 3, 2
+"""Decisions that each list shows, and how many of one tag and of one image at most."""
 
 
 class Weakest(Page):
@@ -47,17 +47,23 @@ class Weakest(Page):
         lists = {
             verdict: [] if table is None else table.to_pylist() for verdict, table in self._listed().items()
         }
-        values: dict[str, Any] = {"lists": lists, "policy": self.site.policy, "a_tag": A_TAG}
+        values: dict[str, Any] = {
+            "lists": lists,
+            "policy": self.site.policy,
+            "a_tag": A_TAG,
+            "an_image": AN_IMAGE,
+        }
         queries = [query("kept", self.site.policy), query("dropped", self.site.policy)]
         yield Sheet(self.path, self.title, "weakest.html", values, queries)
 
 
 def _first(table: pa.Table | None, order: str) -> pa.Table | None:
-    """Order the rows of all tags, and keep the first."""
+    """Order the rows of all tags, and keep the first, of one image a few."""
     if table is None:
         return None
-    keys = [(name, "ascending") for name in (order, *BY_CHANCE, "tag")]
-    return table.take(pc.sort_indices(table, keys)[:SHOWN])
+    columns = (order, *BY_CHANCE, "tag")
+    rows = first_of_each(table, ("part", "row"), columns, AN_IMAGE)
+    return rows.take(pc.sort_indices(rows, [(name, "ascending") for name in columns])[:SHOWN])
 
 
 def support(decisions: pa.Table, policy: Policy) -> pa.ChunkedArray:
@@ -98,15 +104,17 @@ def query(verdict: str, policy: Policy) -> str:
         for whole in (policy.tagger_threshold, policy.adaptive.strong_box, policy.adaptive.margin)
     )
     order = "support" if verdict == "kept" else "support DESC"
-    return f"""SELECT tag, key, rule, basis, round(
+    return f"""SELECT tag, key, rule, basis, support FROM (
+  SELECT *, round(
          given + parsed + generated
          + greatest(0, least(1, coalesce(tagger::DOUBLE / {tagger:g}, 0)))
          + greatest(0, least(1, coalesce(box_score::DOUBLE / {strong:g}, 0)))
          - (asked AND boxes = 0)::INT
          - greatest(0, least(1, coalesce((other_score - own_score)::DOUBLE / {margin:g}, 0)))
          - coalesce(distance_rank::DOUBLE, 0), 6) AS support
-FROM clean JOIN ingest USING (part, row, key)
-WHERE verdict = '{verdict}' AND rule <> 'not_proposed'
-QUALIFY row_number() OVER (PARTITION BY tag ORDER BY {order}, sha256, key) <= {A_TAG}
+  FROM clean JOIN ingest USING (part, row, key)
+  WHERE verdict = '{verdict}' AND rule <> 'not_proposed'
+  QUALIFY row_number() OVER (PARTITION BY tag ORDER BY {order}, sha256, key) <= {A_TAG})
+QUALIFY row_number() OVER (PARTITION BY part, row ORDER BY {order}, tag) <= {AN_IMAGE}
 ORDER BY {order}, sha256, key, tag
 LIMIT {SHOWN};"""
