@@ -11,6 +11,7 @@ A table that is missing, as in a run of an older version, is done without, but f
 import gc
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -182,6 +183,14 @@ class StageRecord:
     def count(self, unit: Unit, what: str) -> int:
         """Sum a count over the parts, such as ("example", "dead")."""
         return sum(part.counts.number(unit, what) for part in self.parts.values())
+
+    def losses(self) -> dict[str, int]:
+        """Count the examples that came in and were dropped or died, by reason."""
+        lost: Counter[str] = Counter()
+        for part in self.parts.values():
+            lost.update(part.counts.dropped)
+            lost.update(part.counts.dead)
+        return dict(sorted(lost.items()))
 
     def content(self) -> dict[str, Any]:
         """Give the content that is equal in equal runs: without bytes, times and the stamps of sources."""

@@ -9,6 +9,7 @@ shards: `<split>-<number>.npy`, float16 [examples, dimension] in the order of th
 image has none; and `<split>-<number>.parquet`, whose header tells of which shard they are (`FeatureNotes`).
 """
 
+import datetime
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, unquote
 
@@ -167,7 +168,8 @@ class Sample(_Contract):
     Tags are names of the manifest's vocabulary. `width`, `height` and all boxes are of the upright image,
     `orientation` is the EXIF orientation, 1 to 8, of the stored bytes. `meta` is JSON in one string.
     `implied` are tags that follow from kept ones and were not decided on; `absent` are tags whose absence a
-    verifier or a person confirmed: negatives that a trainer may trust.
+    verifier or a person confirmed: negatives that a trainer may trust. `license` is an identifier of SPDX, or
+    what the source says where there is none (`licences.licence_name`).
     """
 
     layout: Layout
@@ -183,6 +185,7 @@ class Sample(_Contract):
     labels: list[SampleLabel]
     implied: list[str] | None = None
     absent: list[str] | None = None
+    license: str | None = None
     meta: str
 
 
@@ -204,19 +207,33 @@ class ManifestModel(_Contract):
     fingerprint: str
 
 
+class ManifestInput(_Contract):
+    """An input of the run: the format of its sources, and how many of its examples are in the dataset."""
+
+    format: str
+    examples: int
+
+
 class Manifest(_Contract):
     """What a dataset is; its presence says that the dataset is whole. Samples call models by `models`.
 
-    `examples` counts by split, `formats` by the extension of their images; `kept_by` counts kept tags by what
-    vouches for them, see `decisions.Basis`.
+    `date` is the day that the dataset was given. `examples` counts by split, `formats` by the extension of
+    their images, `licenses` by their licence; `inputs` are those of the run, by name. `kept_by` counts kept
+    tags by what vouches for them, see `decisions.Basis`, `rules` all decisions by `verdict/rule`. `left_out`
+    counts the run's examples that are not here, by the stage that took them out and why.
     """
 
     layout: Layout
+    date: datetime.date | None = None
     vocabulary: str
     tags: int
     examples: dict[str, int]
     formats: dict[str, int] = {}
+    licenses: dict[str, int] = {}
+    inputs: dict[str, ManifestInput] = {}
     kept_by: dict[str, int] = {}
+    rules: dict[str, int] = {}
+    left_out: dict[str, dict[str, int]] = {}
     shards: list[ManifestShard]
     models: dict[str, ManifestModel]
     made_by: dict[str, Any]

@@ -1,41 +1,80 @@
-"""The data card of a dataset: what it is, how to read it, and what made it."""
+"""The data card of a dataset: what it is, under which licences, how to read it, and what made it."""
 
 import json
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.core.text import shown
+from tagmill.tag_system.licences import UNKNOWN, forbids, licence_link
 from tagmill.tag_system.reasons import vouched
 from tagmill.transforms.clean import Clean
+from tagmill.transforms.hub import HUB_SPLITS, hub_fields, hub_licence
 
-HUB_SPLITS = {"val": "validation"}
-"""What Hugging Face calls a split, where it is another name."""
+LICENCES_SHOWN = 50
+"""Rows of the table of licences; the manifest has more."""
 
-HUB_TYPES = {str: "string", int: "int64", float: "float64"}
-"""What Hugging Face calls a type."""
+UNCHECKED = (
+    "Nobody has checked the tags by eye: how many are right, and how many are missing, is not known, so no "
+    "precision or recall is given."
+)
+
+LIMITS = (
+    "What no caption, label or tagger names is not decided on: that a tag is missing does not say that the "
+    "thing is.",
+    "Captions and labels are taken as their sources give them, wrong or biased ones too.",
+    "Models know the kinds of things and people that they were trained on, and see others less well.",
+    "Images are not looked through for faces, minors, nudity or text: keys and pages of the source may tell.",
+    "Each image keeps the licence of its source, which was read from the source and not checked.",
+)
+"""What holds of every dataset that is made so."""
 
 
 def data_card(manifest: contract.Manifest) -> str:
     """Describe a dataset to whoever finds it: what it is, how to read it, what made it."""
     shards = {split: sum(s.split == split for s in manifest.shards) for split in manifest.examples}
-    rows = "\n".join(f"| {s} | {n:,} | {shards[s]:,} |" for s, n in manifest.examples.items())
-    models = "\n".join(
-        f"- `{key}`: {model.name}, `{model.fingerprint}`" for key, model in manifest.models.items()
-    )
-    policy = json.dumps(manifest.made_by["stages"][Clean.name]["config"]["policy"], sort_keys=True)
+    splits = ((s, f"{n:,}", f"{shards[s]:,}") for s, n in manifest.examples.items())
+    date = f" Dated {manifest.date}." if manifest.date else ""
+    limits = "\n".join(f"- {limit}" for limit in LIMITS)
     return f"""---
 {_front_matter(manifest)}---
 
 # Image-tag dataset
 
-Made by tagmill: tags of given captions and labels, and of models as they are listed below. Nobody has checked
-the tags by eye: how many are right, and how many are missing, is not known.
+Made by tagmill: tags of given captions and labels, and of models as they are listed below.{date}
 
-| split | examples | shards |
-|---|---|---|
-{rows}
+{_table(("split", "examples", "shards"), splits)}
+
+## Quality
+
+{UNCHECKED}
+
+What vouches for the kept tags: {vouched(manifest.kept_by) or "there are none"}.
+
+## Sources
+
+{_sources(manifest)}
+
+## Licences
+
+{licences_told(manifest.licenses)}
+
+## Decisions
+
+{_decisions(manifest)}
+
+Policy of the verdicts: `{policy_of(manifest)}`
+
+Models, by the names that evidence gives them, with the digest of their files and options:
+{models_told(manifest)}
+
+## Limits
+
+{limits}
+
+## How to read it
 
 - Tags are names of the vocabulary in `{contract.VOCABULARY}` ({manifest.tags:,} tags,
   digest `{manifest.vocabulary}`).
@@ -43,19 +82,12 @@ the tags by eye: how many are right, and how many are missing, is not known.
   decision with its evidence. Take the tags whose `verdict` is `kept`; `dropped` and `uncertain` ones are
   there to decide on again. `basis` says what a verdict rests on, from `given` labels to the `tagger` alone;
   tags under `absent` were confirmed not to be there, tags under `implied` follow from kept ones.
-- What vouches for the kept tags: {vouched(manifest.kept_by) or "there are none"}.
 - `evidence` lists what each model says, by its name in `models` of `{contract.MANIFEST}`. A localizer with
   an empty list of boxes looked in vain; a model without entry was not asked. What is null is left out.
 - Width, height and boxes are of the upright image; `orientation` is the EXIF orientation of its bytes.
 - `{contract.MANIFEST}` lists the shards with their sha256; each has a Parquet index of its members.
 - Keys in member names are percent-escaped; the JSON holds the original.
-- The images keep the licences of their sources: look for them in each sample's `meta`, which is JSON in
-  one string.
-
-Policy of the verdicts: `{policy}`
-
-Models, by the names that evidence gives them:
-{models or "- none: tags come from captions and given labels alone"}
+- `license` of a sample is its image's licence; what else the source says is in `meta`, JSON in one string.
 
 ```python
 import webdataset as wds
@@ -64,6 +96,74 @@ for sample in wds.WebDataset("train-000000.tar", shardshuffle=False).decode("pil
     tags = [tag["tag"] for tag in sample["json"]["tags"] if tag["verdict"] == "kept"]
 ```
 """
+
+
+def policy_of(manifest: contract.Manifest) -> str:
+    """Give the policy of the verdicts as JSON."""
+    stages = manifest.made_by.get("stages", {})
+    return json.dumps(stages.get(Clean.name, {}).get("config", {}).get("policy", {}), sort_keys=True)
+
+
+def models_told(manifest: contract.Manifest) -> str:
+    """List the models by name and digest."""
+    found = (f"- `{key}`: {one.name}, `{one.fingerprint}`" for key, one in manifest.models.items())
+    return "\n".join(found) or "- none: tags come from captions and given labels alone"
+
+
+def licences_told(licenses: Mapping[str, int]) -> str:
+    """Say under which licences how many images are, and what these forbid."""
+    total = sum(licenses.values())
+    ranked = sorted(licenses, key=lambda name: (-licenses[name], name))
+    rows = [(_named(name), f"{licenses[name]:,}") for name in ranked[:LICENCES_SHOWN]]
+    if rest := ranked[LICENCES_SHOWN:]:
+        rows.append((f"{len(rest):,} others", f"{sum(licenses[name] for name in rest):,}"))
+    unknown = licenses.get(UNKNOWN, 0)
+    nc, nd = (sum(n for name, n in licenses.items() if forbids(name, term)) for term in ("NC", "ND"))
+    return f"""{_table(("licence", "images"), rows)}
+
+Of {total:,} images, {_share(nc, total)} must not be used commercially (NonCommercial), and of
+{_share(nd, total)} no changed versions may be shared (NoDerivs), by licences of Creative Commons.
+The licence of {_share(unknown, total)} is not known."""
+
+
+def _named(licence: str) -> str:
+    link = licence_link(licence)
+    return f"[{licence}]({link})" if link else licence
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} ({count / total:.0%})" if total else f"{count:,}"
+
+
+def _sources(manifest: contract.Manifest) -> str:
+    rows = ((name, one.format, f"{one.examples:,}") for name, one in manifest.inputs.items())
+    told = _table(("input", "format", "examples"), rows)
+    lost = [
+        f"{count:,} by {stage} ({reason})"
+        for stage, reasons in manifest.left_out.items()
+        for reason, count in reasons.items()
+    ]
+    return f"{told}\n\nOf these inputs are left out: {', '.join(lost) or 'none'}."
+
+
+def _decisions(manifest: contract.Manifest) -> str:
+    """Tabulate which rules decided, without the tags that nobody proposed."""
+    found = {name: count for name, count in manifest.rules.items() if not name.endswith("/not_proposed")}
+    total = sum(found.values())
+    ranked = sorted(found, key=lambda name: (-found[name], name))
+    rows = ((*name.split("/", 1), _share(found[name], total)) for name in ranked)
+    return _table(("verdict", "deciding rule", "decisions"), rows)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Write a table of Markdown; its texts may come from anywhere."""
+    names = list(head)
+    lines = [names, ["---"] * len(names), *(map(_cell, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return shown(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _front_matter(manifest: contract.Manifest) -> str:
@@ -79,30 +179,11 @@ def _front_matter(manifest: contract.Manifest) -> str:
     ]
     images = [{"name": extension, "dtype": "image"} for extension in sorted(manifest.formats)]
     keys = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
-    sample = {"name": "json", "struct": _fields(contract.Sample)}
+    sample = {"name": "json", "struct": hub_fields(contract.Sample)}
     values: dict[str, Any] = {
+        **hub_licence(manifest.licenses),
         "configs": [{"config_name": "default", "data_files": splits}],
         "dataset_info": {"features": [*images, sample, *keys]},
         "task_categories": ["image-classification", "zero-shot-image-classification", "object-detection"],
     }
     return yaml.safe_dump(values if splits else {}, sort_keys=False)
-
-
-def _fields(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """Describe the fields of a part of the contract as Hugging Face's features."""
-    return [{"name": name} | _feature(field.annotation) for name, field in model.model_fields.items()]
-
-
-def _feature(kind: Any) -> dict[str, Any]:
-    origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not type(None)]
-    if origin is Literal:
-        return {"dtype": "string"}
-    if origin in (list, tuple):
-        (inner,) = set(arguments)
-        feature = _feature(inner)
-        return {"list": feature.get("dtype") or feature.get("struct") or feature}
-    if origin is not None:  # a type, or null
-        return _feature(arguments[0])
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {"struct": _fields(kind)}
-    return {"dtype": HUB_TYPES[kind]}

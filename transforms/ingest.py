@@ -13,7 +13,7 @@ from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.pixels import MAX_BYTES
 from tagmill.transforms import images
 from tagmill.transforms.exclusion import NOTHING, Exclusion, read_exclusion
-from tagmill.transforms.formats.base import InputConfig, format_of
+from tagmill.transforms.formats.base import LICENCE_KEYS, InputConfig, format_of
 from tagmill.transforms.given import Caps
 from tagmill.transforms.stage import RunContext, Shared, Stage
 
@@ -132,8 +132,8 @@ class Ingest(Stage[IngestConfig]):
 
 def input_spec(config: InputConfig) -> dict[str, Any]:
     """Give the non-default settings of an input that decide what is read from its sources."""
-    where = ("path", "images", "exclude")
-    changed = {name: value for name, value in config.changed().items() if name not in where}
+    apart = ("path", "images", "exclude", *LICENCE_KEYS)
+    changed = {name: value for name, value in config.changed().items() if name not in apart}
     version = format_of(config).version
     return changed if version == 1 else {**changed, "format_version": version}
 

@@ -4,15 +4,15 @@ Shards follow the sources: they are cut along the parts in ingest's order, so wr
 order and once, and new input only adds shards.
 """
 
+import datetime
 import hashlib
 import io
 import json
 import tarfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import apache_beam as beam
 import pyarrow as pa
@@ -22,19 +22,31 @@ from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import DamageError
+from tagmill.tag_system.licences import LicenceSource, licence_of, licence_spec
+from tagmill.tag_system.sample_counts import SampleCounts
 from tagmill.tag_system.sample_tags import short, tag_record
 from tagmill.transforms import parquet, parts
+from tagmill.transforms.formats.base import licences_of
 from tagmill.transforms.images import check_unchanged, read_references
-from tagmill.transforms.stage import PartTask, Stage, removed_rows
+from tagmill.transforms.stage import PartTask, RunContext, Shared, Stage, removed_rows
 from tagmill.transforms.worker import Worker
 
 Record = dict[str, Any]
 
 
+AROUND = ("date",)
+"""Keys that change what is written around the shards, and no shard."""
+
+
 class ShardsConfig(Config):
-    """`size`: how many examples a shard holds at most; it is cut between parts, so not less than a part."""
+    """Sets the dataset.
+
+    `size` is how many examples a shard holds at most; it is cut between parts, so not less than a part.
+    `date` is the day that the card and croissant.json give the dataset; without one they have none.
+    """
 
     size: int = Field(10_000, ge=1)
+    date: datetime.date | None = None
 
 
 @beam.coders.registry.register_row
@@ -53,11 +65,22 @@ class Shards(Stage[ShardsConfig]):
 
     kind = "shards"
     name = "shards"
-    version = 3
+    version = 4
     schema = contract.INDEX_SCHEMA
     follows_rows = True
     counted_by = "clean"
     """The stage that notes of each part how many examples of each split it let out."""
+
+    def __init__(
+        self, config: ShardsConfig, shared: Shared, licences: Mapping[str, LicenceSource] | None = None
+    ) -> None:
+        super().__init__(config, shared)
+        self.licences = licences or {}
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self:
+        """Make the stage, which is never off, with how the inputs say their licences."""
+        return cls(run.config[cls.name], run.shared, licences_of(run.config["inputs"]))
 
     @classmethod
     def check(cls, config: Mapping[str, Any]) -> None:
@@ -75,7 +98,8 @@ class Shards(Stage[ShardsConfig]):
         return index_uri(folder, name)
 
     def _spec(self) -> dict[str, Any]:
-        return {"layout": contract.LAYOUT, **super()._spec()}
+        config = {name: value for name, value in self.config.changed().items() if name not in AROUND}
+        return {"layout": contract.LAYOUT, "config": config, **licence_spec(self.licences)}
 
 
 class ShardWorker(Worker[Shards, ShardTask]):
@@ -117,15 +141,13 @@ def write_shard(stage: Shards, folder: str, task: ShardTask) -> None:
 class ShardWriter:
     """Writes one tar, sample by sample, and its index, with `header` and more in it; open it as a context.
 
-    `formats` counts the samples by the extension of their images, `kept_by` their kept tags by what vouches
-    for them; `split` is the header's.
+    `counts` are of the samples so far; `split` is the header's.
     """
 
     def __init__(self, folder: str, name: str, header: Mapping[str, Any]) -> None:
         self._folder, self._name, self._header = folder, name, header
         self.split: str = header["split"]
-        self.formats: Counter[str] = Counter()
-        self.kept_by: Counter[str] = Counter()
+        self.counts = SampleCounts()
         self._index: list[Record] = []
 
     def __enter__(self) -> "ShardWriter":
@@ -144,8 +166,7 @@ class ShardWriter:
 
     def add(self, sample: Record, image: bytes) -> None:
         """Write the two members of a sample."""
-        self.formats[contract.EXTENSIONS[sample["format"]]] += 1
-        self.kept_by.update(tag["basis"] for tag in sample["tags"] if tag["verdict"] == "kept")
+        self.counts.add(sample)
         stem = contract.escape(sample["key"])
         text = json.dumps(sample, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         for extension, data in ((contract.EXTENSIONS[sample["format"]], image), ("json", text.encode())):
@@ -166,9 +187,8 @@ class ShardWriter:
             raise DamageError(f"{tar} exists with other content; remove it and run again")
         header = {
             **self._header,
-            "examples": self.formats.total(),
-            "formats": dict(sorted(self.formats.items())),
-            "kept_by": dict(sorted(self.kept_by.items())),
+            "examples": self.counts.examples,
+            **self.counts.told(),
             "bytes": stream.size,
             "sha256": stream.sha256,
         }
@@ -177,7 +197,7 @@ class ShardWriter:
         return contract.ManifestShard(
             name=self._name,
             split=self.split,
-            examples=self.formats.total(),
+            examples=self.counts.examples,
             bytes=stream.size,
             sha256=stream.sha256,
         )
@@ -217,17 +237,23 @@ def _samples(stage: Shards, task: ShardTask) -> Iterator[tuple[Record, bytes]]:
         references = [inputs.examples[row]["image"] for row in rows]
         for row, image in zip(rows, read_references(references, piece.root), strict=True):
             check_unchanged(image, inputs.examples[row])
-            yield make_sample(inputs, row), image
+            yield make_sample(inputs, row, stage.licences), image
 
 
-def make_sample(inputs: parts.Inputs, row: int) -> Record:
-    """Put together the JSON member of one example (`shard_contract.Sample`)."""
+def make_sample(
+    inputs: parts.Inputs, row: int, licences: Mapping[str, LicenceSource] | None = None
+) -> Record:
+    """Put together the JSON member of one example (`shard_contract.Sample`).
+
+    `licences` say how each input tells the licence of an image.
+    """
     example = inputs.examples[row]
     boxes: dict[str, list[list[float]]] = {}
     for region in inputs.of_row("localize", row):
         if region["region"] is not None:
             box = [region[name] for name in ("x1", "y1", "x2", "y2", "score")]
             boxes.setdefault(region["tag"], []).append(box)
+    licence = licence_of(licences or {}, example["key"], example["meta"])
     plain = ("key", "width", "height", "orientation", "format", "sha256", "split")
     return {
         "layout": contract.LAYOUT,
@@ -235,6 +261,7 @@ def make_sample(inputs: parts.Inputs, row: int) -> Record:
         "captions": _captions(inputs, row),
         "tags": [tag_record(d, boxes.get(d["tag"], [])) for d in inputs.of_row("clean", row)],
         "labels": [_label(label) for label in example["labels"]],
+        **({} if licence is None else {"license": licence}),
         "meta": example["meta"],
     }
 

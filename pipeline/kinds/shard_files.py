@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,7 @@ from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DamageError
-from tagmill.tag_system.vocabulary import Vocabulary
+from tagmill.tag_system.sample_counts import SampleCounts
 from tagmill.transforms import bitmaps, parquet
 from tagmill.transforms.data_card import data_card
 from tagmill.transforms.parts import Counts
@@ -57,7 +57,7 @@ class ShardFiles(Kind[Shards]):
             else:
                 plan.tasks.append(task)
                 plan.reasons.append(f"{task.name}: {'its examples changed' if known else 'not written yet'}")
-        plan.unfinished = "" if _is_finished(plan) else "write the manifest again"
+        plan.unfinished = "" if _is_finished(plan, upstream) else "write the manifest again"
         return plan
 
     def make_way(self, plan: StagePlan[Shards], run: RunFolder) -> None:
@@ -86,8 +86,7 @@ class ShardFiles(Kind[Shards]):
         for tar in files.list_names(plan.folder, ".tar"):
             if tar.removesuffix(".tar") not in headers:
                 _supersede(plan.folder, tar.removesuffix(".tar"))
-        stages = [other.stage for other in upstream.plans.values()]
-        manifest = _manifest(headers, upstream.vocabulary, stages)
+        manifest = _manifest(headers, plan.stage, upstream)
         write = {
             contract.VOCABULARY: upstream.vocabulary.dump(),
             contract.DATA_CARD: data_card(manifest),
@@ -167,8 +166,8 @@ class _ShardStock:
         return None
 
 
-def _is_finished(plan: StagePlan[Shards]) -> bool:
-    """Tell whether what is written around the shards is there, and lists just these shards."""
+def _is_finished(plan: StagePlan[Shards], upstream: Upstream) -> bool:
+    """Tell whether what is written around the shards is there, lists just these, and says what holds now."""
     around = {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST, CUT}
     if not around <= set(files.list_names(plan.folder)):
         return False
@@ -177,8 +176,25 @@ def _is_finished(plan: StagePlan[Shards]) -> bool:
         manifest = contract.parse_manifest(data, plan.folder)
     except ConfigError:
         return False
+    inputs = {name: told.examples for name, told in manifest.inputs.items()}
+    now = _of_run(plan.stage, upstream, inputs)
+    if any(getattr(manifest, name) != value for name, value in now.items()):
+        return False
     return {shard.name: shard.sha256 for shard in manifest.shards} == {
         name: record.digest for name, record in plan.done.items()
+    }
+
+
+def _of_run(stage: Shards, upstream: Upstream, inputs: Mapping[str, int]) -> dict[str, Any]:
+    """Give what the manifest says of the run, beside what its shards do; `inputs` counts their examples."""
+    left_out = {name: lost for name, record in upstream.records.items() if (lost := record.losses())}
+    return {
+        "date": stage.config.date,
+        "inputs": {
+            one.name: contract.ManifestInput(format=one.format, examples=inputs.get(one.name, 0))
+            for one in upstream.inputs
+        },
+        "left_out": left_out,
     }
 
 
@@ -261,7 +277,7 @@ def _supersede(folder: str, name: str) -> None:
 
 
 def _manifest(
-    headers: Mapping[str, Mapping[str, Any]], vocabulary: Vocabulary, stages: Sequence[Stage[Any]]
+    headers: Mapping[str, Mapping[str, Any]], stage: Shards, upstream: Upstream
 ) -> contract.Manifest:
     """List the shards, and say how the stages were set."""
     shards = [
@@ -275,19 +291,17 @@ def _manifest(
         for name, header in headers.items()
     ]
     examples: Counter[str] = Counter()
-    formats: Counter[str] = Counter()
-    kept_by: Counter[str] = Counter()
+    counts = SampleCounts()
     for shard in shards:
         examples[shard.split] += shard.examples
-        formats.update(headers[shard.name]["formats"])
-        kept_by.update(headers[shard.name]["kept_by"])
+        counts.update(headers[shard.name])
+    stages = [plan.stage for plan in upstream.plans.values()]
     return contract.Manifest(
         layout=contract.LAYOUT,
-        vocabulary=vocabulary.digest,
-        tags=len(vocabulary),
+        vocabulary=upstream.vocabulary.digest,
+        tags=len(upstream.vocabulary),
         examples=dict(examples),
-        formats=dict(sorted(formats.items())),
-        kept_by=dict(sorted(kept_by.items())),
+        **counts.told() | _of_run(stage, upstream, counts.inputs),
         shards=shards,
         models=_models(stages),
         made_by={

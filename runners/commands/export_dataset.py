@@ -25,7 +25,7 @@ def export(
         ),
     ],
     where: Annotated[
-        str | None, typer.Option(help="take the examples of which this holds: meta->>'$.license' = 'CC0'")
+        str | None, typer.Option(help="take the examples of which this holds: license = 'CC0-1.0'")
     ] = None,
     verdicts: Annotated[
         str | None, typer.Option(help="take tags with these verdicts: kept,uncertain,dropped")

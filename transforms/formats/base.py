@@ -2,17 +2,18 @@
 
 import errno
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tagmill.tag_system.core import files, plugins
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
+from tagmill.tag_system.licences import LicenceSource
 from tagmill.tag_system.shard_contract import Split
 from tagmill.transforms.formats.streams import HashingStream
 
@@ -57,6 +58,9 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """Extensions that mean an image; which formats are then decoded is for `decoders.FORMATS` to say."""
 
+LICENCE_KEYS = ("license", "license_field", "license_map")
+"""Keys of an input that say how licences are read of what was ingested."""
+
 Links = Literal["within", "follow"]
 
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -76,7 +80,8 @@ class InputConfig(Config):
     says. `links` says where a link may lead that an image or its captions are: `within` the folder that they
     are looked for in, or anywhere (`follow`). What `path` names or matches may be a link in any case.
     `exclude` is a text file of what must not be in the dataset, whatever input has it: see
-    `exclusion.Exclusion`.
+    `exclusion.Exclusion`. `license_field` names the field of `meta` that holds an image's licence,
+    `license_map` says what its values stand for, and `license` is that of images whose field says none.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -91,6 +96,20 @@ class InputConfig(Config):
     split: Split | None = None
     links: Links = "within"
     exclude: str | None = None
+    license: str | None = None
+    license_field: str | None = "license"
+    license_map: dict[str, str] = {}
+
+    @field_validator("license_map", mode="before")
+    @classmethod
+    def _texts(cls, names: Any) -> Any:
+        """Take numbers, as COCO has them, for the texts that YAML would have them quoted to be."""
+        return {str(name): said for name, said in names.items()} if isinstance(names, dict) else names
+
+    @property
+    def licences(self) -> LicenceSource:
+        """Say how the licences of the images are found."""
+        return LicenceSource(self.license, self.license_field, self.license_map)
 
     @property
     def paths(self) -> list[str]:
@@ -249,6 +268,11 @@ class CopyingFormat(Protocol):
     @abstractmethod
     def copied_bytes(self, uri: str) -> int:
         """Tell how many bytes of a source's images are copied, about; 0 for what cannot be read."""
+
+
+def licences_of(inputs: Iterable[InputConfig]) -> dict[str, LicenceSource]:
+    """Say how the licences of each input's images are found, by its name."""
+    return {source.name: source.licences for source in inputs}
 
 
 _MEMBERS = ("version", "images_apart", "find_sources", "size_and_stamp", "open_read", "image_folder", "read")

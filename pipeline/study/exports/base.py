@@ -1,5 +1,6 @@
 """What an export is: it takes the chosen examples of a dataset one by one, and writes them in its format."""
 
+import datetime
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
@@ -45,13 +46,17 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportContext:
-    """The dataset in `folder` that is exported to `destination`; in the options no default is left open."""
+    """The dataset in `folder` that is exported to `destination`; in the options no default is left open.
+
+    `date` is the dataset's own, or else the day of the export.
+    """
 
     folder: str
     destination: str
     manifest: Manifest
     vocabulary: Vocabulary
     options: ExportOptions
+    date: datetime.date
 
 
 class Export(ABC):

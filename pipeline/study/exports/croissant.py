@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from tagmill.pipeline.study.exports.base import ExportContext
 from tagmill.pipeline.study.exports.chosen import ChosenExample
-from tagmill.pipeline.study.exports.licences import Licences
 from tagmill.pipeline.study.exports.tables import ParquetExport, TableFile
 from tagmill.tag_system.core import files
+from tagmill.tag_system.licences import UNKNOWN
 from tagmill.transforms.clean import Clean
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -71,12 +71,12 @@ class CroissantExport(ParquetExport):
 
     def __init__(self, folder: Path, context: ExportContext) -> None:
         super().__init__(folder, context)
-        self._licences = Licences()
+        self._licences: set[str] = set()
 
     def write(self, one: ChosenExample) -> None:
         """Add the rows of an example."""
         super().write(one)
-        self._licences.add(one.sample.meta)
+        self._licences.add(one.sample.license or UNKNOWN)
 
     def close(self) -> None:
         """End the tables, and describe them."""
@@ -98,6 +98,7 @@ class CroissantExport(ParquetExport):
             "conformsTo": CONFORMS_TO,
             "name": "image-tag-dataset",
             "description": "Images with tags, and the decision on each tag with its verdict and reason.",
+            "datePublished": str(self.context.date),
             "rai:dataAnnotationProtocol": PROTOCOL + json.dumps(policy, sort_keys=True),
             "rai:dataAnnotationPlatform": "tagmill",
             "rai:machineAnnotationTools": tools,
@@ -105,8 +106,7 @@ class CroissantExport(ParquetExport):
             "distribution": [*self._tables(), *self._shards()],
             "recordSet": [_records(name, table) for name, table in self.tables.items()],
         }
-        licence = self._licences.agreed
-        return described if licence is None else described | {"license": licence}
+        return described | {"license": sorted(self._licences)}
 
     def _tables(self) -> list[dict[str, Any]]:
         """Describe the files of the tables."""

@@ -1,5 +1,6 @@
 """Exports a dataset: one pass over its shards, into a folder that is there whole or not at all."""
 
+import datetime
 from collections import Counter
 from collections.abc import Collection
 from contextlib import closing
@@ -40,7 +41,9 @@ def export(source: str, to: str, folder: str, options: ExportOptions) -> ExportS
     options = _resolved(to, format_, options)
     place = dataset_folder(source)
     _check_folder(folder, source)
-    context = ExportContext(place, files.absolute(folder), *_opened(place), options)
+    manifest, vocabulary = _opened(place)
+    date = manifest.date or datetime.datetime.now(datetime.UTC).date()
+    context = ExportContext(place, files.absolute(folder), manifest, vocabulary, options, date)
     chooser = WhereFilter(options.where).chosen if options.where is not None else _everything
     with files.replacing(folder) as scratch:
         scratch.mkdir()

@@ -5,6 +5,7 @@ for each extension of images, with all evidence; here is one column of upright i
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import yaml
 
 from tagmill.pipeline.study.exports.base import Export, ExportContext
 from tagmill.pipeline.study.exports.chosen import ChosenExample
-from tagmill.pipeline.study.exports.licences import Licences
 from tagmill.pipeline.study.exports.pictures import file_stem, upright
 from tagmill.tag_system.core import files
-from tagmill.transforms.data_card import HUB_SPLITS
+from tagmill.tag_system.licences import UNKNOWN
+from tagmill.transforms.data_card import UNCHECKED, licences_told
+from tagmill.transforms.hub import HUB_SPLITS, hub_licence
 
 FILE_BYTES = 400 << 20
 """Bytes of images after which a new file begins, unless a number of examples is asked for."""
@@ -72,7 +74,7 @@ class HuggingFaceExport(Export):
         super().__init__(folder, context)
         (folder / "data").mkdir()
         self._files: dict[str, _SplitFiles] = {}
-        self._licences = Licences()
+        self._licences: Counter[str] = Counter()
         self._has_boxes = self._has_captions = False
 
     def write(self, one: ChosenExample) -> None:
@@ -96,7 +98,7 @@ class HuggingFaceExport(Export):
             },
         }
         self._files[sample.split].add(row, len(data))
-        self._licences.add(sample.meta)
+        self._licences[sample.license or UNKNOWN] += 1
         self._has_boxes |= bool(boxes)
         self._has_captions |= bool(one.captions)
 
@@ -115,6 +117,7 @@ class HuggingFaceExport(Export):
         counts = {found.split: found.rows for found in self._files.values()}
         tasks = ["image-classification", "object-detection"][: 1 + self._has_boxes]
         front: dict[str, Any] = {
+            **hub_licence(self._licences),
             "task_categories": tasks + ["image-to-text"] * self._has_captions,
             "configs": [
                 {
@@ -123,14 +126,12 @@ class HuggingFaceExport(Export):
                 }
             ],
         }
-        if self._licences.agreed is not None:
-            front["license"] = self._licences.agreed
         rows = "\n".join(f"| {name} | {count:,} |" for name, count in counts.items())
         return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # Image-tag dataset
 
-Made by tagmill; `LOST.md` tells what is not in it. Nobody has checked the tags by eye. `tags` are those with
+Made by tagmill, {self.context.date}; `LOST.md` tells what is not in it. `tags` are those with
 the verdict {", ".join(self.options.verdicts or ())}, `objects` their boxes: left, top, width and height in
 pixels, with the score of the localizer. All images are stored upright. `meta` is JSON of the source, in one
 string.
@@ -138,6 +139,10 @@ string.
 | split | examples |
 |---|---|
 {rows}
+
+{UNCHECKED}
+
+{licences_told(self._licences)}
 
 ```python
 from datasets import load_dataset

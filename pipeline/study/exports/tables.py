@@ -32,6 +32,7 @@ EXAMPLES = pa.schema(
         ("tags", _TEXTS),
         ("absent", _TEXTS),
         ("implied", _TEXTS),
+        ("license", pa.string()),
         ("meta", pa.string()),
         ("shard", pa.string()),
         ("image_offset", pa.int64()),

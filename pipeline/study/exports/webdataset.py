@@ -1,7 +1,6 @@
 """Webdataset: shards as the engine writes them (docs/shards.md), of the chosen examples and another size."""
 
 import json
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tagmill.pipeline.study.exports.chosen import ChosenExample
 from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.decisions import VERDICTS
+from tagmill.tag_system.sample_counts import SampleCounts
 from tagmill.transforms.data_card import data_card
 from tagmill.transforms.shards import ShardsConfig, ShardWriter
 
@@ -26,15 +26,14 @@ class WebdatasetExport(Export):
         self._size = self.options.size or ShardsConfig().size
         self._filters = self.options.verdicts != VERDICTS
         self._shards: list[contract.ManifestShard] = []
-        self._formats: Counter[str] = Counter()
-        self._kept_by: Counter[str] = Counter()
+        self._counts = SampleCounts()
         self._writer: ShardWriter | None = None
         self._stack = ExitStack()
 
     def write(self, one: ChosenExample) -> None:
         """Add an example to its split's shard; the splits come one after the other."""
         writer = self._writer
-        if writer and (writer.formats.total() == self._size or writer.split != one.sample.split):
+        if writer and (writer.counts.examples == self._size or writer.split != one.sample.split):
             self._end_shard()
         if self._writer is None:
             number = sum(shard.split == one.sample.split for shard in self._shards)
@@ -53,8 +52,7 @@ class WebdatasetExport(Export):
     def _end_shard(self) -> None:
         if self._writer is not None:
             self._shards.append(self._writer.close())
-            self._formats += self._writer.formats
-            self._kept_by += self._writer.kept_by
+            self._counts.update(vars(self._writer.counts))
             self._writer = None
             self._stack.close()
 
@@ -73,10 +71,14 @@ class WebdatasetExport(Export):
         }
         made_by = {**before.made_by, "export": told}
         update = {
+            "date": self.context.date,
             "shards": self._shards,
             "examples": examples,
-            "formats": dict(sorted(self._formats.items())),
-            "kept_by": dict(sorted(self._kept_by.items())),
+            **self._counts.told(),
+            "inputs": {
+                name: one.model_copy(update={"examples": self._counts.inputs[name]})
+                for name, one in before.inputs.items()
+            },
             "made_by": made_by,
         }
         manifest = before.model_copy(update=update)

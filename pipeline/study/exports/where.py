@@ -23,10 +23,12 @@ COLUMNS = pa.schema(
         ("captions", _TEXTS),
         ("labels", _TEXTS),
         ("tags", _TEXTS),
+        ("license", pa.string()),
         ("meta", pa.string()),
     ]
 )
-"""The columns that an expression may name; `tags` are those of the chosen verdicts, `meta` is JSON."""
+"""The columns that an expression may name; `tags` are those of the chosen verdicts, `license` is
+null where it is not known, `meta` is JSON."""
 
 _ROW = "tagmill_row"
 
@@ -34,7 +36,7 @@ _ROW = "tagmill_row"
 def row_of(one: ChosenExample) -> dict[str, Any]:
     """Give what `COLUMNS` says of an example."""
     sample = one.sample
-    plain = ("key", "split", "width", "height", "orientation", "format", "sha256", "meta")
+    plain = ("key", "split", "width", "height", "orientation", "format", "sha256", "license", "meta")
     return {name: getattr(sample, name) for name in plain} | {
         "captions": one.captions,
         "labels": [label.name for label in sample.labels],
