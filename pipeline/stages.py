@@ -10,6 +10,7 @@
     embed       pixels + boxes -> region embeddings                   (off without a model)
     cluster     embeddings of a tag -> centres, spread                (needs embed)
     clean       all evidence -> a verdict for each tag of an image
+    choose      what samples say -> the examples that the shards take  (off without an expression)
     shards      verdicts + original bytes -> webdataset tars
     features    pixels of the shards -> what a tagger is distilled from   (off without a model)
 
@@ -28,6 +29,7 @@ from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.candidates import Candidates
 from tagmill.transforms.caption import Caption
+from tagmill.transforms.choose import Choose
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.cluster import Cluster
 from tagmill.transforms.duplicates import Duplicates
@@ -55,6 +57,7 @@ STAGES: Mapping[type[Stage[Any]], Use] = {
     Embed: "off",
     Cluster: "on",
     Clean: "always",
+    Choose: "implied",
     Shards: "always",
     Features: "off",
 }

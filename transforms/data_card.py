@@ -7,11 +7,12 @@ from typing import Any
 import yaml
 
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.core.text import shown
+from tagmill.tag_system.core.text import one_line, shown
 from tagmill.tag_system.licences import UNKNOWN, forbids, licence_link
 from tagmill.tag_system.reasons import vouched
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.hub import HUB_SPLITS, hub_fields, hub_licence
+from tagmill.transforms.shards import Shards
 
 LICENCES_SHOWN = 50
 """Rows of the table of licences; the manifest has more."""
@@ -100,8 +101,13 @@ for sample in wds.WebDataset("train-000000.tar", shardshuffle=False).decode("pil
 
 def policy_of(manifest: contract.Manifest) -> str:
     """Give the policy of the verdicts as JSON."""
-    stages = manifest.made_by.get("stages", {})
-    return json.dumps(stages.get(Clean.name, {}).get("config", {}).get("policy", {}), sort_keys=True)
+    return json.dumps(settings_of(manifest, Clean.name).get("policy", {}), sort_keys=True)
+
+
+def settings_of(manifest: contract.Manifest, stage: str) -> dict[str, Any]:
+    """Give how a stage of the run was set; nothing if it was not there."""
+    found: dict[str, Any] = manifest.made_by.get("stages", {}).get(stage, {}).get("config", {})
+    return found
 
 
 def models_told(manifest: contract.Manifest) -> str:
@@ -143,7 +149,9 @@ def _sources(manifest: contract.Manifest) -> str:
         for stage, reasons in manifest.left_out.items()
         for reason, count in reasons.items()
     ]
-    return f"{told}\n\nOf these inputs are left out: {', '.join(lost) or 'none'}."
+    where = settings_of(manifest, Shards.name).get("where")
+    only = f"\n\nOnly examples of which this is true are taken: `{_code(where)}`." if where else ""
+    return f"{told}\n\nOf these inputs are left out: {', '.join(lost) or 'none'}.{only}"
 
 
 def _decisions(manifest: contract.Manifest) -> str:
@@ -160,6 +168,10 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(head)
     lines = [names, ["---"] * len(names), *(map(_cell, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    return shown(one_line(text)).replace("`", "'")
 
 
 def _cell(text: str) -> str:

@@ -34,18 +34,22 @@ from tagmill.transforms.worker import Worker
 Record = dict[str, Any]
 
 
-AROUND = ("date",)
-"""Keys that change what is written around the shards, and no shard."""
+ELSEWHERE = ("date", "where")
+"""Keys that change no shard: one stands in what is written around them, the other is a stage's of its own,
+which takes examples away.
+"""
 
 
 class ShardsConfig(Config):
     """Sets the dataset.
 
     `size` is how many examples a shard holds at most; it is cut between parts, so not less than a part.
+    `where` is an expression of DuckDB that is true of the examples that it takes, see `where.WhereFilter`.
     `date` is the day that the card and croissant.json give the dataset; without one they have none.
     """
 
     size: int = Field(10_000, ge=1)
+    where: str | None = None
     date: datetime.date | None = None
 
 
@@ -98,7 +102,7 @@ class Shards(Stage[ShardsConfig]):
         return index_uri(folder, name)
 
     def _spec(self) -> dict[str, Any]:
-        config = {name: value for name, value in self.config.changed().items() if name not in AROUND}
+        config = {name: value for name, value in self.config.changed().items() if name not in ELSEWHERE}
         return {"layout": contract.LAYOUT, "config": config, **licence_spec(self.licences)}
 
 

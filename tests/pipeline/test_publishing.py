@@ -1,17 +1,27 @@
 """What a publisher asks of a dataset: licences, sources, what is left out, and the card that says it."""
 
 import json
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from commands import call
 from runs import current_folder, damaged, drive, plans, samples, squares_config
 from sources import members, write_tar
+from tagmill.tag_system.core import extras
+from tagmill.tag_system.core.errors import ConfigError
 from wordnet_corpus import SHARED
 
 LICENCES = [4, "http://creativecommons.org/licenses/by-nc-nd/2.0/", None, "CC BY-NC 2.0", "a | <b>mine</b>"]
+
+
+OFF: dict[str, object] = dict.fromkeys(("tag", "localize", "embed"))
+"""Without models."""
 
 
 def build(folder: Path, **changes: object) -> Path:
@@ -53,9 +63,15 @@ def front(config):
     return yaml.safe_load((dataset(config) / "README.md").read_text().split("---")[1])
 
 
+def around_of(run):
+    """The bytes of all files of a run's dataset, by name."""
+    return {
+        path.name: path.read_bytes() for path in current_folder(run, "shards").iterdir() if path.is_file()
+    }
+
+
 def around(config):
-    """The bytes of all files of the dataset, by name."""
-    return {path.name: path.read_bytes() for path in dataset(config).iterdir() if path.is_file()}
+    return around_of(config.parent / "run")
 
 
 def test_samples_manifest_and_card_say_the_licences(config):
@@ -98,10 +114,10 @@ def test_samples_manifest_and_card_say_the_licences(config):
 
 
 def test_a_licence_makes_shards_again_and_nothing_else_and_a_date_the_card_alone(tmp_path):
-    config = build(tmp_path)
+    config = build(tmp_path, **OFF)
     drive(config)
     before = around(config)
-    config = build(tmp_path, shards={"size": 10, "date": "2026-11-26"})
+    config = build(tmp_path, shards={"size": 10, "date": "2026-11-26"}, **OFF)
     assert drive(config).jobs == []
     after = around(config)
     assert {name for name in before if before[name] != after[name]} == {"README.md", "manifest.json"}
@@ -123,6 +139,107 @@ def test_a_licence_makes_shards_again_and_nothing_else_and_a_date_the_card_alone
     assert around(fresh) == around(config)
 
 
+FREE = "license NOT LIKE '%-N_%' AND width > 10"
+"""True of what may be sold and changed; of an unknown licence it says NULL."""
+
+
+def keys(config):
+    return {one["key"] for one in samples(config.parent / "run")}
+
+
+def counts(run, stage):
+    """The row of a stage in the report."""
+    rows = pq.read_table(run / "report" / "stages.parquet").to_pylist()
+    return next(row for row in rows if row["stage"] == stage)
+
+
+def test_an_expression_takes_examples_as_an_export_does(config, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(config.parent / "run", run)
+    call("export", config.parent / "run", "--to", "parquet", tmp_path / "out", "--where", FREE)
+    asked = [f"run={run}", f"shards.where={FREE}"]
+    made = plans(config, *asked)
+    assert [name for name, plan in made.items() if not plan.is_whole] == ["choose", "shards"]
+    drive(config, *asked)
+    table = pq.read_table(tmp_path / "out" / "examples.parquet")
+    there = {one["key"]: one for one in samples(run)}
+    assert there.keys() == set(table["key"].to_pylist())
+    assert {one["license"] for one in there.values()} == {"CC0-1.0", "CC-BY-2.0", "a | <b>mine</b>"}
+    row = counts(run, "choose")
+    assert (row["examples_in"], row["examples_out"], dict(row["dropped"])) == (19, 13, {"where": 6})
+    assert counts(run, "shards")["examples_in"] == counts(run, "shards")["examples_out"] == 13
+    card = (current_folder(run, "shards") / "README.md").read_text()
+    assert "left out: 1 by duplicates (same_image), 6 by choose (where)." in card
+    assert f"true are taken: `{FREE}`." in card
+    assert damaged(run) == []
+    assert drive(config, *asked).jobs == []
+    drive(config, f"run={run}")  # and all are back
+    assert {one["key"] for one in samples(run)} == keys(config)
+    assert around_of(run) == around(config)
+
+
+def test_what_is_excluded_leaves_card_and_counts(tmp_path):
+    config = build(
+        tmp_path, shards={"size": 10, "where": "license = 'CC0-1.0' OR license LIKE 'CC-BY-%'"}, **OFF
+    )
+    drive(config)
+    assert manifest(config)["left_out"] == {"choose": {"where": 3}, "duplicates": {"same_image": 1}}
+    values = json.loads(config.read_text())
+    values["inputs"][0]["exclude"] = str(tmp_path / "exclude.txt")
+    config.write_text(json.dumps(values))
+    gone = ["b/000011", "b/000012", "a/000003"]
+    (tmp_path / "exclude.txt").write_text("\n".join(gone))
+    drive(config)
+    told = manifest(config)
+    assert told["licenses"] == {"CC-BY-2.0": 2, "CC-BY-NC-2.0": 1, "CC-BY-NC-ND-2.0": 2, "CC0-1.0": 8}
+    assert {name: one["examples"] for name, one in told["inputs"].items()} == {"a": 5, "b": 8}
+    assert "| a | webdataset | 5 |" in (dataset(config) / "README.md").read_text()
+    assert keys(config).isdisjoint(gone)
+    assert damaged(tmp_path / "run") == []
+    assert drive(config).jobs == []
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("wide > 3", "it may name the columns key, split, width"),
+        ("width >", "Parser Error"),
+        ("tagmill_row < 3", "Binder Error"),
+        ("EXISTS (FROM '/etc/passwd')", "shards.where"),
+        ("width > 1 OR random() < 0.5", "random says another thing each time"),
+        ("meta->>'$.day' < current_date::VARCHAR", "current_date says another thing each time"),
+    ],
+)
+def test_an_expression_that_cannot_be_is_one_line_before_anything_runs(tmp_path, where, said):
+    config = build(tmp_path)
+    values = json.loads(config.read_text())
+    values["shards"]["where"] = where
+    config.write_text(json.dumps(values))
+    for command in ("run", "plan"):
+        _, err = call(command, config, code=2)
+        (line,) = err.splitlines()
+        assert f"shards.where {where!r}" in line
+        assert said in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_expression_that_fails_names_the_example_and_none_of_all_is_said(tmp_path, caplog):
+    config = build(tmp_path, **OFF)
+    with pytest.raises(ConfigError, match=r"of the example a/000001: Conversion Error"):
+        drive(config, "shards.where=(meta->>'$.license')::INT IS NULL OR width > 3")
+    drive(config, "shards.where=NULL > 1")
+    assert "shards.where is true of none of 19 examples" in caplog.text
+    assert samples(tmp_path / "run") == []
+    assert damaged(tmp_path / "run") == []
+
+
+def test_without_duckdb_the_line_says_what_to_install(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        drive(config, "shards.where=width > 3")
+    assert extras.lacking(caught.value) == "duckdb is not installed: pip install 'tagmill[sql]'"
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """A run of the 300 photographs of COCO, without models."""
@@ -131,8 +248,7 @@ def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     paths = str(SHARED / "photos" / "coco-00000{0..2}.tar")
     source = {"name": "coco", "format": "webdataset", "path": paths, "labels": "categories"}
-    off = dict.fromkeys(("tag", "localize", "embed", "parse"))
-    config = squares_config(folder, {}, inputs=[source], part_size=100, shards={"size": 300}, **off)
+    config = squares_config(folder, {}, inputs=[source], part_size=100, shards={"size": 300}, **OFF)
     drive(config)
     return config
 
@@ -149,3 +265,6 @@ def test_of_the_photographs_most_are_not_for_commerce(photographs):
     }
     card = " ".join((dataset(photographs) / "README.md").read_text().split())
     assert "Of 300 images, 197 (66%) must not be used commercially (NonCommercial), and of 110 (37%)" in card
+    drive(photographs, "shards.where=license NOT LIKE '%NC%' AND license NOT LIKE '%ND%'")
+    assert manifest(photographs)["licenses"] == {"CC-BY": 50, "CC-BY-SA": 39}
+    assert manifest(photographs)["left_out"] == {"choose": {"where": 211}}

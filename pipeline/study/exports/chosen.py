@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from tagmill.tag_system.sample_tags import LOCALIZER, TAGGER
 from tagmill.tag_system.shard_contract import Box, Sample, SampleTag, parse_sample
@@ -50,6 +51,17 @@ class ChosenExample:
     def captions(self) -> list[str]:
         """The texts of the captions, given ones first."""
         return [caption.text for caption in self.sample.captions]
+
+
+def row_of(one: ChosenExample) -> dict[str, Any]:
+    """Give what `where.COLUMNS` says of an example."""
+    sample = one.sample
+    plain = ("key", "split", "width", "height", "orientation", "format", "sha256", "license", "meta")
+    return {name: getattr(sample, name) for name in plain} | {
+        "captions": one.captions,
+        "labels": [label.name for label in sample.labels],
+        "tags": [tag.name for tag in one.tags],
+    }
 
 
 def choose(record: bytes, place: ImagePlace, verdicts: Collection[str], box_score: float) -> ChosenExample:

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 from tagmill.models.training import datasets
 from tagmill.pipeline.study.exports import losses
 from tagmill.pipeline.study.exports.base import EXPORTS, Export, ExportContext, ExportOptions
+from tagmill.pipeline.study.exports.chosen import ChosenExample, row_of
 from tagmill.pipeline.study.exports.reading import Chooser, ShardReader, dataset_folder
-from tagmill.pipeline.study.exports.where import WhereFilter
 from tagmill.tag_system.core import files, plugins
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import SPLITS, ManifestShard
+from tagmill.tag_system.where import WhereFilter
 
 _OPTIONS = ("verdicts", "box_score", "classes", "size")
 """Options that not every export takes."""
@@ -44,7 +45,7 @@ def export(source: str, to: str, folder: str, options: ExportOptions) -> ExportS
     manifest, vocabulary = _opened(place)
     date = manifest.date or datetime.datetime.now(datetime.UTC).date()
     context = ExportContext(place, files.absolute(folder), manifest, vocabulary, options, date)
-    chooser = WhereFilter(options.where).chosen if options.where is not None else _everything
+    chooser = _everything if options.where is None else _chooser(WhereFilter(options.where, "--where"))
     with files.replacing(folder) as scratch:
         scratch.mkdir()
         with closing(_Pass(context, chooser)) as walk:
@@ -59,6 +60,13 @@ def _opened(place: str) -> tuple[Any, Any]:
 
 def _everything(examples: Any) -> Any:
     return examples
+
+
+def _chooser(where: WhereFilter) -> Chooser:
+    def chosen(examples: Sequence[ChosenExample]) -> list[ChosenExample]:
+        return [examples[index] for index in where.chosen(list(map(row_of, examples)))]
+
+    return chosen
 
 
 class _Pass:

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tagmill.pipeline.study.exports.base import ALL_VERDICTS, Export, ExportContext
-from tagmill.pipeline.study.exports.chosen import ChosenExample, ChosenTag
-from tagmill.pipeline.study.exports.where import row_of
+from tagmill.pipeline.study.exports.chosen import ChosenExample, ChosenTag, row_of
 from tagmill.tag_system.sample_tags import EMBEDDER, LOCALIZER, LOOKS, SOURCES
 
 EXAMPLES_AT_ONCE, DECISIONS_AT_ONCE = 1_000, 20_000

@@ -56,7 +56,10 @@ def test_splits_and_verdicts_are_chosen(export_to, exported_run):
         (["--to", "coco", "--split", "test"], "none of 0 examples is chosen; nothing is written"),
         (["--to", "coco", "--where", "width >"], "--where 'width >': Parser Error"),
         (["--to", "coco", "--where", "wide = 3"], "it may name the columns key, split, width"),
-        (["--to", "coco", "--where", "meta::INT = 3"], "--where 'meta::INT = 3': Conversion Error"),
+        (
+            ["--to", "coco", "--where", "meta::INT = 3"],
+            "--where 'meta::INT = 3', of the example in/plain: ",
+        ),
         (["--to", "coco", "--where", "1) UNION SELECT (1"], "--where"),
         (["--to", "coco", "--where", "EXISTS (FROM '/etc/passwd')"], "--where"),
         (["--to", "yolo", "--classes", "nothing.txt"], "--classes nothing.txt cannot be read"),
