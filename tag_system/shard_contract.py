@@ -1,8 +1,8 @@
 """The shard contract: what a shard holds and how it is named. The writer and every reader import it.
 
 A dataset is a folder of `<split>-<number>.tar` with `<split>-<number>.index.parquet` beside each, a
-`manifest.json` that is written last, the vocabulary and a data card. A tar has two members for each example:
-the original image bytes and `<member>.json`, a `Sample`.
+`manifest.json` that is written last, the vocabulary, a data card and `croissant.json`. A tar has two members
+for each example: the original image bytes and `<member>.json`, a `Sample`.
 
 Features of the images, which a model is trained towards, lie in a folder of their own under the names of the
 shards: `<split>-<number>.npy`, float16 [examples, dimension] in the order of the shard, a row of NaN where an
@@ -32,6 +32,7 @@ METADATA_KEY = b"tagmill"
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.tsv"
 DATA_CARD = "README.md"
+CROISSANT = "croissant.json"
 
 EXTENSIONS = {
     "JPEG": "jpg",

@@ -118,18 +118,22 @@ def models_told(manifest: contract.Manifest) -> str:
 
 def licences_told(licenses: Mapping[str, int]) -> str:
     """Say under which licences how many images are, and what these forbid."""
-    total = sum(licenses.values())
     ranked = sorted(licenses, key=lambda name: (-licenses[name], name))
     rows = [(_named(name), f"{licenses[name]:,}") for name in ranked[:LICENCES_SHOWN]]
     if rest := ranked[LICENCES_SHOWN:]:
         rows.append((f"{len(rest):,} others", f"{sum(licenses[name] for name in rest):,}"))
-    unknown = licenses.get(UNKNOWN, 0)
-    nc, nd = (sum(n for name, n in licenses.items() if forbids(name, term)) for term in ("NC", "ND"))
-    return f"""{_table(("licence", "images"), rows)}
+    return f"{_table(('licence', 'images'), rows)}\n\n{licence_shares(licenses)}"
 
-Of {total:,} images, {_share(nc, total)} must not be used commercially (NonCommercial), and of
-{_share(nd, total)} no changed versions may be shared (NoDerivs), by licences of Creative Commons.
-The licence of {_share(unknown, total)} is not known."""
+
+def licence_shares(licenses: Mapping[str, int]) -> str:
+    """Say of how many images a licence forbids what, and is not known; `licenses` counts them by licence."""
+    total, unknown = sum(licenses.values()), licenses.get(UNKNOWN, 0)
+    nc, nd = (sum(n for name, n in licenses.items() if forbids(name, term)) for term in ("NC", "ND"))
+    return (
+        f"Of {total:,} images, {_share(nc, total)} must not be used commercially (NonCommercial), and of "
+        f"{_share(nd, total)} no changed versions may be shared (NoDerivs), by licences of Creative Commons. "
+        f"The licence of {_share(unknown, total)} is not known."
+    )
 
 
 def _named(licence: str) -> str:
@@ -141,17 +145,30 @@ def _share(count: int, total: int) -> str:
     return f"{count:,} ({count / total:.0%})" if total else f"{count:,}"
 
 
-def _sources(manifest: contract.Manifest) -> str:
-    rows = ((name, one.format, f"{one.examples:,}") for name, one in manifest.inputs.items())
-    told = _table(("input", "format", "examples"), rows)
+def collected(manifest: contract.Manifest) -> str:
+    """Say in a sentence which inputs the examples come from."""
+    told = (f"{one.examples:,} of {name} ({one.format})" for name, one in manifest.inputs.items())
+    return f"Examples of sources as they are: {', '.join(told) or 'none'}."
+
+
+def left_out(manifest: contract.Manifest) -> str:
+    """Say in a sentence how many examples of the inputs are not in the dataset, and why."""
     lost = [
         f"{count:,} by {stage} ({reason})"
         for stage, reasons in manifest.left_out.items()
         for reason, count in reasons.items()
     ]
-    where = settings_of(manifest, Shards.name).get("where")
-    only = f"\n\nOnly examples of which this is true are taken: `{_code(where)}`." if where else ""
-    return f"{told}\n\nOf these inputs are left out: {', '.join(lost) or 'none'}.{only}"
+    told = [f"Of the inputs are left out: {', '.join(lost) or 'none'}."]
+    if where := settings_of(manifest, Shards.name).get("where"):
+        told.append(f"Only examples of which this is true are taken: `{_code(where)}`.")
+    if where := manifest.made_by.get("export", {}).get("where"):
+        told.append(f"Exported are those of which this is true: `{_code(where)}`.")
+    return " ".join(told)
+
+
+def _sources(manifest: contract.Manifest) -> str:
+    rows = ((name, one.format, f"{one.examples:,}") for name, one in manifest.inputs.items())
+    return f"{_table(('input', 'format', 'examples'), rows)}\n\n{left_out(manifest)}"
 
 
 def _decisions(manifest: contract.Manifest) -> str:

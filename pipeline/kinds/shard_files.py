@@ -21,7 +21,7 @@ from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.sample_counts import SampleCounts
 from tagmill.transforms import bitmaps, parquet
-from tagmill.transforms.data_card import data_card
+from tagmill.transforms.dataset_files import NAMES, dataset_files
 from tagmill.transforms.parts import Counts
 from tagmill.transforms.shards import Shards, ShardTask, ShardWorker, index_uri, tar_uri
 from tagmill.transforms.stage import Stage, libraries
@@ -79,7 +79,7 @@ class ShardFiles(Kind[Shards]):
         return len(files.list_names(plan.folder, ".index.parquet"))
 
     def finish(self, plan: StagePlan[Shards], upstream: Upstream) -> dict[str, PartRecord]:
-        """Write vocabulary, data card and, last, the manifest, which says how all stages were set."""
+        """Write the files around the shards and, last, the manifest, which says how all stages were set."""
         missing = [t.name for t in plan.tasks if not files.exists(index_uri(plan.folder, t.name))]
         require(plan, missing)
         headers = _index_headers(plan.folder, plan.names)
@@ -87,19 +87,13 @@ class ShardFiles(Kind[Shards]):
             if tar.removesuffix(".tar") not in headers:
                 _supersede(plan.folder, tar.removesuffix(".tar"))
         manifest = _manifest(headers, plan.stage, upstream)
-        write = {
-            contract.VOCABULARY: upstream.vocabulary.dump(),
-            contract.DATA_CARD: data_card(manifest),
-            contract.MANIFEST: manifest.model_dump_json(indent=1) + "\n",
-        }
-        for name, text in write.items():
-            files.replace_bytes(files.join(plan.folder, name), text.encode())
+        for name, data in dataset_files(manifest, upstream.vocabulary).items():
+            files.replace_bytes(files.join(plan.folder, name), data)
         return {name: _record_of(name, header) for name, header in headers.items()}
 
     def files(self, plan: StagePlan[Shards]) -> dict[str, str]:
         """Give the digests of what is written around the shards."""
-        names = (contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST, CUT)
-        return {name: files.sha256(files.join(plan.folder, name)) for name in names}
+        return {name: files.sha256(files.join(plan.folder, name)) for name in (*NAMES, CUT)}
 
     def checks(self, folder: str, record: StageRecord) -> dict[str, Check]:
         """Give the checks of tars, by the digest that is a shard's, and of indexes, by its seal."""
@@ -168,8 +162,7 @@ class _ShardStock:
 
 def _is_finished(plan: StagePlan[Shards], upstream: Upstream) -> bool:
     """Tell whether what is written around the shards is there, lists just these, and says what holds now."""
-    around = {contract.VOCABULARY, contract.DATA_CARD, contract.MANIFEST, CUT}
-    if not around <= set(files.list_names(plan.folder)):
+    if not {*NAMES, CUT} <= set(files.list_names(plan.folder)):
         return False
     try:
         data = files.read_bytes(files.join(plan.folder, contract.MANIFEST))

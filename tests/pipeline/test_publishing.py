@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_samples_manifest_and_card_say_the_licences(config):
     assert "Of 19 images, 4 (21%) must not be used commercially (NonCommercial), and of 2 (11%)" in plain
     assert "The licence of 2 (11%) is not known" in plain
     assert "| a | webdataset | 9 |" in card
-    assert "Of these inputs are left out: 1 by duplicates (same_image)." in card
+    assert "Of the inputs are left out: 1 by duplicates (same_image)." in card
     rules = Counter(f"{tag['verdict']}/{tag['rule']}" for one in found for tag in one["tags"])
     assert told["rules"] == rules
     decided = sum(count for name, count in rules.items() if not name.endswith("not_proposed"))
@@ -113,6 +114,37 @@ def test_samples_manifest_and_card_say_the_licences(config):
     assert "Dated" not in card
 
 
+def croissant(folder):
+    import mlcroissant
+
+    return mlcroissant.Dataset(folder / "croissant.json")
+
+
+def test_croissant_beside_the_shards_says_where_each_member_lies(config, caplog):
+    folder = dataset(config)
+    described = croissant(folder)
+    assert not [line for line in caplog.messages if "error" in line.lower() or "not standard" in line]
+    for record in described.records("members"):
+        told = {name.removeprefix("members/"): value for name, value in record.items()}
+        with tarfile.open(folder / f"{told['shard'].decode()}.tar") as tar:
+            member = tar.getmember(told["member"].decode())
+            assert (member.offset_data, member.size) == (told["offset"], told["size"])
+    assert len(list(described.records("members"))) == 38
+    told = described.metadata
+    assert "https://creativecommons.org/licenses/by-nc-nd/2.0/" in told.license
+    assert told.date_published is None
+    assert (
+        told.data_collection == "Examples of sources as they are: 9 of a (webdataset), 10 of b (webdataset)."
+    )
+    assert told.data_collection_missing_data == "Of the inputs are left out: 1 by duplicates (same_image)."
+    assert '"rule": "adaptive"' in told.data_annotation_protocol[0]
+    assert told.data_annotation_analysis[0].startswith("Nobody has checked the tags")
+    assert any("Of 19 images, 4 (21%) must not" in limit for limit in told.data_limitations)
+    assert any(
+        tool == "tag: square_models:SquareTagger, SquareTagger-1" for tool in told.machine_annotation_tools
+    )
+
+
 def test_a_licence_makes_shards_again_and_nothing_else_and_a_date_the_card_alone(tmp_path):
     config = build(tmp_path, **OFF)
     drive(config)
@@ -120,8 +152,13 @@ def test_a_licence_makes_shards_again_and_nothing_else_and_a_date_the_card_alone
     config = build(tmp_path, shards={"size": 10, "date": "2026-11-26"}, **OFF)
     assert drive(config).jobs == []
     after = around(config)
-    assert {name for name in before if before[name] != after[name]} == {"README.md", "manifest.json"}
+    assert {name for name in before if before[name] != after[name]} == {
+        "README.md",
+        "croissant.json",
+        "manifest.json",
+    }
     assert "Dated 2026-11-26." in after["README.md"].decode()
+    assert str(croissant(dataset(config)).metadata.date_published).startswith("2026-11-26")
     assert damaged(tmp_path / "run") == []
     values = json.loads(config.read_text())
     for source in values["inputs"]:
@@ -157,6 +194,12 @@ def test_an_expression_takes_examples_as_an_export_does(config, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(config.parent / "run", run)
     call("export", config.parent / "run", "--to", "parquet", tmp_path / "out", "--where", FREE)
+    call("export", config.parent / "run", "--to", "webdataset", tmp_path / "shards", "--where", FREE)
+    exported = (tmp_path / "shards" / "README.md").read_text()
+    assert f"Exported are those of which this is true: `{FREE}`." in exported
+    assert "Of 13 images, 0 (0%) must not" in exported
+    assert "| a | webdataset | 3 |" in exported
+    assert "3 of a (webdataset), 10 of b" in croissant(tmp_path / "shards").metadata.data_collection
     asked = [f"run={run}", f"shards.where={FREE}"]
     made = plans(config, *asked)
     assert [name for name, plan in made.items() if not plan.is_whole] == ["choose", "shards"]
@@ -193,10 +236,16 @@ def test_what_is_excluded_leaves_card_and_counts(tmp_path):
     told = manifest(config)
     assert told["licenses"] == {"CC-BY-2.0": 2, "CC-BY-NC-2.0": 1, "CC-BY-NC-ND-2.0": 2, "CC0-1.0": 8}
     assert {name: one["examples"] for name, one in told["inputs"].items()} == {"a": 5, "b": 8}
+    assert "5 of a (webdataset), 8 of b" in croissant(dataset(config)).metadata.data_collection
     assert "| a | webdataset | 5 |" in (dataset(config) / "README.md").read_text()
     assert keys(config).isdisjoint(gone)
     assert damaged(tmp_path / "run") == []
     assert drive(config).jobs == []
+    (dataset(config) / "croissant.json").unlink()
+    (problem,) = damaged(tmp_path / "run")
+    assert problem.endswith("croissant.json is missing")
+    drive(config)
+    assert damaged(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.decisions import VERDICTS
 from tagmill.tag_system.sample_counts import SampleCounts
-from tagmill.transforms.data_card import data_card
+from tagmill.transforms.dataset_files import dataset_files
 from tagmill.transforms.shards import ShardsConfig, ShardWriter
 
 
@@ -57,7 +57,7 @@ class WebdatasetExport(Export):
             self._stack.close()
 
     def close(self) -> None:
-        """Write the vocabulary, the card and the manifest, which says of what this is an export."""
+        """Write the files around the shards; the manifest says of what this is an export."""
         self._end_shard()
         before = self.context.manifest
         told: dict[str, Any] = {
@@ -82,12 +82,8 @@ class WebdatasetExport(Export):
             "made_by": made_by,
         }
         manifest = before.model_copy(update=update)
-        for name, text in (
-            (contract.VOCABULARY, self.vocabulary.dump()),
-            (contract.DATA_CARD, data_card(manifest)),
-            (contract.MANIFEST, manifest.model_dump_json(indent=1) + "\n"),
-        ):
-            (self.folder / name).write_bytes(text.encode())
+        for name, data in dataset_files(manifest, self.vocabulary).items():
+            (self.folder / name).write_bytes(data)
 
     def stop(self) -> None:
         """Close the shard that is being written."""
