@@ -129,11 +129,13 @@ def licence_shares(licenses: Mapping[str, int]) -> str:
     """Say of how many images a licence forbids what, and is not known; `licenses` counts them by licence."""
     total, unknown = sum(licenses.values()), licenses.get(UNKNOWN, 0)
     nc, nd = (sum(n for name, n in licenses.items() if forbids(name, term)) for term in ("NC", "ND"))
-    return (
-        f"Of {total:,} images, {_share(nc, total)} must not be used commercially (NonCommercial), and of "
-        f"{_share(nd, total)} no changed versions may be shared (NoDerivs), by licences of Creative Commons. "
-        f"The licence of {_share(unknown, total)} is not known."
+    told = (
+        f"By licences of Creative Commons, {_share(nc, total)} of {total:,} images must not be used "
+        f"commercially (NonCommercial), and of {_share(nd, total)} no changed versions may be shared "
+        "(NoDerivs)."
     )
+    unsure = f" The licence of {_share(unknown, total)} is not known: it may forbid anything."
+    return told + unsure if unknown else told
 
 
 def _named(licence: str) -> str:

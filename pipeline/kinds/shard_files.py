@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 from typing import Any
 
 from tagmill.pipeline import checks
@@ -37,7 +38,8 @@ class ShardFiles(Kind[Shards]):
     ) -> StagePlan[Shards]:
         """Look for the shards that are not there, or whose examples changed."""
         plan = upstream.begin_plan(stage, generation)
-        if upstream.is_open(inputs):
+        # A stage that is no input may still take examples away.
+        if upstream.is_open(takewhile(lambda name: name != stage.name, upstream.plans)):
             plan.unknown = True
             return plan
         came = upstream.came()

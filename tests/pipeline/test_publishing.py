@@ -97,8 +97,8 @@ def test_samples_manifest_and_card_say_the_licences(config):
     assert "| [CC-BY-NC-ND-2.0](https://creativecommons.org/licenses/by-nc-nd/2.0/) | 2 |" in card
     assert "| a \\| &lt;b>mine&lt;/b> | 1 |" in card
     plain = " ".join(card.split())
-    assert "Of 19 images, 4 (21%) must not be used commercially (NonCommercial), and of 2 (11%)" in plain
-    assert "The licence of 2 (11%) is not known" in plain
+    assert "4 (21%) of 19 images must not be used commercially (NonCommercial), and of 2 (11%)" in plain
+    assert "The licence of 2 (11%) is not known: it may forbid anything." in plain
     assert "| a | webdataset | 9 |" in card
     assert "Of the inputs are left out: 1 by duplicates (same_image)." in card
     rules = Counter(f"{tag['verdict']}/{tag['rule']}" for one in found for tag in one["tags"])
@@ -139,7 +139,7 @@ def test_croissant_beside_the_shards_says_where_each_member_lies(config, caplog)
     assert told.data_collection_missing_data == "Of the inputs are left out: 1 by duplicates (same_image)."
     assert '"rule": "adaptive"' in told.data_annotation_protocol[0]
     assert told.data_annotation_analysis[0].startswith("Nobody has checked the tags")
-    assert any("Of 19 images, 4 (21%) must not" in limit for limit in told.data_limitations)
+    assert any("4 (21%) of 19 images must not" in limit for limit in told.data_limitations)
     assert any(
         tool == "tag: square_models:SquareTagger, SquareTagger-1" for tool in told.machine_annotation_tools
     )
@@ -197,12 +197,14 @@ def test_an_expression_takes_examples_as_an_export_does(config, tmp_path):
     call("export", config.parent / "run", "--to", "webdataset", tmp_path / "shards", "--where", FREE)
     exported = (tmp_path / "shards" / "README.md").read_text()
     assert f"Exported are those of which this is true: `{FREE}`." in exported
-    assert "Of 13 images, 0 (0%) must not" in exported
+    assert "0 (0%) of 13 images must not" in exported
+    assert "is not known: it" not in exported
     assert "| a | webdataset | 3 |" in exported
     assert "3 of a (webdataset), 10 of b" in croissant(tmp_path / "shards").metadata.data_collection
     asked = [f"run={run}", f"shards.where={FREE}"]
     made = plans(config, *asked)
     assert [name for name, plan in made.items() if not plan.is_whole] == ["choose", "shards"]
+    assert made["shards"].unknown
     drive(config, *asked)
     table = pq.read_table(tmp_path / "out" / "examples.parquet")
     there = {one["key"]: one for one in samples(run)}
@@ -313,7 +315,7 @@ def test_of_the_photographs_most_are_not_for_commerce(photographs):
         "CC-BY-SA": 39,
     }
     card = " ".join((dataset(photographs) / "README.md").read_text().split())
-    assert "Of 300 images, 197 (66%) must not be used commercially (NonCommercial), and of 110 (37%)" in card
+    assert "197 (66%) of 300 images must not be used commercially (NonCommercial), and of 110 (37%)" in card
     drive(photographs, "shards.where=license NOT LIKE '%NC%' AND license NOT LIKE '%ND%'")
     assert manifest(photographs)["licenses"] == {"CC-BY": 50, "CC-BY-SA": 39}
     assert manifest(photographs)["left_out"] == {"choose": {"where": 211}}
