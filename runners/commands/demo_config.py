@@ -23,7 +23,8 @@ threads: 1
 SCENES = """\
   - name: scenes # the first part of every example's key: scenes/200000
     format: webdataset # tars in which KEY.jpg and its caption KEY.txt lie together
-    path: {path}"""
+    path: {path}
+    license: Apache-2.0 # of every image whose source names none"""
 
 PHOTOS = """\
   - name: photos # the first part of every example's key: photos/FOLDER/NAME

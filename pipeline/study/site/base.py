@@ -60,7 +60,7 @@ class SiteRun:
     name: str
     records: Mapping[str, StageRecord]
     begun: Sequence[Begun]
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     stages: Sequence[Mapping[str, Any]]
     tags: Sequence[Mapping[str, Any]]
     labels: Sequence[Mapping[str, Any]]

@@ -20,6 +20,7 @@ from tagmill.pipeline.study.site.base import Links, Page, Place, Sheet, SiteOpti
 from tagmill.pipeline.study.site.pages import image
 from tagmill.pipeline.study.site.pages.dead import DeadLetters
 from tagmill.pipeline.study.site.pages.duplicates import DuplicatesPage
+from tagmill.pipeline.study.site.pages.licences import Licences
 from tagmill.pipeline.study.site.pages.made_of import MadeOf
 from tagmill.pipeline.study.site.pages.overview import Overview
 from tagmill.pipeline.study.site.pages.queries import Queries
@@ -40,6 +41,7 @@ PAGES: tuple[type[Page], ...] = (
     Untagged,
     DuplicatesPage,
     DeadLetters,
+    Licences,
     MadeOf,
     Queries,
 )

@@ -93,7 +93,7 @@ def test_logs_and_tracebacks_are_shown_too(capfd, monkeypatch):
 
 def test_a_page_shows_what_would_turn_its_direction():
     assert html.items([f"<b>{ODD}"]) == rf"<ul><li>&lt;b&gt;{SHOWN}</li></ul>"
-    assert html.marked("\u202ea dog", [(3, 6)]) == r"\u202ea <mark>dog</mark>"
+    assert html.marked("\u202ea dog", [{"start": 3, "end": 6}]) == r"\u202ea <mark>dog</mark>"
 
 
 def test_an_unknown_command_is_shown(capfd, monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tagmill.pipeline.study.site.base import Links, Page, Sheet
-from tagmill.pipeline.study.site.pages import dead, duplicates, overview, tags, untagged, weakest
+from tagmill.pipeline.study.site.pages import dead, duplicates, licences, overview, tags, untagged, weakest
 
 
 class Queries(Page):
@@ -30,6 +30,7 @@ class Queries(Page):
                 untagged.EXAMPLES,
             ],
             "Duplicates": [duplicates.PAIRS],
+            "Licences, as the sources call them": [licences.SAID],
             "Dead letters": [dead.COUNTS, dead.LETTERS],
         }
         values: dict[str, Any] = {"asked": asked}
