@@ -1,4 +1,4 @@
-"""Runs jobs on this machine, by Beam's FnApiRunner: in worker processes, or in this process for a debugger.
+"""Runs jobs on this machine: in worker processes by Beam's FnApiRunner, or in this process for a debugger.
 
 The runner is named explicitly: Beam's default would first try to download a binary from the network.
 """
@@ -8,13 +8,15 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import apache_beam as beam
 import grpc  # type: ignore[import-untyped]  # has no stubs
+from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_fn_api_pb2, beam_provision_api_pb2, endpoints_pb2
@@ -30,7 +32,7 @@ from tagmill.tag_system.core.errors import StoppedError
 from tagmill.tag_system.core.redaction import redacted
 from tagmill.transforms import failures
 from tagmill.transforms.stage import PartTask
-from tagmill.transforms.worker import PartWorker, Probe
+from tagmill.transforms.worker import PartWorker, Probe, Worker
 
 ATTEMPTS = 3
 """How often a task is tried that its process dies at; what was committed before is not made again."""
@@ -48,7 +50,8 @@ _log = logging.getLogger(__name__)
 class LocalEngine:
     """Runs each job to its end, with `workers` processes: what kills one does not end the driver.
 
-    With 0 workers this process does the work itself, which is for debuggers and for tests.
+    With 0 workers this process does the work itself, which is for debuggers and for tests: independent tasks
+    one after the other, without Beam, so that a bug is raised as it is.
     """
 
     workers: int
@@ -61,7 +64,7 @@ class LocalEngine:
 
         A job that loses a worker process, to a signal or for lack of memory, is run again. A part that loses
         its process each time is tried in halves, until the row is alone that kills it; without that row the
-        part is made as ever.
+        part is made as ever. With 0 workers, what fails is raised as it is.
         """
         threading.excepthook = _report_thread
         died: Counter[str | None] = Counter()
@@ -137,6 +140,9 @@ class LocalEngine:
 
     def _run(self, job: Job) -> None:
         workers = min(self.workers, len(job.tasks))
+        if not workers and job.worker is not None:
+            _work_here(job.worker, job.tasks)
+            return
         values = self.options.get_all_options(drop_default=True)
         if workers:
             values = {"default_sdk_harness_log_level": "WARNING"} | values
@@ -166,6 +172,14 @@ class _Death:
         if self.task is None:
             return ""
         return f" at {self.task}" if self.task else " while it got ready"
+
+
+def _work_here(worker: Worker[Any, Any], tasks: Iterable[Any]) -> None:
+    """Do independent tasks in this process, by a copy of the worker: what it loads is gone with it."""
+    own = pickler.loads(pickler.dumps(worker))
+    own.setup()
+    for task in tasks:
+        own.do(task)
 
 
 def _how(job: Job, worker: WorkerProcess) -> str:
