@@ -10,9 +10,11 @@ RUN/shards/<gen>/                     the dataset
 """
 
 import hashlib
+import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -224,7 +226,7 @@ class RunFolder:
         if not files.exists(uri):
             return None
         try:
-            saved: dict[str, Any] = parse_yaml(files.read_bytes(uri))
+            saved = _parsed(files.read_bytes(uri))
             if not isinstance(saved["config"], dict) or "part_size" not in saved["config"]:
                 raise TypeError("its config is not valid")
         except (ValueError, KeyError, TypeError) as error:
@@ -237,6 +239,17 @@ class RunFolder:
         if not (isinstance(saved.get("stages"), list) and isinstance(saved.get("finished"), dict)):
             raise DamageError(f"{uri} is damaged; remove it and run again")
         return saved
+
+
+@lru_cache(maxsize=1)  # a driver asks for what it says again and again
+def _pickled(text: bytes) -> bytes:
+    return pickle.dumps(parse_yaml(text))
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """Parse run.yaml; its values are the caller's own. Raises ValueError."""
+    saved: dict[str, Any] = pickle.loads(_pickled(text))
+    return saved
 
 
 def committed_parts(folder: str) -> set[str]:

@@ -113,9 +113,10 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
         DamageError: Its bytes are not those that were written.
     """
     with files.open_read(uri) as stream, _told_of(uri):
-        return pq.read_table(
-            stream, columns=list(columns) if columns else None, page_checksum_verification=True
-        )
+        if columns:
+            return pq.read_table(stream, columns=list(columns), page_checksum_verification=True)
+        # Without the detour over a dataset, which takes longer than a small part's rows.
+        return pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True).read()
 
 
 @contextmanager
