@@ -1,8 +1,10 @@
 """Words and their classes by a spaCy pipeline, in batches and in bounded memory."""
 
 import importlib.metadata
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from tagmill.tag_system import lexicon
 from tagmill.tag_system.core.errors import ConfigError
@@ -55,58 +57,69 @@ def load_pipeline(name: str) -> "Language":
         ) from exc
 
 
+class _SharedPipeline(NamedTuple):
+    """A pipeline of word classes, and what looks at one word alone."""
+
+    nlp: "Language"
+    annotate: "list[Callable[[Doc], Doc]]"
+
+
+@lru_cache(maxsize=1)  # reading it takes as long as thousands of captions
+def _prepared(model: str) -> _SharedPipeline:
+    """The pipeline that all readers of a process share; ConfigError if it is not installed."""
+    nlp = load_pipeline(model)
+    annotate = []
+    for name in _OF_ONE_WORD:
+        if nlp.has_pipe(name):
+            annotate.append(nlp.get_pipe(name))
+            nlp.disable_pipe(name)
+    _use_numpy(nlp)
+    # Outside any zone, so that common words stay and are split and described once.
+    for word in lexicon.built_in().words:
+        nlp.tokenizer(word)
+        nlp.tokenizer(word.capitalize())
+    return _SharedPipeline(nlp, annotate)
+
+
+_in_zone = threading.Lock()
+"""A pipeline has one memory zone at a time."""
+
+
 class SpacyReader:
     """A `Reader` by the spaCy pipeline of this name, for words that `known` looks up."""
 
     def __init__(self, model: str, known: Known) -> None:
         self._model = model
         self._known = known
-        self._nlp: Language | None = None
-        self._annotate: list[Callable[[Doc], Doc]] = []
         self._forms: dict[tuple[str, int, int], _Pieces] = {}
 
     def load(self) -> None:
         """Read the pipeline; ConfigError if it is not installed."""
-        self._pipeline()
+        _prepared(self._model)
 
     def fingerprint(self) -> str:
         """The model and its version; may load it."""
         try:
             version = importlib.metadata.version(self._model)
         except importlib.metadata.PackageNotFoundError:
-            version = str(self._pipeline().meta["version"])
+            version = str(_prepared(self._model).nlp.meta["version"])
         return f"{self._model}-{version}"
 
     def read(self, captions: Sequence[str]) -> Iterator[TokenizedCaption]:
         """The reading of each caption, in their order."""
-        nlp = self._pipeline()
+        nlp = _prepared(self._model).nlp
         for start in range(0, len(captions), _ZONE):
-            with nlp.memory_zone():
+            with _in_zone, nlp.memory_zone():
                 docs = nlp.pipe(captions[start : start + _ZONE], batch_size=_BATCH)
                 readings = [self._reading(doc) for doc in docs]
                 self._forget()
             yield from readings
 
-    def _pipeline(self) -> "Language":
-        if self._nlp is None:
-            nlp = load_pipeline(self._model)
-            for name in _OF_ONE_WORD:
-                if nlp.has_pipe(name):
-                    self._annotate.append(nlp.get_pipe(name))
-                    nlp.disable_pipe(name)
-            _use_numpy(nlp)
-            # Outside any zone, so that common words stay and are split and described once.
-            for word in lexicon.built_in().words:
-                nlp.tokenizer(word)
-                nlp.tokenizer(word.capitalize())
-            self._nlp = nlp
-        return self._nlp
-
     def _forget(self) -> None:
         """Start the tables of words again when they are full; odd spellings never end."""
         if len(self._forms) > _MOST_FORMS:
             self._forms.clear()
-            for annotate in self._annotate:
+            for annotate in _prepared(self._model).annotate:
                 getattr(annotate, "cache", {}).clear()
 
     def _reading(self, doc: "Doc") -> TokenizedCaption:
@@ -162,7 +175,7 @@ class SpacyReader:
 
         token = doc[i]
         alone = Doc(doc.vocab, words=[token.text], tags=[token.tag_], pos=[token.pos_])
-        for annotate in self._annotate:
+        for annotate in _prepared(self._model).annotate:
             alone = annotate(alone)
         return alone[0].lemma_, alone[0].pos_
 
