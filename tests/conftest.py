@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sources import encode, members, square_image, write_config, write_tar
 from tagmill.tag_system.core import files, redaction
@@ -13,6 +14,8 @@ def pytest_configure() -> None:
     # Models this small lose more time between threads than they win, the more so on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault(files.FLUSH, "0")  # no power fails between two tests
+    settings.register_profile("tests", max_examples=40, deadline=None)
+    settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

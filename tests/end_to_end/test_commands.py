@@ -26,7 +26,7 @@ def config_over(folder: Path, count: int = 8, **changes: object) -> Path:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The config of a finished run; whoever changes it makes it whole again."""
     config = config_over(tmp_path_factory.mktemp("made"))
-    tagmill("run", config)
+    call("run", config, "--workers", 0)
     return config
 
 
@@ -86,21 +86,22 @@ def test_unknown_beam_flags_and_refused_runners_say_why(tmp_path: Path):
 def test_a_second_run_does_nothing_and_verify_finds_damage(config: Path):
     run = config.parent / "run"
     before = parts_of(run)
-    tagmill("run", config)
+    call("run", config, "--workers", 0)
     assert parts_of(run) == before
     victim = next((run / "tag").glob("*/*.parquet"))
     victim.write_bytes(victim.read_bytes()[:-10])
     _, err = tagmill("verify", run, code=5)
     assert "damaged" in err
     victim.unlink()
-    tagmill("run", config)
+    call("run", config, "--workers", 0)
     tagmill("verify", run)
 
 
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    drive(config_over(whole, 36, part_size=3))
-    config = config_over(killed, 36, part_size=3)
+    few = {"part_size": 2, "duplicates": None, "embed": None}
+    drive(config_over(whole, 24, **few))
+    config = config_over(killed, 24, **few)
     process = start("run", config)
     run = killed / "run"
     deadline = time.monotonic() + 120
@@ -139,7 +140,7 @@ def test_hostile_input_is_dead_letters_and_nothing_is_lost(tmp_path: Path):
     data = (tmp_path / "data" / "good.tar").read_bytes()
     (tmp_path / "data" / "half.tar").write_bytes(data[: len(data) // 2])
     config = write_config(tmp_path, max_dead_fraction=1.0)
-    tagmill("run", config)
+    call("run", config, "--workers", 0)
     import duckdb
 
     dead = duckdb.sql(
@@ -162,7 +163,7 @@ def test_hostile_input_is_dead_letters_and_nothing_is_lost(tmp_path: Path):
 
 def test_too_many_dead_letters_stop_the_run(tmp_path: Path):
     write_tar(tmp_path / "data" / "a.tar", [("a.png", b"no"), ("b.png", b"no")])
-    _, err = tagmill("run", write_config(tmp_path), code=3)
+    _, err = tagmill("run", write_config(tmp_path), "--workers", 0, code=3)
     assert "max_dead_fraction" in one_line(err)
 
 
@@ -186,7 +187,7 @@ def test_a_changed_source_is_refused_until_it_is_accepted(config: Path):
     write_squares(config.parent / "data" / "a.tar", 8, 100)
     _, err = tagmill("run", config, code=4)
     assert "--accept-changes" in one_line(err)
-    tagmill("run", config, "--accept-changes")
+    call("run", config, "--accept-changes", "--workers", 0)
     tagmill("verify", config.parent / "run")
 
 

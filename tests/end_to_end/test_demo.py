@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not any(embedded().glob("tagger")), reason="the demo's models are not here"),
 ]
 
-SCENES = 150
+SCENES = 100
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]:
         for member in whole.getmembers()[: 2 * SCENES]:
             some.addfile(member, whole.extractfile(member))
     sink = io.StringIO()
-    show_demo(Console(file=sink, soft_wrap=True, width=120), Demo(None, str(folder / "run"), 1), data)
+    show_demo(Console(file=sink, soft_wrap=True, width=120), Demo(None, str(folder / "run"), 0), data)
     return RunFolder(str(folder / "run")), sink.getvalue()
 
 

@@ -66,7 +66,7 @@ def test_a_run_on_a_job_service_with_external_workers_gives_the_same_shards(
     job, pool = services
     for name in ("local", "portable"):
         write_squares(tmp_path / name / "data" / "a.tar", 12)
-        write_config(tmp_path / name)
+        write_config(tmp_path / name, parse=None)
     drive(tmp_path / "local" / "config.yaml")
     flags = [
         f"--job_endpoint=localhost:{job}",

@@ -70,7 +70,7 @@ side = st.one_of(st.integers(1, 40), st.integers(1, 400))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(width=side, height=side)
 @example(width=4000, height=1)
 @example(width=1, height=4000)

@@ -76,20 +76,20 @@ def test_the_saved_folder_is_a_localizer(trained):
     assert (folder / "model.safetensors").stat().st_size < 10_000_000
 
 
-def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(
-    trained, tokenizer, backbone, tmp_path, monkeypatch
-):
+def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tokenizer, backbone, tmp_path):
     def stop(entry):
-        if entry["step"] == 40:
+        if entry["step"] == 20:
             raise KeyboardInterrupt
 
-    arguments = (scene_set(), backbone, tokenizer, tmp_path / "saved", RECIPE)
+    data, recipe = scene_set(6), DetectorRecipe(steps=23, batch=2, warmup=5, longest=4, checkpoint_every=19)
+    train(data, backbone, tokenizer, tmp_path / "whole", recipe, lambda entry: None, tmp_path / "1")
+    arguments = (data, backbone, tokenizer, tmp_path / "saved", recipe)
     with pytest.raises(KeyboardInterrupt):
-        train(*arguments, stop, tmp_path)
+        train(*arguments, stop, tmp_path / "2")
     log = []
-    train(*arguments, log.append, tmp_path)
-    assert [entry["step"] for entry in log] == [40, 60]
-    whole, saved = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "saved"))
+    train(*arguments, log.append, tmp_path / "2")
+    assert [entry["step"] for entry in log] == [20]
+    whole, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "saved"))
     assert saved.keys() == whole.keys()
     assert [name for name in whole if not torch.equal(saved[name], whole[name])] == []
 

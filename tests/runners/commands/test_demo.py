@@ -60,7 +60,7 @@ def shown(demo: Demo, data: Path) -> str:
 def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a demo's run, and what was printed."""
     run = tmp_path_factory.mktemp("demo") / "run"
-    return run, shown(Demo(None, str(run), 1), data)
+    return run, shown(Demo(None, str(run), 0), data)
 
 
 def test_the_report_scores_every_step_by_kind(made):
@@ -98,7 +98,7 @@ def test_the_config_that_is_left_makes_the_same_run(made):
 def test_a_second_time_nothing_is_made_and_all_is_printed_again(made, data):
     run, text = made
     before = stage_files(run)
-    again = shown(Demo(None, str(run), 1), data)
+    again = shown(Demo(None, str(run), 0), data)
     assert stage_files(run) == before
     report = "Tags against the truth"
     assert again.partition(report)[2] == text.partition(report)[2]
@@ -129,7 +129,7 @@ def test_photographs_are_run_and_it_is_said_that_their_tags_mean_nothing(data, t
     (tmp_path / "mine" / "a.png").write_bytes(encode(square_image(["red", "blue"])))
     (tmp_path / "mine" / "a.txt").write_text("a red square")
     (tmp_path / "mine" / "b.png").write_bytes(encode(square_image(["green"])))
-    demo = Demo(str(tmp_path / "mine"), str(tmp_path / "run"), 1)
+    demo = Demo(str(tmp_path / "mine"), str(tmp_path / "run"), 0)
     text = shown(demo, data)
     warning = "tags on photographs mean nothing"
     assert text.count(warning) == 2
@@ -146,7 +146,7 @@ def test_data_that_is_not_whole_is_one_line(data, tmp_path, piece):
         if not path.match(piece):
             (tmp_path / path.name).symlink_to(path)
     with pytest.raises(ConfigError, match=r"the demo needs .* install tagmill again") as error:
-        shown(Demo(None, str(tmp_path / "run"), 1), tmp_path)
+        shown(Demo(None, str(tmp_path / "run"), 0), tmp_path)
     assert piece in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -161,7 +161,7 @@ def test_folders_that_would_do_harm_are_refused(data, tmp_path):
         (None, "other", "is the folder of another run"),
     ):
         with pytest.raises(ConfigError, match=said):
-            shown(Demo(photos, str(tmp_path / run), 1), data)
+            shown(Demo(photos, str(tmp_path / run), 0), data)
 
 
 def test_the_config_of_the_embedded_models_is_one_that_is_understood(tmp_path):

@@ -29,7 +29,7 @@ def made(base: str, names: int, **nouns: int) -> Vocabulary:
 
 def test_the_size_is_exact_and_the_ids_stay() -> None:
     old = Vocabulary.from_text("dog\t\tpup\ncat", "base")
-    for names in range(5, 8):
+    for names in (5, 6):
         new = build.build(evidence(sofa=5, ship=4, canoe=3, violin=2), old, names, names)
         assert sum(1 + len(tag.aliases) for tag in new) == names
         assert [tag.name for tag in new][:2] == ["dog", "cat"]
