@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     first = [item for i in range(12) for item in members(f"{i:06d}", i).items()]
     first += members("bold", 31, captions=["a red square <script>alert(1)</script>"]).items()
     write_tar(folder / "data" / "a.tar", first)
-    return tagmill.run(write_config(folder), progress="quiet")
+    return tagmill.run(write_config(folder), workers=0, progress="quiet")
 
 
 def in_a_new_process(code: str) -> str:
@@ -124,7 +124,7 @@ def test_a_run_of_two_workers_says_the_same(tmp_path: Path, monkeypatch: pytest.
     # Few stages: each of them starts its workers anew.
     off = {"duplicates": None, "localize": None, "embed": None}
     config = tagmill.load_config(squares_config(tmp_path, {"a.tar": (6, 0)}), **off)
-    one = tagmill.run(config, progress="quiet")
+    one = tagmill.run(config, workers=0, progress="quiet")
     two = tagmill.run(tagmill.load_config(config, run=tmp_path / "two"), workers=2, progress="quiet")
     assert two.decisions().equals(one.decisions())
 
