@@ -152,14 +152,14 @@ def test_a_rule_that_cannot_serve_is_one_line_before_anything_is_made(tmp_path, 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "gives", ['("perhaps", "no_box")', '("kept", "given")', '"kept"', '("kept", "no_box", 1)']
-)
-def test_a_verdict_that_is_not_one_stops_the_run_with_what_it_must_be(tmp_path, rules, gives):
-    rules.write(RULE.replace('"uncertain", "no_box"', gives).replace("is None", "is not None"))
+def test_a_verdict_that_is_not_one_stops_the_run_with_what_it_must_be(tmp_path, rules):
+    """Met by a worker, and by this process."""
     config = config_with(tmp_path)
-    _, said = call("run", config, "--log-format", "plain", code=2)
-    value = str(eval(gives))
-    assert f"rule 'rules_of_mine:Boxed': decide gave {value if gives[0] == '(' else repr(value)};" in said
-    assert "it must give a verdict (kept, dropped, uncertain) and why (agreed, " in said
-    assert plans(config)["clean"].tasks
+    given = {'("perhaps", "no_box")': 1, '("kept", "given")': 0, '"kept"': 0, '("kept", "no_box", 1)': 0}
+    for gives, workers in given.items():
+        rules.write(RULE.replace('"uncertain", "no_box"', gives).replace("is None", "is not None"))
+        _, said = call("run", config, "--log-format", "plain", "--workers", workers, code=2)
+        value = str(eval(gives))
+        assert f"rule 'rules_of_mine:Boxed': decide gave {value if gives[0] == '(' else repr(value)};" in said
+        assert "it must give a verdict (kept, dropped, uncertain) and why (agreed, " in said
+        assert plans(config)["clean"].tasks
