@@ -1,8 +1,9 @@
 """How much of a stage's input may die before the run stops, and what is said then."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import PartRecord, StageRecord
@@ -88,18 +89,39 @@ class DeadReason:
         return f"{self.count} are {self.reason}{such}"
 
 
+class Counted(NamedTuple):
+    """A reason of dead letters, how many there are for it, and the first part that has one."""
+
+    reason: str
+    number: int
+    part: str
+
+
+def reasons_of(record: StageRecord, unit: Unit) -> list[Counted]:
+    """Count a stage's dead letters of a unit by reason, the commonest first."""
+    places: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for name, part in record.parts.items():
+        found = dead_of(part)[unit]
+        counts.update(found)
+        places |= {reason: name for reason in found if reason not in places}
+    return [Counted(reason, count, places[reason]) for reason, count in counts.most_common()]
+
+
+def with_examples(
+    run: RunFolder, stage: str, generation: str, found: Mapping[Unit, Iterable[Counted]]
+) -> Iterator[DeadReason]:
+    """Look for an example of each reason of a stage's dead letters."""
+    for unit, reasons in found.items():
+        for one in reasons:
+            key, detail = _example(run.generation(stage, generation), one.part, unit, one.reason)
+            yield DeadReason(stage, unit, one.reason, one.number, key, detail)
+
+
 def by_reason(run: RunFolder, record: StageRecord, units: Iterable[Unit] = UNITS) -> Iterator[DeadReason]:
     """Count a stage's dead letters by unit and reason, the commonest first, with an example of each."""
-    for unit in units:
-        places: dict[str, str] = {}
-        counts: Counter[str] = Counter()
-        for name, part in record.parts.items():
-            found = dead_of(part)[unit]
-            counts.update(found)
-            places |= {reason: name for reason in found if reason not in places}
-        for reason, count in counts.most_common():
-            key, detail = _example(run, record, places[reason], unit, reason)
-            yield DeadReason(record.stage, unit, reason, count, key, detail)
+    found = {unit: reasons_of(record, unit) for unit in units}
+    yield from with_examples(run, record.stage, record.generation, found)
 
 
 def dead_of(part: PartRecord) -> dict[Unit, dict[str, int]]:
@@ -107,9 +129,9 @@ def dead_of(part: PartRecord) -> dict[Unit, dict[str, int]]:
     return {"example": part.counts.dead, "caption": part.counts.dead_captions, "field": part.lost_fields}
 
 
-def _example(run: RunFolder, record: StageRecord, name: str, unit: Unit, reason: str) -> tuple[str, str]:
+def _example(folder: str, name: str, unit: Unit, reason: str) -> tuple[str, str]:
     """Give key and detail of a part's first dead letter for a reason; empty if its file is gone."""
-    uri = parts.dead_uri(run.generation(record.stage, record.generation), name)
+    uri = parts.dead_uri(folder, name)
     letters = parquet.read_table(uri).to_pylist() if files.exists(uri) else []
     for one in letters:
         if (one["unit"], one["reason"]) == (unit, reason):

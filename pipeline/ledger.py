@@ -6,7 +6,7 @@ a number: `_STAGE-<token>-<number>.json`. Notes of an older driver never become 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 from tagmill.tag_system.core import files
@@ -24,7 +24,12 @@ NoteId = tuple[int, int]
 
 def note_ids(folder: str) -> list[NoteId]:
     """List the notes of a folder, the valid one last."""
-    found = (_NAME.fullmatch(name) for name in files.list_names(folder, ".json"))
+    return named_ids(files.list_names(folder, ".json"))
+
+
+def named_ids(listed: Iterable[str]) -> list[NoteId]:
+    """Pick the notes among the names of files, the valid one last."""
+    found = (_NAME.fullmatch(name) for name in listed)
     return sorted((int(match[1]), int(match[2])) for match in found if match)
 
 

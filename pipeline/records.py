@@ -211,8 +211,8 @@ ROWS = "rows"
 
 def write_record(
     folder: str, token: int, record: StageRecord, more: Mapping[str, bytes] | None = None
-) -> str:
-    """Add a record, and before it its tables, to a generation's folder; returns the uri of that of the rows.
+) -> None:
+    """Add a record, and before it its tables, to a generation's folder; notes in the record where they are.
 
     `more` are other Parquet files, by what they are of; they are written again or not there any more.
     """
@@ -233,7 +233,7 @@ def write_record(
         return notes.seal_text(_json(record, names[ROWS], parquet.seal(rows)))
 
     ledger.add(within, token, make)
-    return files.join(within, names[ROWS])
+    record.rows, record.rows_seal = files.join(within, names[ROWS]), parquet.seal(rows)
 
 
 def table_name(what: str, note_id: ledger.NoteId) -> str:
@@ -267,7 +267,7 @@ def latest(folder: str) -> str | None:
 
 def read_record_at(uri: str, folder: str) -> StageRecord | None:
     """Read a record of a generation; None for a forgotten one. Raises DamageError."""
-    with _uncollected():
+    with uncollected():
         return parse_record(notes.read(uri, "stage"), folder, uri)
 
 
@@ -360,15 +360,17 @@ def read_json(uri: str, *keys: str) -> Any:
 
 def root_digest(records: Iterable[StageRecord]) -> str:
     """Digest the records of a run, as they were read, and by their seals all bytes that they speak of."""
-    with _uncollected():
-        return list_digest(
-            _head(record, "", record.rows_seal) | {"parts": list(map(_stored, record.parts.values()))}
-            for record in records
-        )
+    with uncollected():
+        return list_digest(map(stored, records))
+
+
+def stored(record: StageRecord) -> dict[str, Any]:
+    """Give a record as it is stored, but for the name of its table: of that is the digest of the bytes."""
+    return _head(record, "", record.rows_seal) | {"parts": list(map(_stored, record.parts.values()))}
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Let Python not look for cycles meanwhile: there are none in records, and to look through all parts
     takes half of the time.
     """
@@ -383,7 +385,7 @@ def _uncollected() -> Iterator[None]:
 
 def content_digest(records: Iterable[StageRecord]) -> str:
     """Digest what all stages of a run say; equal for equal runs."""
-    with _uncollected():
+    with uncollected():
         return list_digest(record.content() for record in records)
 
 

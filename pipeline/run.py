@@ -18,6 +18,7 @@ from tagmill.pipeline.progress import Extent, Progress
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import FORMAT, RunFolder
 from tagmill.pipeline.stages import build_stages, inputs_of
+from tagmill.pipeline.summary import Summing
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import failures
@@ -132,6 +133,7 @@ class Driver:
 
     def _run(self, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
         self._save_config({})
+        summing = Summing(self.run_folder)
         for plan in self.plan():
             check()
             kind = kind_of(plan.stage)
@@ -142,6 +144,7 @@ class Driver:
             record = self.upstream.records[plan.stage.name]
             record.files = kind.files(plan)
             self.run_folder.write_record(record, kind.tables(plan, record))
+            summing.add(record)
             # Once it is recorded: whoever is stopped wants to look at what died.
             check_fraction(self.run_folder, record, self.config.max_dead_fraction, "of all")
             kind.review(plan, record, self.upstream)
@@ -149,6 +152,7 @@ class Driver:
             progress.finish(plan.stage.name, record.count("example", "out"), _dead(record))
         if not self._is_cut_short:
             self._switch_off_others()
+            summing.close()
         check()
         self._save_config({name: plan.generation for name, plan in self.upstream.plans.items()})
 

@@ -2,6 +2,7 @@
 
 RUN/run.yaml                          the resolved config and the versions of the libraries
 RUN/whole.json                        what the run held when it was last whole, see `growth`
+RUN/summary.json                      what the records say in short, see `summary`
 RUN/lease.json                        who drives the run; RUN/tokens/ the tokens of all drivers
 RUN/<stage>/_STAGE-<token>-<n>.json   which generation is current, and which other one is worth keeping
 RUN/<stage>/<gen>/                    parts, dead/, superseded/, records/: what is known of the parts
@@ -158,10 +159,10 @@ class RunFolder:
             and all(known.has_table(what) for what in tables or ())
             and not self._is_contested(files.join(folder, records.FOLDER))
         ):
-            record.rows, record.tables = known.rows, known.tables
+            record.rows, record.rows_seal, record.tables = known.rows, known.rows_seal, known.tables
         else:
             made = {what: make() for what, make in (tables or {}).items()}
-            record.rows = records.write_record(folder, self.token, record, made)
+            records.write_record(folder, self.token, record, made)
         self._point(record.stage, record.generation)
 
     def forget_parts(self, stage: str, generation: str, names: Set[str]) -> None:

@@ -2,6 +2,7 @@
 
 Every file of the stages is covered by a digest: parts and what lies beside them by the record of their stage,
 records and pointers by their own, run.yaml by its last line, the tables of the report by a note beside them.
+What the summary says of the records is compared with them.
 Whoever edits a file and all that speaks of it is told by the digest of the whole run, if that was kept.
 """
 
@@ -13,6 +14,7 @@ from tagmill.pipeline.growth import WHOLE
 from tagmill.pipeline.kinds import KINDS
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import CONFIG, MADE_OF, REPORT, SEALS, UNNEEDED, RunFolder
+from tagmill.pipeline.summary import SUMMARY, SummaryCheck
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.errors import DamageError
 
@@ -34,11 +36,15 @@ def verify(run: RunFolder) -> Iterator[Verified]:
         problems = [*_pointers(run, stage), *_missing(run, stage, finished)]
         if problems:
             yield stage, 1, problems
+    summary = SummaryCheck(run)
     for stage in run.stages():
         for generation in run.generations(stage):
-            yield from _generation(run, stage, generation, is_whole=finished.get(stage) == generation)
+            is_whole = finished.get(stage) == generation
+            yield from _generation(run, stage, generation, summary, is_whole=is_whole)
     if files.exists(run.path(WHOLE)):
         yield WHOLE, 1, list(_note(run.path(WHOLE)))
+    if summary.is_there:
+        yield SUMMARY, 1, list(summary.problems())
     yield from _report(run)
 
 
@@ -89,7 +95,9 @@ def _note(uri: str, *keys: str) -> Iterator[str]:
         yield str(error)
 
 
-def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) -> Iterator[Verified]:
+def _generation(
+    run: RunFolder, stage: str, generation: str, summary: SummaryCheck, *, is_whole: bool
+) -> Iterator[Verified]:
     """Check all that lies in the folder of a generation, if it was ever finished.
 
     While it is being made again, more may lie there than its record speaks of.
@@ -110,8 +118,9 @@ def _generation(run: RunFolder, stage: str, generation: str, *, is_whole: bool) 
         if is_whole:
             extra = _extra(sizes, expected)
             problems += [f"{files.join(folder, name)} does not belong there" for name in extra]
-        if is_whole and _current(run, stage) == generation:
-            problems += _chain(run, record)
+        if _current(run, stage) == generation:
+            summary.add(record)
+            problems += _chain(run, record) if is_whole else ()
     yield stage, max(1, len(expected)), problems
 
 

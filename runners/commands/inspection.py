@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tagmill.pipeline.absent import check_absent
-from tagmill.pipeline.current import begun_records, current_records
-from tagmill.pipeline.dead_letters import DeadReason, by_reason
+from tagmill.pipeline.current import begun_records
+from tagmill.pipeline.dead_letters import DeadReason, with_examples
 from tagmill.pipeline.garbage import garbage
 from tagmill.pipeline.lease import Lease, read_lease
 from tagmill.pipeline.plan import StagePlan
-from tagmill.pipeline.records import StageRecord, content_digest, root_digest
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.near_report import near_counts
+from tagmill.pipeline.summary import StageSummary, summary_of
 from tagmill.pipeline.verify import check_root, verify
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config, flatten
@@ -130,15 +130,16 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
         counted = pool.submit(near_counts, run)
         held = pool.submit(read_lease, run.path("lease.json"))
         kept = pool.submit(_kept_by, run)
-        whole = list(current_records(run))
+        summary = summary_of(run)
         unfinished, near, lease = others.result(), counted.result(), held.result()
         kept_by = kept.result()
-    begun = [one.record for one in unfinished]
-    letters = _letters(run, [*whole, *begun])
-    digests = {"bytes": root_digest(whole), "content": content_digest(whole)}
+    whole = summary.stages
+    begun = [(StageSummary.of(one.record), one.parts) for one in unfinished]
+    letters = _letters(run, [*whole, *(one for one, _ in begun)])
+    digests = {"bytes": summary.bytes, "content": summary.content}
     if as_json:
-        rows = [_status_row(record, len(record.parts), is_whole=True) for record in whole]
-        rows += [_status_row(one.record, one.parts, is_whole=False) for one in unfinished]
+        rows = [_status_row(one, one.parts, is_whole=True) for one in whole]
+        rows += [_status_row(one, count, is_whole=False) for one, count in begun]
         dead = [vars(one) for one in letters]
         said = {"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests, "kept_by": kept_by}
         console.out(dump_json(said | ({"near_duplicates": vars(near)} if near else {})))
@@ -146,15 +147,14 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
         table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
-    for record in whole:
-        table.add_row(record.stage, *_cells(record, len(record.parts)))
-    for found in unfinished:
-        opened = len(found.record.parts)
-        of = f", counts of {opened} of them" if opened < found.parts else ""
-        table.add_row(f"{found.record.stage} (not whole{of})", *_cells(found.record, found.parts))
+    for one in whole:
+        table.add_row(one.stage, *_cells(one, one.parts))
+    for one, count in begun:
+        of = f", counts of {one.parts} of them" if one.parts < count else ""
+        table.add_row(f"{one.stage} (not whole{of})", *_cells(one, count))
     console.print(table)
-    for one in letters:
-        console.print(f"dead {one.unit}s of {one.stage}: {one.said()}", highlight=False)
+    for letter in letters:
+        console.print(f"dead {letter.unit}s of {letter.stage}: {letter.said()}", highlight=False)
     if near:
         console.print(near.said(), highlight=False)
     if kept_by:
@@ -177,27 +177,30 @@ def _kept_by(run: RunFolder) -> dict[str, int]:
         return {}
 
 
-def _letters(run: RunFolder, found: Sequence[StageRecord]) -> list[DeadReason]:
+def _letters(run: RunFolder, found: Sequence[StageSummary]) -> list[DeadReason]:
     """Count the dead letters of stages by reason, an example of each read at the same time."""
+
+    def of(one: StageSummary) -> list[DeadReason]:
+        return list(with_examples(run, one.stage, one.generation, one.dead))
+
     with ThreadPoolExecutor(files.THREADS) as pool:
-        return list(chain.from_iterable(pool.map(lambda record: list(by_reason(run, record)), found)))
+        return list(chain.from_iterable(pool.map(of, found)))
 
 
-def _cells(record: StageRecord, count: int) -> list[str]:
-    counts = [str(record.count("example", what)) for what in ("in", "out", "dropped")]
-    return [record.generation, str(count), *counts, _dead(record)]
+def _cells(one: StageSummary, count: int) -> list[str]:
+    counts = [str(one.counts["example"][what]) for what in ("in", "out", "dropped")]
+    return [one.generation, str(count), *counts, _dead(one)]
 
 
-def _status_row(record: StageRecord, count: int, *, is_whole: bool) -> dict[str, Any]:
-    counts = {what: record.count("example", what) for what in ("in", "out", "dropped", "dead")}
-    captions = {"in": record.count("caption", "in"), "dead": record.count("caption", "dead")}
-    about = {"stage": record.stage, "generation": record.generation, "whole": is_whole}
-    row = {**about, "parts": count, "examples": counts, "captions": captions}
-    return row if len(record.parts) == count else row | {"parts_counted": len(record.parts)}
+def _status_row(one: StageSummary, count: int, *, is_whole: bool) -> dict[str, Any]:
+    captions = {what: one.counts["caption"][what] for what in ("in", "dead")}
+    about = {"stage": one.stage, "generation": one.generation, "whole": is_whole}
+    row = {**about, "parts": count, "examples": one.counts["example"], "captions": captions}
+    return row if one.parts == count else row | {"parts_counted": one.parts}
 
 
-def _dead(record: StageRecord) -> str:
-    examples, captions = record.count("example", "dead"), record.count("caption", "dead")
+def _dead(one: StageSummary) -> str:
+    examples, captions = (one.counts[unit]["dead"] for unit in ("example", "caption"))
     return f"{examples} examples, {captions} captions" if captions else str(examples)
 
 

@@ -18,14 +18,32 @@ def value_digest(value: Any) -> str:
     return hashlib.sha256(_canonical(value)).hexdigest()
 
 
+class ListDigest:
+    """Hashes a list of JSON values as `value_digest` does, of which one is in memory at a time."""
+
+    def __init__(self) -> None:
+        self._state = hashlib.sha256(b"[")
+        self._is_empty = True
+
+    def add(self, value: Any) -> None:
+        """Take the next value of the list."""
+        self._state.update(b"" if self._is_empty else b",")
+        self._state.update(_canonical(value))
+        self._is_empty = False
+
+    def hexdigest(self) -> str:
+        """Give the digest of the list up to here."""
+        whole = self._state.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
+
+
 def list_digest(values: Iterable[Any]) -> str:
-    """Hash a list of JSON values as `value_digest` does, with one of them in memory at a time."""
-    state = hashlib.sha256(b"[")
-    for place, value in enumerate(values):
-        state.update(b"," if place else b"")
-        state.update(_canonical(value))
-    state.update(b"]")
-    return state.hexdigest()
+    """Hash a list of JSON values as `ListDigest` does."""
+    digest = ListDigest()
+    for value in values:
+        digest.add(value)
+    return digest.hexdigest()
 
 
 def _canonical(value: Any) -> bytes:

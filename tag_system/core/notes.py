@@ -14,6 +14,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
 
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})", ')
+_HEAD_BYTES = 78
 
 
 def seal_text(text: str) -> bytes:
@@ -46,6 +47,12 @@ def parse(data: bytes, uri: str, *keys: str) -> dict[str, Any]:
     except (ValueError, RecursionError, AttributeError) as error:
         raise DamageError(f"{uri} is damaged ({error}); remove it and run again") from error
     return found
+
+
+def read_digest(uri: str) -> str:
+    """Read the digest that a note begins with, and no more of it; empty if it does not begin so."""
+    head = _HEAD.match(files.read_range(uri, 0, _HEAD_BYTES))
+    return head[1].decode() if head else ""
 
 
 def read(uri: str, *keys: str) -> dict[str, Any]:

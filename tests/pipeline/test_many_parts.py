@@ -13,13 +13,14 @@ from runs import damaged, drive, squares_config
 from slow_store import SlowFileSystem, counted
 from tagmill.pipeline import current
 from tagmill.pipeline.config import load_config
+from tagmill.pipeline.records import content_digest, root_digest
 from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.example import find_example
 from tagmill.pipeline.verify import verify
 from tagmill.runners.commands import inspection
 from tagmill.runners.commands.console import seconds_between_counts
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, notes
 
 SIZES = (2, 6)
 """Sources of a small run and of a larger one, which have two parts each."""
@@ -165,3 +166,47 @@ def test_the_index_follows_the_sources(tmp_path):
     for number in range(16):
         assert find_example(run, f"squares/{number:06d}").ingested, number
     assert damaged(run.root) == []
+
+
+def test_status_reads_a_summary_of_the_very_records(tmp_path):
+    config = config_of(tmp_path / "it", 2)
+    drive(config)
+    run, summary = tmp_path / "it" / "run", tmp_path / "it" / "run" / "summary.json"
+
+    def said() -> tuple[str, int]:
+        console = Console(file=io.StringIO(), width=200)
+        with counted() as requests:
+            inspection.show_status(console, f"slow://{run}")
+        whole = {path for kind, path in requests if kind == "read" and "/records/rows-" in path}
+        return console.file.getvalue(), len(whole)
+
+    shown, read = said()
+    assert read == 0
+    found = list(current.current_records(RunFolder(str(run))))
+    assert root_digest(found) in shown
+    assert content_digest(found) in shown
+
+    ours = summary.read_bytes()
+    other = notes.parse(ours, "")
+    other["stages"]["tag"]["counts"]["example"]["in"] = 7
+    summary.write_bytes(notes.dump({name: value for name, value in other.items() if name != "sha256"}))
+    (problem,) = damaged(run)
+    assert "summary.json says something else than the records" in problem
+    summary.write_bytes(ours.replace(b'"in": 8', b'"in": 9', 1))
+    (problem,) = damaged(run)
+    assert "summary.json is damaged" in problem
+    assert said() == (shown, len(found))
+
+    summary.unlink()
+    assert drive(config).jobs == []
+    assert (summary.read_bytes(), said()) == (ours, (shown, 0))
+    # One of what was before counts for nothing, and what is not whole any more is said as ever.
+    drive(config, "clean.policy.adaptive.weak_box=0.95")
+    now = summary.read_bytes()
+    assert said()[1] == 0
+    assert said()[0] != shown
+    summary.write_bytes(ours)
+    assert said()[1] == len(found)
+    summary.write_bytes(now)
+    drive(config, "clean.policy.adaptive.weak_box=0.95", "tag.score_floor=0.5", until="tag")
+    assert said()[1] == len(found)

@@ -232,8 +232,8 @@ def record(folder: Path) -> Target:
     from tagmill.tag_system.core import notes
 
     made = records.StageRecord("tag", "parts", 1, "g", {}, more={"sources": [{"name": "a"}]})
-    uri = records.write_record(str(folder), 1, made)
-    path = next(Path(uri).parent.glob("*.json"))
+    records.write_record(str(folder), 1, made)
+    path = next(Path(made.rows).parent.glob("*.json"))
     seed = b"{" + path.read_bytes().split(b", ", 1)[1]
 
     def read(data: bytes) -> None:
