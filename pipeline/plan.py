@@ -21,7 +21,7 @@ from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import parts
 from tagmill.transforms.formats.base import InputConfig
-from tagmill.transforms.stage import PartTask, Stage, StageT, slices_of
+from tagmill.transforms.stage import WORK, PartTask, Stage, StageT, slices_of
 
 
 @dataclass
@@ -223,7 +223,7 @@ class Upstream:
 
 def work(plan: StagePlan[Any]) -> str:
     """Name the folder for what is made on the way to a plan's output."""
-    return files.join(plan.folder, "work")
+    return files.join(plan.folder, WORK)
 
 
 def generation_of(stage: Stage[Any], inputs: Mapping[str, str]) -> str:

@@ -130,6 +130,9 @@ class PartRecord:
         return [*map(self.file_beside, sorted(self.beside)), f"{self.name}{parts.SUFFIX}"]
 
 
+MEASURED = ("wall", "seconds")
+"""What `more` has of times: of the last job, and of work that is not of one part."""
+
 BITMAPS = ("made_for", "came", "removed", "tags")
 """The fields that a record stores in its table, not in its JSON."""
 
@@ -195,7 +198,7 @@ class StageRecord:
     def content(self) -> dict[str, Any]:
         """Give the content that is equal in equal runs: without bytes, times and the stamps of sources."""
         summaries = [[part.name, part.digest, vars(part.counts)] for part in self.parts.values()]
-        more = {name: value for name, value in self.more.items() if name != "wall"}
+        more = _without(self.more, MEASURED)
         return {
             "stage": self.stage,
             "version": self.version,

@@ -26,6 +26,7 @@ from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.config import parse_yaml
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.transforms import failures, image_copies, parts, task_file
+from tagmill.transforms.stage import WORK
 
 FORMAT = 3
 """Of run folders: raised when parts or records of an older one can no longer be read."""
@@ -35,7 +36,7 @@ REPORT, SEALS, MADE_OF = "report", "seals.json", "made_of"
 """The folder of the report, in it the note of the seals of its tables, and there what tells of what state of
 the run they were made."""
 
-UNNEEDED = ("superseded", "work", failures.FOLDER, task_file.FOLDER)
+UNNEEDED = ("superseded", WORK, failures.FOLDER, task_file.FOLDER)
 """Folders of a generation with what a driver at work needs, and nobody afterwards."""
 
 CONFIG, DIGEST = "run.yaml", "# sha256: "

@@ -36,6 +36,7 @@ from tagmill.transforms.stage import (
     limit_threads,
     living,
 )
+from tagmill.transforms.stopwatch import TimedFn
 
 SCHEMA = pa.schema(
     [
@@ -145,57 +146,62 @@ class ClusterTags(beam.PTransform):
         )
 
 
-class _CountFn(beam.DoFn):
-    def __init__(self, work: str) -> None:
-        self._work = work
+class _CountFn(TimedFn):
+    """Counts the regions of one part by tag."""
+
+    step = "count"
 
     def process(self, element: PartTask) -> Iterable[tuple[str, int]]:
-        with failures.noted(self._work):
-            part = parts.read_part(element.inputs["embed"], ["row", "tag"])
-            table = _unkept(living(part.table, element), self._work)
-        for count in table.column("tag").value_counts().to_pylist():
-            yield count["values"], count["counts"]
+        with self.at_work():
+            with failures.noted(self._work):
+                part = parts.read_part(element.inputs["embed"], ["row", "tag"])
+                table = _unkept(living(part.table, element), self._work)
+            for count in table.column("tag").value_counts().to_pylist():
+                yield count["values"], count["counts"]
 
 
-class _SampleFn(beam.DoFn):
+class _SampleFn(TimedFn):
     """Writes the sampled vectors of one part, a row group a bucket, and says which buckets it has.
 
     A vector is the bytes of its float16s: Arrow and NumPy read them where they lie.
     """
 
+    step = "sample"
+
     def __init__(self, config: ClusterConfig, work: str) -> None:
+        super().__init__(work)
         self._config = config
-        self._work = work
 
     def process(self, element: PartTask, counts: dict[str, int]) -> Iterable[tuple[int, tuple[str, int]]]:
-        with failures.noted(self._work):
-            part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
-            regions = _unkept(living(part.table, element), self._work)
-        tags = regions.column("tag").to_pylist()
-        hashes = region_hashes(
-            element.name, tags, regions.column("row").to_numpy(), regions.column("region").to_numpy()
-        )
-        cutoffs = {tag: cutoff(counts[tag], self._config.max_sample) for tag in set(tags)}
-        chosen = np.flatnonzero(hashes <= np.array([cutoffs[tag] for tag in tags], dtype=np.uint64))
-        count = _bucket_count(counts, self._config.max_sample)
-        buckets = {tag: bucket(tag, count) for tag in cutoffs}
-        bucket_of = np.array([buckets[tags[i]] for i in chosen], dtype=np.int64)
-        groups = [int(b) for b in np.unique(bucket_of)]
-        if not groups:
-            return
-        vectors = matrix(regions.column("embedding"))
-        names = regions.column("tag").combine_chunks()
-        uri = files.join(self._work, f"sample-{element.name}.parquet")
-        sink = io.BytesIO()
-        schema = _sample_schema(vectors.shape[1])
-        with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=["tag"]) as writer:
-            for number in groups:
-                rows = chosen[bucket_of == number]
-                columns = [names.take(pa.array(rows)), hashes[rows], _as_bytes(vectors[rows])]
-                writer.write_table(pa.table(columns, schema), row_group_size=len(rows))
-        files.create_bytes(uri, sink.getvalue())
-        for index, number in enumerate(groups):
-            yield number, (uri, index)
+        with self.at_work():
+            with failures.noted(self._work):
+                part = parts.read_part(element.inputs["embed"], ["row", "tag", "region", "embedding"])
+                regions = _unkept(living(part.table, element), self._work)
+            tags = regions.column("tag").to_pylist()
+            hashes = region_hashes(
+                element.name, tags, regions.column("row").to_numpy(), regions.column("region").to_numpy()
+            )
+            cutoffs = {tag: cutoff(counts[tag], self._config.max_sample) for tag in set(tags)}
+            chosen = np.flatnonzero(hashes <= np.array([cutoffs[tag] for tag in tags], dtype=np.uint64))
+            count = _bucket_count(counts, self._config.max_sample)
+            buckets = {tag: bucket(tag, count) for tag in cutoffs}
+            bucket_of = np.array([buckets[tags[i]] for i in chosen], dtype=np.int64)
+            groups = [int(b) for b in np.unique(bucket_of)]
+            if not groups:
+                return
+            vectors = matrix(regions.column("embedding"))
+            names = regions.column("tag").combine_chunks()
+            uri = files.join(self._work, f"sample-{element.name}.parquet")
+            sink = io.BytesIO()
+            schema = _sample_schema(vectors.shape[1])
+            with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=["tag"]) as writer:
+                for number in groups:
+                    rows = chosen[bucket_of == number]
+                    columns = [names.take(pa.array(rows)), hashes[rows], _as_bytes(vectors[rows])]
+                    writer.write_table(pa.table(columns, schema), row_group_size=len(rows))
+            files.create_bytes(uri, sink.getvalue())
+            for index, number in enumerate(groups):
+                yield number, (uri, index)
 
 
 def _sample_schema(dimension: int) -> pa.Schema:
@@ -227,12 +233,14 @@ def matrix(embeddings: pa.ChunkedArray) -> Halves:
     return column.flatten().to_numpy().reshape(len(lengths), int(lengths[0]))
 
 
-class _FitFn(beam.DoFn):
+class _FitFn(TimedFn):
     """Clusters the tags of one bucket."""
 
+    step = "fit"
+
     def __init__(self, config: ClusterConfig, work: str, threads: int) -> None:
+        super().__init__(work)
         self._config = config
-        self._work = work
         self._threads = threads
 
     def setup(self) -> None:
@@ -241,26 +249,27 @@ class _FitFn(beam.DoFn):
     def process(
         self, element: tuple[int, Iterable[tuple[str, int]]], counts: dict[str, int]
     ) -> Iterator[str]:
-        number, blocks = element
-        tables = []
-        for uri, group in sorted(blocks):
-            with files.open_read(uri) as stream:
-                tables.append(pq.ParquetFile(stream).read_row_group(group))
-        # The hash decides who is sampled and in which order: neither workers nor parts leave a trace.
-        table = pa.concat_tables(tables)
-        order = pc.sort_indices(table, [("tag", "ascending"), ("hash", "ascending")]).to_numpy()
-        names = table.column("tag").to_numpy(zero_copy_only=False)[order]
-        starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
-        vectors = _from_bytes(table.column("embedding"))
-        records = []
-        for start, stop in zip(starts, [*starts[1:], len(names)], strict=True):
-            tag = str(names[start])
-            sample = vectors[order[start : min(stop, start + self._config.max_sample)]]
-            records.append(fit(tag, sample.astype(np.float32), counts[tag], self._config, self._threads))
-        name = f"{BUCKET}{number:05d}.parquet"
-        data = parquet.table_bytes(pa.Table.from_pylist(records, SCHEMA))
-        files.create_bytes(files.join(self._work, name), data)
-        yield name
+        with self.at_work():
+            number, blocks = element
+            tables = []
+            for uri, group in sorted(blocks):
+                with files.open_read(uri) as stream:
+                    tables.append(pq.ParquetFile(stream).read_row_group(group))
+            # The hash decides who is sampled and in which order: neither workers nor parts leave a trace.
+            table = pa.concat_tables(tables)
+            order = pc.sort_indices(table, [("tag", "ascending"), ("hash", "ascending")]).to_numpy()
+            names = table.column("tag").to_numpy(zero_copy_only=False)[order]
+            starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+            vectors = _from_bytes(table.column("embedding"))
+            records = []
+            for start, stop in zip(starts, [*starts[1:], len(names)], strict=True):
+                tag = str(names[start])
+                sample = vectors[order[start : min(stop, start + self._config.max_sample)]]
+                records.append(fit(tag, sample.astype(np.float32), counts[tag], self._config, self._threads))
+            name = f"{BUCKET}{number:05d}.parquet"
+            data = parquet.table_bytes(pa.Table.from_pylist(records, SCHEMA))
+            files.create_bytes(files.join(self._work, name), data)
+            yield name
 
 
 def _from_bytes(embeddings: pa.ChunkedArray) -> Halves:

@@ -32,6 +32,7 @@ from tagmill.transforms.stage import (
     made_by,
     removed_rows,
 )
+from tagmill.transforms.stopwatch import TimedFn
 from tagmill.transforms.task_file import PartOrder
 
 SCHEMA = pa.schema(
@@ -123,14 +124,14 @@ class FindDuplicates(beam.PTransform):
             tasks
             | "Read digests" >> beam.ParDo(_EntriesFn(self._order, self._work))
             | "Group by key" >> beam.GroupByKey()
-            | "Mark contested keys" >> beam.ParDo(_MarkFn())
+            | "Mark contested keys" >> beam.ParDo(_MarkFn(self._work))
             | "Group by image" >> beam.GroupByKey()
-            | "Settle copies" >> beam.ParDo(_CopiesFn(names)).with_outputs("open", main="losers")
+            | "Settle copies" >> beam.ParDo(_CopiesFn(names, self._work)).with_outputs("open", main="losers")
         )
         contested = (
             copies.open
             | "Bring together" >> beam.GroupByKey()
-            | "Settle in order" >> beam.ParDo(_InOrderFn(names))
+            | "Settle in order" >> beam.ParDo(_InOrderFn(names, self._work))
         )
         losers = (copies.losers, contested) | "All losers" >> beam.Flatten()
         named = tasks | "Name" >> beam.Map(_named).with_output_types(tuple[str, PartTask])
@@ -213,76 +214,93 @@ def _by_part(losses: Iterable[Loss], names: list[str]) -> Iterator[tuple[str, li
         yield names[order], rows
 
 
-class _EntriesFn(beam.DoFn):
+class _EntriesFn(TimedFn):
     """A part's entries, in blocks by the bucket of the key."""
 
+    step = "read"
+
     def __init__(self, order: PartOrder, work: str) -> None:
+        super().__init__(work)
         self._order = order
-        self._work = work
 
     def process(self, element: PartTask) -> Iterable[tuple[int, bytes]]:
-        with failures.noted(self._work):
-            part = parts.read_part(element.inputs["ingest"], ["row", "key", "sha256"])
-            rows = living(part.table, element).to_pylist()
-        place, of_input = self._order[element.name], part.header.notes["input"]
-        entries = [
-            (_digest(record["key"]), _digest(of_input, record["sha256"]), place, record["row"], False)
-            for record in rows
-        ]
-        yield from _blocks(np.array(entries, dtype=ENTRY), "key")
+        with self.at_work():
+            with failures.noted(self._work):
+                part = parts.read_part(element.inputs["ingest"], ["row", "key", "sha256"])
+                rows = living(part.table, element).to_pylist()
+            place, of_input = self._order[element.name], part.header.notes["input"]
+            entries = [
+                (_digest(record["key"]), _digest(of_input, record["sha256"]), place, record["row"], False)
+                for record in rows
+            ]
+            yield from _blocks(np.array(entries, dtype=ENTRY), "key")
 
 
-class _MarkFn(beam.DoFn):
+class _MarkFn(TimedFn):
     """All entries of a bucket of keys, in blocks by the bucket of the image."""
 
+    step = "settle"
+
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterable[tuple[int, bytes]]:
-        yield from _blocks(mark_contested(_joined(element[1])), "image")
+        with self.at_work():
+            yield from _blocks(mark_contested(_joined(element[1])), "image")
 
 
-class _CopiesFn(beam.DoFn):
+class _CopiesFn(TimedFn):
     """All entries of a bucket of images -> losers by part; beside them what is to be settled in order."""
 
-    def __init__(self, names: list[str]) -> None:
+    step = "settle"
+
+    def __init__(self, names: list[str], work: str) -> None:
+        super().__init__(work)
         self._names = names
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        losses, left = settle_copies(_joined(element[1]))
-        yield from _by_part(losses, self._names)
-        if len(left):
-            yield beam.TaggedOutput("open", (0, left.tobytes()))
+        with self.at_work():
+            losses, left = settle_copies(_joined(element[1]))
+            yield from _by_part(losses, self._names)
+            if len(left):
+                yield beam.TaggedOutput("open", (0, left.tobytes()))
 
 
-class _InOrderFn(beam.DoFn):
+class _InOrderFn(TimedFn):
     """All entries that are left -> losers by part."""
 
-    def __init__(self, names: list[str]) -> None:
+    step = "settle"
+
+    def __init__(self, names: list[str], work: str) -> None:
+        super().__init__(work)
         self._names = names
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[str, list[Any]]]:
-        yield from _by_part(settle_in_order(_joined(element[1])), self._names)
+        with self.at_work():
+            yield from _by_part(settle_in_order(_joined(element[1])), self._names)
 
 
-class _WriteFn(beam.DoFn):
+class _WriteFn(TimedFn):
     """Writes a part's losers, or an empty table: every part of ingest has one."""
 
+    step = "write"
+
     def __init__(self, stage: Duplicates, work: str) -> None:
+        super().__init__(work)
         self._stage = stage
-        self._work = work
 
     def process(self, element: tuple[str, dict[str, Iterable[Any]]]) -> Iterable[str]:
-        name, groups = element
-        (task,) = groups["task"]
-        part = parts.read_part(task.inputs["ingest"], ["row", "key"])
-        inputs = parts.Inputs(name, {"ingest": part}, {}, task.root, removed_rows(task))
-        losses = sorted(loss for block in groups["losers"] for loss in block)
-        near = sorted(loss for block in groups.get("near", ()) for loss in block)
-        records = [
-            dict(zip(self._stage.columns.names, [row, inputs.key(row), *rest], strict=False))
-            for row, *rest in sorted(losses + near)
-        ]
-        table = pa.Table.from_pylist(records, self._stage.columns)
-        lost = losses if self._stage.keeps_near else losses + near
-        dropped = {row: reason for row, reason, *_ in lost}
-        output = parts.Output(table, len(inputs.rows), dropped=dropped)
-        parts.commit(self._work, made_by(self._stage, name, task.fingerprint), output, inputs.rows)
-        yield name
+        with self.at_work():
+            name, groups = element
+            (task,) = groups["task"]
+            part = parts.read_part(task.inputs["ingest"], ["row", "key"])
+            inputs = parts.Inputs(name, {"ingest": part}, {}, task.root, removed_rows(task))
+            losses = sorted(loss for block in groups["losers"] for loss in block)
+            near = sorted(loss for block in groups.get("near", ()) for loss in block)
+            records = [
+                dict(zip(self._stage.columns.names, [row, inputs.key(row), *rest], strict=False))
+                for row, *rest in sorted(losses + near)
+            ]
+            table = pa.Table.from_pylist(records, self._stage.columns)
+            lost = losses if self._stage.keeps_near else losses + near
+            dropped = {row: reason for row, reason, *_ in lost}
+            output = parts.Output(table, len(inputs.rows), dropped=dropped)
+            parts.commit(self._work, made_by(self._stage, name, task.fingerprint), output, inputs.rows)
+            yield name

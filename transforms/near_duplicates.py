@@ -24,6 +24,7 @@ from pydantic import Field
 from tagmill.tag_system.core.config import Config
 from tagmill.transforms import bitmaps, failures, parts
 from tagmill.transforms.stage import PartTask, living
+from tagmill.transforms.stopwatch import TimedFn
 from tagmill.transforms.task_file import PartOrder
 
 NEAR_DUPLICATE = "near_duplicate"
@@ -85,18 +86,19 @@ class FindNear(beam.PTransform):
             settled
             | "Read hashes" >> beam.ParDo(_HashesFn(self._order, self._work))
             | "Group by hash" >> beam.GroupByKey()
-            | "Collapse" >> beam.ParDo(_CollapseFn(self._distance)).with_outputs("copies", main="distinct")
+            | "Collapse"
+            >> beam.ParDo(_CollapseFn(self._distance, self._work)).with_outputs("copies", main="distinct")
         )
         pairs = (
             distinct.distinct
             | "Group by bits" >> beam.GroupByKey()
-            | "Compare" >> beam.ParDo(_PairsFn(self._distance))
+            | "Compare" >> beam.ParDo(_PairsFn(self._distance, self._work))
         )
         return (
             (distinct.copies, pairs)
             | "All pairs" >> beam.Flatten()
             | "Bring pairs together" >> beam.GroupByKey()
-            | "Settle pairs" >> beam.ParDo(_SettleFn(names))
+            | "Settle pairs" >> beam.ParDo(_SettleFn(names, self._work))
         )
 
 
@@ -223,21 +225,24 @@ def _joined(blocks: Iterable[bytes], kind: np.dtype[np.void]) -> NDArray[np.void
     return np.frombuffer(b"".join(blocks), dtype=kind)
 
 
-class _HashesFn(beam.DoFn):
+class _HashesFn(TimedFn):
     """The hashes of a part's examples that are not exact duplicates, in blocks by the bucket of the hash."""
 
+    step = "near"
+
     def __init__(self, order: PartOrder, work: str) -> None:
+        super().__init__(work)
         self._order = order
-        self._work = work
 
     def process(self, element: tuple[str, dict[str, Iterable[Any]]]) -> Iterable[tuple[int, bytes]]:
-        name, groups = element
-        (task,) = groups["task"]
-        lost = [loss[0] for block in groups["losers"] for loss in block]
-        with failures.noted(self._work):
-            hashed = _hashed(task, self._order[name])
-        hashed = hashed[~np.isin(hashed["place"] & 0xFFFFFFFF, lost)]
-        yield from deal(hashed, _mixed(hashed["hash"]))
+        with self.at_work():
+            name, groups = element
+            (task,) = groups["task"]
+            lost = [loss[0] for block in groups["losers"] for loss in block]
+            with failures.noted(self._work):
+                hashed = _hashed(task, self._order[name])
+            hashed = hashed[~np.isin(hashed["place"] & 0xFFFFFFFF, lost)]
+            yield from deal(hashed, _mixed(hashed["hash"]))
 
 
 def _hashed(task: PartTask, order: int) -> Hashed:
@@ -248,42 +253,54 @@ def _hashed(task: PartTask, order: int) -> Hashed:
     return hashed
 
 
-class _CollapseFn(beam.DoFn):
+class _CollapseFn(TimedFn):
     """All hashes of a bucket -> distinct ones by bucket of each set of bits; beside them those that recur."""
 
-    def __init__(self, distance: int) -> None:
+    step = "near"
+
+    def __init__(self, distance: int, work: str) -> None:
+        super().__init__(work)
         self._sets = bit_sets(ALL_BITS, distance)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        distinct, copies = collapse(_joined(element[1], HASHED))
-        if len(copies):
-            yield beam.TaggedOutput("copies", (0, copies.tobytes()))
-        for number, bits in enumerate(self._sets):
-            yield from deal(distinct, number * BUCKETS + _mixed(distinct["hash"] & np.uint64(bits)))
+        with self.at_work():
+            distinct, copies = collapse(_joined(element[1], HASHED))
+            if len(copies):
+                yield beam.TaggedOutput("copies", (0, copies.tobytes()))
+            for number, bits in enumerate(self._sets):
+                yield from deal(distinct, number * BUCKETS + _mixed(distinct["hash"] & np.uint64(bits)))
 
 
-class _PairsFn(beam.DoFn):
+class _PairsFn(TimedFn):
     """All hashes of a bucket of a set of bits -> their pairs."""
 
-    def __init__(self, distance: int) -> None:
+    step = "near"
+
+    def __init__(self, distance: int, work: str) -> None:
+        super().__init__(work)
         self._distance = distance
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
-        pairs = near_pairs(_joined(element[1], HASHED), self._distance, element[0] // BUCKETS)
-        if len(pairs):
-            yield 0, pairs.tobytes()
+        with self.at_work():
+            pairs = near_pairs(_joined(element[1], HASHED), self._distance, element[0] // BUCKETS)
+            if len(pairs):
+                yield 0, pairs.tobytes()
 
 
-class _SettleFn(beam.DoFn):
+class _SettleFn(TimedFn):
     """All pairs -> near-duplicates by part."""
 
-    def __init__(self, names: list[str]) -> None:
+    step = "near"
+
+    def __init__(self, names: list[str], work: str) -> None:
+        super().__init__(work)
         self._names = names
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[str, list[Any]]]:
-        found = defaultdict(list)
-        for place, first, distance in settle(_joined(element[1], PAIR)):
-            winner, row = self._names[first >> 32], first & 0xFFFFFFFF
-            found[place >> 32].append([place & 0xFFFFFFFF, NEAR_DUPLICATE, winner, row, distance])
-        for order, losses in found.items():
-            yield self._names[order], losses
+        with self.at_work():
+            found = defaultdict(list)
+            for place, first, distance in settle(_joined(element[1], PAIR)):
+                winner, row = self._names[first >> 32], first & 0xFFFFFFFF
+                found[place >> 32].append([place & 0xFFFFFFFF, NEAR_DUPLICATE, winner, row, distance])
+            for order, losses in found.items():
+                yield self._names[order], losses

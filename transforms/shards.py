@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,10 +26,10 @@ from tagmill.tag_system.core.errors import DamageError
 from tagmill.tag_system.licences import LicenceSource, licence_of, licence_spec
 from tagmill.tag_system.sample_counts import SampleCounts
 from tagmill.tag_system.sample_tags import short, tag_record
-from tagmill.transforms import parquet, parts
+from tagmill.transforms import parquet, parts, stopwatch
 from tagmill.transforms.formats.base import licences_of
 from tagmill.transforms.images import check_unchanged, read_references
-from tagmill.transforms.stage import PartTask, RunContext, Shared, Stage, removed_rows
+from tagmill.transforms.stage import WORK, PartTask, RunContext, Shared, Stage, removed_rows
 from tagmill.transforms.worker import Worker
 
 Record = dict[str, Any]
@@ -114,8 +115,11 @@ class ShardWorker(Worker[Shards, ShardTask]):
         return files.exists(index_uri(self.folder, task.name))
 
     def make(self, task: ShardTask) -> None:
-        """Write a shard."""
+        """Write a shard, and note how long it took: a shard's own files are equal in equal runs."""
+        start = time.perf_counter()
         write_shard(self.stage, self.folder, task)
+        seconds = {stopwatch.TOTAL: time.perf_counter() - start}
+        stopwatch.note(files.join(self.folder, WORK), task.fingerprint, seconds)
 
 
 def tar_uri(folder: str, name: str) -> str:

@@ -282,6 +282,9 @@ class TableStage(GlobalStage[ConfigT]):
         return table.combine_chunks()
 
 
+WORK = "work"
+"""The folder, in that of a generation, for what is made on the way to its output."""
+
 BUCKET = "bucket-"
 """How the names of a table's buckets begin."""
 

@@ -14,7 +14,7 @@ from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, committed_parts, supersede_part
 from tagmill.tag_system.core import files
-from tagmill.transforms import bitmaps, parts
+from tagmill.transforms import bitmaps, parts, stopwatch
 from tagmill.transforms.stage import GlobalStage, part_fingerprint
 
 GlobalStageT = TypeVar("GlobalStageT", bound=GlobalStage[Any])
@@ -112,6 +112,7 @@ class GlobalParts(Global[GlobalStage[Any]]):
         """Publish the new parts and account for their rows."""
         if not plan.tasks:
             return served(plan)
+        plan.more["seconds"] = stopwatch.summed(work(plan))
         _publish(plan)
         made = {name: PartRecord.of(footer) for name, footer in made_footers(plan).items()}
         return account(plan.folder, upstream.ingested_uri, made, upstream.came(), upstream.removed)

@@ -13,7 +13,7 @@ from tagmill.pipeline.cut import CUT, Cut, extend_cut, is_shrunk, read_cut
 from tagmill.pipeline.job import Job
 from tagmill.pipeline.kinds.base import Kind, require
 from tagmill.pipeline.places import Adoption, Place
-from tagmill.pipeline.plan import StagePlan, Upstream
+from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder, supersede
 from tagmill.tag_system import shard_contract as contract
@@ -21,7 +21,7 @@ from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.sample_counts import SampleCounts
-from tagmill.transforms import bitmaps, parquet
+from tagmill.transforms import bitmaps, parquet, stopwatch
 from tagmill.transforms.dataset_files import NAMES, dataset_files
 from tagmill.transforms.parts import Counts
 from tagmill.transforms.shards import Shards, ShardTask, ShardWorker, index_uri, tar_uri
@@ -91,7 +91,11 @@ class ShardFiles(Kind[Shards]):
         manifest = _manifest(headers, plan.stage, upstream)
         for name, data in dataset_files(manifest, upstream.vocabulary).items():
             files.replace_bytes(files.join(plan.folder, name), data)
-        return {name: _record_of(name, header) for name, header in headers.items()}
+        seconds = {name: known.seconds for name, known in plan.done.items()}
+        spent = stopwatch.noted(work(plan))
+        seconds |= {task.name: spent.get(task.fingerprint, {}) for task in plan.tasks}
+        files.remove(work(plan))
+        return {name: _record_of(name, header, seconds.get(name)) for name, header in headers.items()}
 
     def files(self, plan: StagePlan[Shards]) -> dict[str, str]:
         """Give the digests of what is written around the shards."""
@@ -247,7 +251,9 @@ def _read_index_header(folder: str, name: str) -> dict[str, Any]:
     return header | {"seal": tail.seal}
 
 
-def _record_of(name: str, header: Mapping[str, Any]) -> PartRecord:
+def _record_of(
+    name: str, header: Mapping[str, Any], seconds: Mapping[str, float] | None = None
+) -> PartRecord:
     """Make a shard's record; its digest is the sha256 of the tar, its seal that of the index."""
     rows = bitmaps.first(header["examples"])
     return PartRecord(
@@ -261,7 +267,7 @@ def _record_of(name: str, header: Mapping[str, Any]) -> PartRecord:
         slices={},
         counts=Counts(header["examples"], 0, {}, {}, {}),
         notes={},
-        seconds={},
+        seconds=dict(seconds or {}),
         made_for=rows,
         came=rows,
     )

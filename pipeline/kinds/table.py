@@ -12,7 +12,7 @@ from tagmill.pipeline.plan import StagePlan, Upstream, work
 from tagmill.pipeline.records import PartRecord, StageRecord
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.tag_system.core import files
-from tagmill.transforms import bitmaps, parquet
+from tagmill.transforms import bitmaps, parquet, stopwatch
 from tagmill.transforms.stage import BUCKET, KEPT, Stage, TableStage, named_rows, part_fingerprint
 
 
@@ -66,6 +66,7 @@ class Table(Global[TableStage[Any]]):
             plan.more["rows"] = named_rows(table)
             if plan.state is not None:
                 plan.more["fingerprint"], _ = _state(stage, plan.more["rows"], upstream)
+            plan.more["seconds"] = stopwatch.summed(attempt)
             files.remove(attempt)
         return served(plan)
 

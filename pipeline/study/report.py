@@ -58,9 +58,9 @@ STAGES_SCHEMA = pa.schema(
         pa.field("libraries", pa.map_(pa.string(), pa.string()), nullable=False),
     ]
 )
-"""`seconds` are summed over the parts, by what they were spent on, but for `wall`, the length of the stage's
-last job as the driver saw it; `batches` says how full those of its model were, see `batches.Fill`; `dead`
-counts by unit and reason."""
+"""`seconds` are summed over the parts, or over the workers that made all parts at once, by what they were
+spent on, but for `wall`, the length of the stage's last job as the driver saw it; `batches` says how full
+those of its model were, see `batches.Fill`; `dead` counts by unit and reason."""
 
 TAGS_SCHEMA = pa.schema(
     [
@@ -206,7 +206,7 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         **{f"captions_{what}": record.count("caption", what) for what in ("in", "out", "dead")},
         "dropped": dict(dropped),
         "dead": dict(dead),
-        "seconds": {**seconds, "wall": record.more.get("wall", 0.0)},
+        "seconds": {**seconds, **record.more.get("seconds", {}), "wall": record.more.get("wall", 0.0)},
         "batches": dict(batches),
         "bytes": files.folder_size(folder),
         "spec": json.dumps(record.spec | {"config": record.settings}, sort_keys=True),

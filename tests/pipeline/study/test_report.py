@@ -95,8 +95,12 @@ def test_bytes_parts_meanings_and_times_are_those_of_the_generation(run):
         assert row["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert json.loads(row["spec"]) == record.spec | {"config": record.settings}
         assert row["libraries"]["apache-beam"]
-        if stage in PART_STAGES and stage != "duplicates":
-            assert row["seconds"]["total"] > 0
+        assert row["seconds"]["total"] > 0
+        steps = {"duplicates": ["read", "settle", "write"], "cluster": ["count", "sample", "fit"]}
+        if stage in steps:
+            assert sum(row["seconds"][step] for step in steps[stage]) == pytest.approx(
+                row["seconds"]["total"]
+            )
 
 
 def test_tags_are_counted_as_they_were_decided(run):
