@@ -197,6 +197,7 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         batches.update(part.notes.get("batches", {}))
         for name, value in part.seconds.items():
             seconds[name] += value
+    spent = {**seconds, **record.more.get("seconds", {}), "wall": record.more.get("wall", 0.0)}
     return {
         "stage": record.stage,
         "generation": record.generation,
@@ -206,7 +207,7 @@ def stage_row(run: RunFolder, record: StageRecord) -> dict[str, Any]:
         **{f"captions_{what}": record.count("caption", what) for what in ("in", "out", "dead")},
         "dropped": dict(dropped),
         "dead": dict(dead),
-        "seconds": {**seconds, **record.more.get("seconds", {}), "wall": record.more.get("wall", 0.0)},
+        "seconds": {name: round(value, 4) for name, value in spent.items()},
         "batches": dict(batches),
         "bytes": files.folder_size(folder),
         "spec": json.dumps(record.spec | {"config": record.settings}, sort_keys=True),

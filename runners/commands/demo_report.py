@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 
 from tagmill.pipeline.run_folder import REPORT, RunFolder
 from tagmill.pipeline.study.evaluation import Truth, read_truth, score_run
@@ -19,6 +18,7 @@ from tagmill.pipeline.study.report import SITE
 from tagmill.pipeline.study.site.base import SiteOptions
 from tagmill.pipeline.study.site.site import write_site
 from tagmill.runners.commands.example_view import draw
+from tagmill.runners.commands.fitted import FittedTable, columns_of
 from tagmill.runners.commands.score import remarks, score_table
 from tagmill.tag_system.core import files
 from tagmill.transforms import parquet
@@ -111,14 +111,12 @@ def _members(folder: str, key: str) -> tuple[str, str] | None:
 def _show_tables(console: Console, run: RunFolder) -> None:
     path = run.path("report", "tags.parquet")
     console.print()
-    console.print("A table of all tags and one of all stages. Which tags did the cleaning drop most?")
+    console.print("A table of all tags and one of all stages. Which did cleaning drop of most images?")
     _show_command(console, f'{command()} sql {_short(run.root)} "{MOST_DROPPED}"')
-    table = Table(box=None, header_style="dim")
-    for column in ("tag", "proposed", "kept", "dropped"):
-        table.add_column(column, justify="left" if column == "tag" else "right")
+    table = FittedTable(columns_of(("tag",), ("proposed", "kept", "dropped"), cut=("tag",)), "dim")
     for row in most_dropped(path):
         table.add_row(*map(str, row))
-    console.print(Padding(table, (0, 0, 0, 1), expand=False))
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
 def most_dropped(path: str) -> list[tuple[str, int, int, int]]:

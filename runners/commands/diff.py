@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tagmill.pipeline.study.decided import Decided, open_decided
 from tagmill.pipeline.study.diff import CLOSE, DiffFindings, Rights, TagMoves, differences, flips
 from tagmill.pipeline.study.evaluation import read_truth
+from tagmill.runners.commands.fitted import Column, FittedTable, columns_of
 from tagmill.tag_system.core.text import dump_json
 
 MOST_CELLS = 30
@@ -100,7 +100,7 @@ def _show_cells(console: Console, found: DiffFindings) -> None:
     _say(console, f"tags of common images: {total:,}, {count:,} of them with another verdict or rule")
     if not moved:
         return
-    table = _table(("A", "B"), ("tags", "close"))
+    table = FittedTable(columns_of(("A", "B"), ("tags", "close"), cut=("A", "B")))
     for cell, number in moved[:MOST_CELLS]:
         table.add_row(*cell, f"{number:,}", f"{found.close[cell]:,}")
     console.print(table)
@@ -120,9 +120,9 @@ def _show_tags(console: Console, found: DiffFindings) -> None:
     if not moved:
         return
     _say(console, "")
-    _head(console, "Tags that moved most")
-    table = _table(("tag",), ("kept in A", "kept in B", "in A alone", "in B alone", "p"))
-    table.add_column("")
+    _head(console, "Tags that moved most, by images")
+    numbers_of = ("kept in A", "kept in B", "in A alone", "in B alone", "p")
+    table = FittedTable([*columns_of(("tag",), numbers_of, cut=("tag",)), Column("")])
     for tag, moves in [*moved[:MOST_TAGS], ("all tags", found.all_tags)]:
         numbers = (moves.a, moves.b, moves.lost, moves.won)
         table.add_row(
@@ -170,13 +170,6 @@ def _moves(moves: TagMoves) -> dict[str, Any]:
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else dump_json(value)
     return text if len(text) <= SHORT_VALUE else text[: SHORT_VALUE - 1] + "…"
-
-
-def _table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    for column in (*words, *numbers):
-        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
-    return table
 
 
 def _head(console: Console, line: str) -> None:

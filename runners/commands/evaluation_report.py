@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from tagmill.models.training.metrics import RECALLS, Metrics, Summary, TagMetrics
+from tagmill.runners.commands.fitted import FittedTable, columns_of
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.text import shown
 
@@ -91,11 +90,10 @@ def write(out: Path, found: Metrics, images: int, model: str) -> None:
 
 def show(console: Console, found: Metrics, images: int) -> None:
     """Print the summary, and by kind if there are several."""
-    table = Table(title=f"{images:,} images", title_justify="left", title_style="bold")
-    table.add_column("metric")
     summaries = _summaries(found)
-    for name, summary in summaries.items():
-        table.add_column(Text(shown(name) + f"\n{summary.tags:,} tags"), justify="right")
+    console.print(f"{images:,} images; metrics in %", style="bold", highlight=False)
+    table = FittedTable(columns_of(("metric",), list(summaries)))
+    table.add_row("tags", *[f"{summary.tags:,}" for summary in summaries.values()])
     for field, name in NAMES.items():
         table.add_row(name, *[f"{100 * getattr(summary, field):.2f}" for summary in summaries.values()])
     console.print(table)

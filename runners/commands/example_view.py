@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tagmill.pipeline.run_folder import RunFolder
@@ -13,12 +12,11 @@ from tagmill.pipeline.study.further_boxes import FurtherBoxes, further_boxes
 from tagmill.pipeline.study.mentions import split_mentions
 from tagmill.pipeline.study.picture import draw_example
 from tagmill.pipeline.study.site.site import example_page
+from tagmill.runners.commands.fitted import Column, FittedTable
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.tag_system.core.text import shown
 from tagmill.transforms.near_duplicates import NEAR_DUPLICATE
-
-TABLE_WIDTH = 240
 
 STYLES = {"kept": "green", "uncertain": "yellow", "dropped": "red"}
 
@@ -36,6 +34,10 @@ COLUMNS = (
     "rank",
     "other boxes",
 )
+NUMBERS = ("tagger", "box", "own tag", "other tag", "rank")
+SECOND = "sources"
+"""What begins the second line of a decision where it takes two."""
+
 EXPLAINED = (
     "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own "
     "tag, other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look "
@@ -93,8 +95,6 @@ def draw(run: RunFolder, example: Example, output: str) -> None:
 
 def _print_decisions(console: Console, run: RunFolder, example: Example) -> None:
     (further,) = further_boxes(run, [example])
-    # Whatever is narrower, a pipe above all, wraps the lines itself; a cell cut short would be lost.
-    console.width = max(console.width, TABLE_WIDTH)
     console.print(decision_table(example, further))
     console.print(EXPLAINED, style="dim", highlight=False)
     for tag, boxes in further.items():
@@ -125,15 +125,12 @@ def _underlined(caption: str, mentions: list[dict[str, Any]]) -> Text:
     return text
 
 
-def decision_table(example: Example, further: Mapping[str, FurtherBoxes]) -> Table:
+def decision_table(example: Example, further: Mapping[str, FurtherBoxes]) -> FittedTable:
     """Tabulate the decisions on an example's tags: kept, uncertain, dropped, and never proposed last.
 
     `further` is what their other boxes would have said, by tag.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        numeric = column in ("tagger", "box", "own tag", "other tag", "rank")
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    table = FittedTable([Column(name, name in NUMBERS, begins_line=name == SECOND) for name in COLUMNS])
     for verdict, style in STYLES.items():
         for decision in example.decided(verdict):
             table.add_row(*_cells(decision, further.get(decision["tag"])), style=style)

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tagmill.pipeline.absent import check_absent
 from tagmill.pipeline.current import begun_records
@@ -21,6 +20,7 @@ from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.near_report import near_counts
 from tagmill.pipeline.summary import StageSummary, summary_of
 from tagmill.pipeline.verify import check_root, verify
+from tagmill.runners.commands.fitted import FittedTable, columns_of
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config, flatten
 from tagmill.tag_system.core.errors import ConfigError, DamageError
@@ -30,6 +30,9 @@ from tagmill.tag_system.shard_contract import MANIFEST, parse_manifest
 from tagmill.transforms.shards import Shards
 
 SHOWN_REASONS = 5
+
+COUNTS = ("parts", "in", "out", "dropped", "dead", "captions")
+"""What `status` counts of a stage: all but the parts are examples, and of captions those that are dead."""
 
 
 def show_plan(console: Console, driver: Driver) -> None:
@@ -144,15 +147,16 @@ def show_status(console: Console, folder: str, *, as_json: bool = False) -> None
         said = {"stages": rows, "dead_letters": dead, "driver": lease, "digests": digests, "kept_by": kept_by}
         console.out(dump_json(said | ({"near_duplicates": vars(near)} if near else {})))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "generation", "parts", "in", "out", "dropped", "dead"):
-        table.add_column(column, justify="left" if column in ("stage", "generation") else "right")
+    table = FittedTable(columns_of(("stage", "generation"), COUNTS, cut=("stage",)))
     for one in whole:
         table.add_row(one.stage, *_cells(one, one.parts))
     for one, count in begun:
-        of = f", counts of {one.parts} of them" if one.parts < count else ""
-        table.add_row(f"{one.stage} (not whole{of})", *_cells(one, count))
+        table.add_row(one.stage, *_cells(one, count))
     console.print(table)
+    console.print("in, out, dropped, dead: examples; captions: those that are dead", highlight=False)
+    for one, count in begun:
+        of = f": its counts are of {one.parts:,} of {count:,} parts" if one.parts < count else ""
+        console.print(f"{one.stage} is not whole{of}", highlight=False)
     for letter in letters:
         console.print(f"dead {letter.unit}s of {letter.stage}: {letter.said()}", highlight=False)
     if near:
@@ -189,7 +193,8 @@ def _letters(run: RunFolder, found: Sequence[StageSummary]) -> list[DeadReason]:
 
 def _cells(one: StageSummary, count: int) -> list[str]:
     counts = [str(one.counts["example"][what]) for what in ("in", "out", "dropped")]
-    return [one.generation, str(count), *counts, _dead(one)]
+    dead = [str(one.counts[unit]["dead"]) for unit in ("example", "caption")]
+    return [one.generation, str(count), *counts, *dead]
 
 
 def _status_row(one: StageSummary, count: int, *, is_whole: bool) -> dict[str, Any]:
@@ -197,11 +202,6 @@ def _status_row(one: StageSummary, count: int, *, is_whole: bool) -> dict[str, A
     about = {"stage": one.stage, "generation": one.generation, "whole": is_whole}
     row = {**about, "parts": count, "examples": one.counts["example"], "captions": captions}
     return row if one.parts == count else row | {"parts_counted": one.parts}
-
-
-def _dead(one: StageSummary) -> str:
-    examples, captions = (one.counts[unit]["dead"] for unit in ("example", "caption"))
-    return f"{examples} examples, {captions} captions" if captions else str(examples)
 
 
 def open_run(folder: str) -> RunFolder:

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.evaluation import STEPS, Score, StepScores, Truth, by_kind, read_truth, score_run
+from tagmill.runners.commands.fitted import FittedTable, columns_of
 from tagmill.runners.commands.inspection import open_run
 from tagmill.tag_system.vocabulary import Vocabulary
 
@@ -51,15 +51,18 @@ def truth_of(run: RunFolder, truth_file: str) -> Truth:
 
 def remarks(scores: StepScores) -> list[str]:
     """Say what was scored, and what was not."""
-    lines = [f"{scores.images:,} images of the run have a truth, {scores.unlabelled:,} have none"]
+    lines = [
+        f"{scores.images:,} images of the run have a truth, {scores.unlabelled:,} have none",
+        "right, wrong, missed: tags of images",
+    ]
     if scores.unscored:
         lines.append(f"{scores.unscored:,} kept tags are not scored: the truth does not know them")
     return lines
 
 
-def score_table(scores: Mapping[str, StepScores], truth: Truth) -> Table:
+def score_table(scores: Mapping[str, StepScores], truth: Truth) -> FittedTable:
     """Tabulate precision, recall, F1 and the counts after each step, by kind."""
-    table = _table(("after", "kind"), (*MEASURES, "macro F1", *COUNTS))
+    table = FittedTable(columns_of(("after", "kind"), (*MEASURES, "macro F1", *COUNTS), cut=("kind",)))
     for step in STEPS:
         kinds = by_kind(scores[step], truth.kinds)
         for place, (kind, (score, macro)) in enumerate(kinds.items()):
@@ -69,24 +72,16 @@ def score_table(scores: Mapping[str, StepScores], truth: Truth) -> Table:
                 *_measures(score),
                 f"{macro:.3f}",
                 *_counts(score),
-                style="bold" if kind == "all" else None,
-                end_section=kind == "all",
+                style="bold" if kind == "all" else "",
             )
     return table
 
 
-def _tag_table(scores: StepScores, truth: Truth) -> Table:
-    table = _table(("tag", "kind"), (*MEASURES, *COUNTS))
+def _tag_table(scores: StepScores, truth: Truth) -> FittedTable:
+    table = FittedTable(columns_of(("tag", "kind"), (*MEASURES, *COUNTS), cut=("tag", "kind")))
     worst = sorted(scores.classes.items(), key=lambda item: (-item[1].wrong - item[1].missed, item[0]))
     for tag, score in worst[:WORST_TAGS]:
         table.add_row(tag, truth.kinds.get(tag, ""), *_measures(score), *_counts(score))
-    return table
-
-
-def _table(words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    for column in (*words, *numbers):
-        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     return table
 
 

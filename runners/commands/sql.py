@@ -5,13 +5,14 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import duckdb
 from rich.console import Console
-from rich.table import Table
 
 from tagmill.pipeline.study.tables import ask, open_tables, telling
+from tagmill.runners.commands.fitted import Column, FittedTable, shortened
 from tagmill.runners.commands.inspection import open_run
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.text import dump_json
@@ -22,9 +23,6 @@ AT_ONCE = 2_000
 
 LONGEST = 60
 """Characters that the table shows of a value."""
-
-NO_LIMIT = 100_000
-"""Characters that a line of the table may take: a value that is folded cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +65,23 @@ def show_sql(console: Console, request: SqlRequest) -> None:
 def _print_table(
     console: Console, columns: list[tuple[str, str]], rows: Iterator[list[Any]], most: int
 ) -> None:
-    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    for name, _ in columns:
-        table.add_column(name, no_wrap=True, max_width=LONGEST)
-    left = 0
-    for place, row in enumerate(rows):
-        if place >= most:
-            left += 1
-            continue
-        table.add_row(*map(_text, row))
-        for column, value in zip(table.columns, row, strict=True):
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                column.justify = "right"
-    console.width = NO_LIMIT
+    shown = list(islice(rows, most))
+    left = sum(1 for _ in rows)
+    table = FittedTable(
+        [
+            Column(name, any(_is_number(row[place]) for row in shown), may_be_cut=True)
+            for place, (name, _) in enumerate(columns)
+        ]
+    )
+    for row in shown:
+        table.add_row(*(shortened(_text(value), LONGEST) for value in row))
     console.print(table)
     if left:
         _print(console, f"{left:,} more rows are left out; --rows N shows more, --csv or --json all")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _rows(answer: duckdb.DuckDBPyConnection, kinds: list[str]) -> Iterator[list[Any]]:

@@ -110,9 +110,10 @@ def test_status_opens_some_parts_of_a_stage_that_is_being_made(runs_of_two_sizes
     console = Console(file=io.StringIO(), width=200)
     with counted() as requests:
         inspection.show_status(console, f"slow://{run}")
-    (line,) = [one for one in console.file.getvalue().splitlines() if "not whole" in one]
-    assert line.split()[:8] == ["localize", "(not", "whole,", "counts", "of", "3", "of", "them)"]
-    assert line.split()[9] == str(2 * SIZES[1])
+    shown = console.file.getvalue()
+    assert f"localize is not whole: its counts are of 3 of {2 * SIZES[1]} parts" in shown
+    (line,) = [one for one in shown.splitlines() if one.startswith("localize ") and "whole" not in one]
+    assert line.split()[2] == str(2 * SIZES[1])
     opened = {path for kind, path in requests if kind == "read" and path.startswith(f"{run}/localize/")}
     assert len(opened) == 3
 
