@@ -23,6 +23,9 @@ VOUCHERS: dict[Basis, str] = {
 THIN = frozenset({"caption", "generated", "tagger"})
 """What a kept tag rests on that nothing else confirms."""
 
+NO_CLASS = "n/a"
+"""What stands for the score of a tagger that has no class for a tag, which is no low score."""
+
 
 def vouched(kept_by: Mapping[str, int]) -> str:
     """Say what kept tags rest on, from how many rest on each `Basis`: number and share of each."""

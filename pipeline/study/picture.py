@@ -22,7 +22,7 @@ from tagmill.pipeline.study.typesetting import (
     write,
 )
 from tagmill.tag_system.decisions import Policy
-from tagmill.tag_system.reasons import THIN, why
+from tagmill.tag_system.reasons import NO_CLASS, THIN, why
 
 COLOURS = {"kept": "#1f8a43", "uncertain": "#b8730a", "dropped": "#c62f2f"}
 PAPER, INK, PALE, GREY = "#fbfaf7", "#222222", "#ddd9d0", "#77736a"
@@ -254,7 +254,7 @@ def _tag_line(decision: Record, colour: str, policy: Policy) -> _Line:
         (TAG, cut(decision["tag"], RULE - TAG - 8, TEXT), INK),
         (RULE, cut(why(decision, policy), BOX - RULE - 8, TEXT), GREY),
         (BOX, no_box if box is None else f"{box:.2f}", GREY if box is None else INK),
-        (TAGGER, "" if tagger is None else f"{tagger:.2f}", INK),
+        (TAGGER, NO_CLASS if tagger is None else f"{tagger:.2f}", GREY if tagger is None else INK),
     ]
     return _Line(texts, patch=colour, filled=decision["basis"] not in THIN)
 

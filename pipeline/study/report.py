@@ -71,6 +71,7 @@ TAGS_SCHEMA = pa.schema(
         pa.field("parsed", pa.int64(), nullable=False),
         pa.field("generated", pa.int64(), nullable=False),
         pa.field("tagger", pa.int64(), nullable=False),
+        pa.field("unknown", pa.int64(), nullable=False),
         pa.field("proposed", pa.int64(), nullable=False),
         pa.field("kept", pa.int64(), nullable=False),
         pa.field("dropped", pa.int64(), nullable=False),
@@ -85,12 +86,13 @@ TAGS_SCHEMA = pa.schema(
     ]
 )
 """`given`, `parsed`, `generated`, `tagger` count images of which the tag is a candidate by that source (the
-tagger from `candidate_floor` on). images = proposed + not_proposed, proposed = kept + dropped + uncertain:
-what is under every source's threshold is in none of the three. `kept_by` counts what is kept by what vouches
-for it (`decisions.Basis`), `rules` decisions as `verdict/rule`; `distance_quantiles` are the 0th, 1st, ...
-100th percentile of the cluster table's distances."""
+tagger from `candidate_floor` on), `unknown` those of which the tagger says nothing, as it has no class for
+the tag. images = proposed + not_proposed, proposed = kept + dropped + uncertain: what is under every source's
+threshold is in none of the three, and never unknown, as a label or a caption names what the tagger does not.
+`kept_by` counts what is kept by what vouches for it (`decisions.Basis`), `rules` decisions as `verdict/rule`;
+`distance_quantiles` are the 0th, 1st, ... 100th percentile of the cluster table's distances."""
 
-VERSION = 2
+VERSION = 3
 """Raised when the tables of the same run say something else."""
 
 STAGES, TAGS, LABELS = "stages.parquet", "tags.parquet", "labels.parquet"
@@ -103,7 +105,7 @@ READ = {Ingest.name, Candidates.name, Cluster.name, Clean.name}
 
 BY = ("tag", "verdict", "rule", "basis")
 KEPT_BY = "kept by "
-COUNTED = ("images", "given", "parsed", "generated", "tagger", "boxes")
+COUNTED = ("images", "given", "parsed", "generated", "tagger", "unknown", "boxes")
 """What decisions are counted by, how counts of what vouches for kept ones begin, and what is counted."""
 
 
@@ -257,6 +259,7 @@ def _tally(uri: str, candidate_floor: float) -> pa.Table:
     table = parts.read_part(uri, columns).table.replace_schema_metadata()
     counts = {name: pc.greater(table[name], 0) for name in ("given", "parsed", "generated")}
     counts["tagger"] = pc.fill_null(pc.greater_equal(table["tagger"], candidate_floor), False)
+    counts["unknown"] = pc.is_null(table["tagger"])
     counts |= {"images": pa.array([1] * table.num_rows, pa.int64()), "boxes": table["boxes"]}
     numbers = {name: pc.cast(counts[name], pa.int64()) for name in COUNTED}
     return _summed(pa.table({name: table[name] for name in BY} | numbers))

@@ -16,6 +16,7 @@ from tagmill.runners.commands.fitted import Column, FittedTable
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError
 from tagmill.tag_system.core.text import shown
+from tagmill.tag_system.reasons import NO_CLASS
 from tagmill.transforms.near_duplicates import NEAR_DUPLICATE
 
 STYLES = {"kept": "green", "uncertain": "yellow", "dropped": "red"}
@@ -39,9 +40,10 @@ SECOND = "sources"
 """What begins the second line of a decision where it takes two."""
 
 EXPLAINED = (
-    "basis: what the verdict rests on; tagger: score on the whole image; box: score of the best box; own "
-    "tag, other tag: how alike the box and the name are (cosine); rank: share of the tag's boxes that look "
-    "more typical; other boxes: what each would have decided, had it been the best one"
+    "basis: what the verdict rests on; tagger: score on the whole image, 0 under its floor, "
+    f"{NO_CLASS} where it has no class for the tag; box: score of the best box; own tag, other tag: how "
+    "alike the box and the name are (cosine); rank: share of the tag's boxes that look more typical; other "
+    "boxes: what each would have decided, had it been the best one"
 )
 
 
@@ -149,7 +151,7 @@ def _cells(decision: dict[str, Any], further: FurtherBoxes | None) -> list[str]:
         decision["rule"],
         decision["basis"],
         ", ".join(sources) or "tagger",
-        _number(decision["tagger"]),
+        _number(decision["tagger"]) or NO_CLASS,
         _number(decision["box_score"]) or ("none" if decision["asked"] else ""),
         _number(decision["own_score"]),
         f"{other} {decision['other_tag']}" if other else "",

@@ -6,8 +6,8 @@ from collections import Counter
 import datasets
 import pyarrow.parquet as pq
 
-from runs import current_folder, drive, samples, squares_config, tagmill
-from sources import encode, square_image, write_tar
+from runs import current_folder, drive, rows_of, samples, squares_config, tagmill
+from sources import encode, members, square_image, write_tar
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.report import write_report
 from tagmill.tag_system.shard_contract import EXTENSIONS
@@ -46,6 +46,9 @@ def status(run):
 
 
 def test_the_card_says_what_vouches_for_the_kept_tags_and_that_nobody_checked_them(tmp_path):
+    picture, fields = members("000020", 20).values()
+    named = json.dumps({**json.loads(fields), "truth": ["red", "tidy"]}).encode()
+    write_tar(tmp_path / "data" / "b.tar", [("000020.png", picture), ("000020.json", named)])
     drive(squares_config(tmp_path, {"a.tar": (12, 0)}))
     folder = current_folder(tmp_path / "run", "shards")
     card = (folder / "README.md").read_text()
@@ -61,3 +64,11 @@ def test_the_card_says_what_vouches_for_the_kept_tags_and_that_nobody_checked_th
     assert sum((Counter(dict(row["kept_by"])) for row in tags), Counter()) == Counter(kept)
     assert all(row["proposed"] == row["kept"] + row["dropped"] + row["uncertain"] for row in tags)
     assert all(row["images"] == row["proposed"] + row["not_proposed"] for row in tags)
+    # The tagger has no class for it: that is told from a low score.
+    assert {row["tag"]: row["unknown"] for row in tags if row["unknown"]} == {"tidy": 1}
+    shown = tagmill("inspect", tmp_path / "run", "squares/000020").stdout
+    assert {"n/a" in line for line in shown.splitlines() if line.startswith("tidy ")} == {True}
+    assert {"n/a" in line for line in shown.splitlines() if line.startswith("red ")} == {False}
+    decided = rows_of(tmp_path / "run", "clean")
+    assert {row["tag"] for row in decided if row["tagger"] is None} == {"tidy"}
+    assert not [row for row in decided if row["tagger"] is None and row["rule"] == "not_proposed"]
