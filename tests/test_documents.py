@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tagmill.pipeline.config import RunConfig
 from tagmill.pipeline.stages import STAGES
+from tagmill.pipeline.study.history import HISTORY_SCHEMA
 from tagmill.pipeline.study.labels import LABELS_SCHEMA
 from tagmill.pipeline.study.near_report import NEAR_CLUSTERS_SCHEMA
 from tagmill.pipeline.study.report import STAGES_SCHEMA, TAGS_SCHEMA
@@ -27,6 +28,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "report/tags": TAGS_SCHEMA,
     "report/labels": LABELS_SCHEMA,
     "report/near_duplicates": NEAR_CLUSTERS_SCHEMA,
+    "report/history": HISTORY_SCHEMA,
 }
 
 pytestmark = pytest.mark.skipif(not DOCUMENT.exists(), reason="the documents are not beside the tests")

@@ -4,7 +4,7 @@ One reader for all: a chunk is a part of a run, or a shard, with the key and dig
 decisions on it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from tagmill.models.training.datasets import read_index, read_manifest
 from tagmill.models.training.ranges import RangeReader
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import CONFIG, RunFolder
+from tagmill.pipeline.study.causes import VERSION, made_by
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import flatten
 from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
@@ -59,9 +60,6 @@ TAGS = pa.schema(
     ]
 )
 """The decisions, a row each, with what decided."""
-
-VERSION = "version"
-"""What the version of a stage is called among what made a side; datasets do not know it."""
 
 LATER = (Shards.name, Features.name)
 """Stages after clean, which decide nothing."""
@@ -149,7 +147,7 @@ class DecidedRun:
         records = {record.stage: record for record in self._passed()}
         records |= self._filters(records.keys(), is_current=is_current)
         self.made_by = {
-            stage: _made_by(stage, record.spec | {"config": record.settings, VERSION: record.version})
+            stage: made_by(stage, record.spec | {"config": record.settings, VERSION: record.version})
             for stage, record in records.items()
         }
         self.libraries = flatten({stage: record.libraries for stage, record in records.items()})
@@ -219,11 +217,11 @@ class DecidedDataset:
         manifest = read_manifest(folder)
         self._shards = {shard.name: shard for shard in manifest.shards}
         self.names = list(self._shards)
-        made_by = manifest.made_by.get("stages", {})
-        stages = {stage: spec for stage, spec in made_by.items() if stage not in LATER}
+        listed = manifest.made_by.get("stages", {})
+        stages = {stage: spec for stage, spec in listed.items() if stage not in LATER}
         self.policy = Policy(**stages.get(Clean.name, {}).get("config", {}).get("policy", {}))
         self.unknown: set[str] = set()
-        self.made_by = {stage: _made_by(stage, spec) for stage, spec in stages.items()}
+        self.made_by = {stage: made_by(stage, spec) for stage, spec in stages.items()}
         found = manifest.made_by.get("libraries", {})
         self.libraries = {f"{stage}.{name}": value for stage in stages for name, value in found.items()}
 
@@ -245,12 +243,6 @@ class DecidedDataset:
         """Read the vocabulary beside the shards."""
         uri = files.join(self._folder, VOCABULARY)
         return Vocabulary.from_text(files.read_bytes(uri).decode(), uri)
-
-
-def _made_by(stage: str, spec: Mapping[str, Any]) -> dict[str, object]:
-    """Name what made a stage's parts: its keys as the config has them, the rest in brackets."""
-    others = {f"{stage} ({name})": value for name, value in spec.items() if name != "config"}
-    return flatten({stage: spec.get("config", {})}) | flatten(others)
 
 
 def _as(schema: pa.Schema, columns: list[Any]) -> pa.Table:

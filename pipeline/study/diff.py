@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagmill.pipeline.study.decided import IMAGES, TAGS, VERSION, Chunk, Decided
+from tagmill.pipeline.study.causes import changes
+from tagmill.pipeline.study.decided import IMAGES, TAGS, Chunk, Decided
 from tagmill.pipeline.study.evaluation import Truth
 from tagmill.tag_system.core import files
 from tagmill.tag_system.decisions import Policy
@@ -177,20 +178,8 @@ def _batches(values: Iterable[T], count: int) -> Iterator[list[T]]:
 
 
 def _causes(a: Decided, b: Decided) -> dict[str, tuple[object, object]]:
-    """Name what made the two sides otherwise; a version is no cause where one side does not know it."""
-    found: dict[str, tuple[object, object]] = {}
-    for stage in dict.fromkeys([*a.made_by, *b.made_by]):
-        was, now = a.made_by.get(stage), b.made_by.get(stage)
-        if stage in a.unknown | b.unknown:
-            continue
-        if was is None or now is None:
-            found[stage] = ("off" if was is None else "on", "off" if now is None else "on")
-            continue
-        for name in sorted(was.keys() | now.keys()):
-            is_version = name == f"{stage} ({VERSION})" and not (name in was and name in now)
-            if was.get(name) != now.get(name) and not is_version:
-                found[name] = (was.get(name), now.get(name))
-    return found | _other_libraries(a, b)
+    """Name what made the two sides otherwise."""
+    return changes(a.made_by, b.made_by, a.unknown | b.unknown) | _other_libraries(a, b)
 
 
 def _other_libraries(a: Decided, b: Decided) -> dict[str, tuple[object, object]]:

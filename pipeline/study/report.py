@@ -4,6 +4,7 @@ RUN/report/stages.parquet  a row a stage: what went in and out, what died of wha
 RUN/report/labels.parquet  a row a given label, see `labels`
 RUN/report/tags.parquet    a row a tag: its sources, its verdicts by rule, its boxes and distances
 RUN/report/near_duplicates.parquet  a row a cluster, see `near_report`
+RUN/report/history.parquet  a row a dataset that the run ever was, see `history`
 """
 
 import json
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from tagmill.pipeline.current import current_records
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import MADE_OF, REPORT, SEALS, RunFolder
+from tagmill.pipeline.study.history import HISTORY, with_history
 from tagmill.pipeline.study.labels import LABELS_SCHEMA, label_rows, warn_of_unmapped
 from tagmill.pipeline.study.near_report import NEAR_TABLE, near_table
 from tagmill.tag_system.core import files, notes
@@ -119,9 +121,12 @@ def write_report(run: RunFolder, vocabulary: Vocabulary) -> None:
         _log.info("removing %s, which shows the run as it was", run.path(REPORT, SITE))
         files.remove(run.path(REPORT, SITE))
     tables = _tables(run, vocabulary, stages, names)
+    history = with_history(run, stages, tables[TAGS].to_pylist(maps_as_pydicts="strict"))
     if NEAR_TABLE not in tables:
         files.remove(run.path(REPORT, NEAR_TABLE))
     written = {name: parquet.table_bytes(table) for name, table in tables.items()}
+    if history is not None:
+        written[HISTORY] = history
     for name, data in written.items():
         files.replace_bytes(run.path(REPORT, name), data)
     seals = {name: parquet.seal(data) for name, data in written.items()}

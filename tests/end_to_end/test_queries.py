@@ -74,7 +74,7 @@ def test_the_tables_of_a_run_agree(squares_run: Path):
     (rows,) = ask(squares_run, "SELECT count(*) AS n FROM clean")
     assert float(sums["a"]) == float(sums["b"]) == rows["n"]
     views = [row["name"] for row in ask(squares_run, "SHOW TABLES")]
-    assert {*stages, "dead", "stages", "tags", "labels"} == set(views)
+    assert {*stages, "dead", "stages", "tags", "labels", "history"} == set(views)
     assert (
         ask(squares_run, "SELECT count(*) AS n FROM shards JOIN clean USING (key)")[0]["n"] == 2 * rows["n"]
     )
