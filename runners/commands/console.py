@@ -44,6 +44,9 @@ COLUMNS: tuple[tuple[int, Literal["left", "right"]], ...] = (
 """Least width of what is shown of a stage, so that nothing jumps as numbers grow: its name, bar, count, pace,
 time and dead letters."""
 
+ROOMY = 100
+"""Width of a terminal from which on columns stand two apart; at 80 the largest numbers need the room."""
+
 
 class _StageLine:
     """What is shown of one stage."""
@@ -189,10 +192,11 @@ class _LiveView:
             self._console.print(self._summary())
 
     def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2, 0, 0))
+        gap = 2 if self._console.width >= ROOMY else 1
+        table = Table.grid(padding=(0, gap, 0, 0))
         for width, justify in COLUMNS:
             table.add_column(min_width=width, justify=justify, no_wrap=True)
-        bar_width = min(30, max(8, self._console.width - sum(width + 2 for width, _ in COLUMNS) - 2))
+        bar_width = min(30, max(8, self._console.width - sum(width + gap for width, _ in COLUMNS) - 2))
         for stage in self._stages:
             table.add_row(self._name(stage), *_cells(stage, bar_width))
         begun = {stage.name for stage in self._stages}

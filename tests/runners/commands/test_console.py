@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import logging
 import time
@@ -78,6 +79,18 @@ def test_a_terminal_shows_every_stage_in_a_line_of_its_own():
     assert "1 dead" in text
     assert "as it was" in text
     assert "\x1b[?25h" in text  # the cursor is back
+
+
+def test_numbers_of_a_large_run_are_whole_in_a_narrow_terminal(monkeypatch):
+    clock = itertools.count(0, 4_000)
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    sink = io.StringIO()
+    with ConsoleProgress(Console(file=sink, width=80, force_terminal=True, color_system=None)) as progress:
+        progress.start("candidates", Extent(0, 14_000, "parts"))
+        progress.finish("candidates", 14_000_000, 140_000)
+        progress.start("localize", Extent(7_000, 14_000, "parts"))
+    for said in ("✓ candidates", "14,000,000 examples", "140,000 dead\n", "7,000/14,000 parts"):
+        assert said in sink.getvalue()
 
 
 def test_a_view_is_closed_when_the_run_fails():
