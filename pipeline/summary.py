@@ -23,8 +23,11 @@ from tagmill.transforms.parts import Unit
 
 SUMMARY = "summary.json"
 
-KEYS = ("made_of", "stages", "bytes", "content")
+KEYS = ("version", "made_of", "stages", "bytes", "content")
 """The keys of the note."""
+
+VERSION = 1
+"""Raised when the note of the same records says something else; one of another version is as good as none."""
 
 COUNTED = ("in", "out", "dropped", "dead")
 
@@ -113,7 +116,7 @@ class _Sums:
     def note(self) -> dict[str, Any]:
         """Give what is noted of the records up to here."""
         digests = {"bytes": self._bytes.hexdigest(), "content": self._content.hexdigest()}
-        return {"made_of": self._made_of, "stages": self._stages, **digests}
+        return {"version": VERSION, "made_of": self._made_of, "stages": self._stages, **digests}
 
 
 class Summing:
@@ -169,7 +172,7 @@ class SummaryCheck:
             self._sums.add(found, record)
 
     def problems(self) -> Iterator[str]:
-        """Say what is wrong; one of other records counts for nothing, and so it is not."""
+        """Say what is wrong with it; one of other records says nothing of these."""
         uri = self._run.path(SUMMARY)
         try:
             noted = notes.read(uri, *KEYS) if self.is_there else None
@@ -177,16 +180,18 @@ class SummaryCheck:
             yield str(error)
             return
         found = self._sums.note()
-        if noted and noted["made_of"] == found["made_of"] and any(noted[key] != found[key] for key in KEYS):
+        is_ours = noted and all(noted[key] == found[key] for key in ("version", "made_of"))
+        if is_ours and noted != found:
             yield f"{uri} says something else than the records; remove it and run again"
 
 
 def _noted(run: RunFolder) -> dict[str, Any] | None:
     """Read the note; None if there is none that can be read, which costs time alone."""
     try:
-        return notes.read(run.path(SUMMARY), *KEYS)
+        found = notes.read(run.path(SUMMARY), *KEYS)
     except (FileNotFoundError, DamageError):
         return None
+    return found if found["version"] == VERSION else None
 
 
 def _current_id(run: RunFolder, stage: str) -> RecordId | None:
