@@ -275,6 +275,8 @@ def _key(example: Example) -> Iterator[_Line]:
         )
     if any(row["mentions"] for row in example.parsed) or example.generated_mentions:
         yield _Line([(KEY, "gave a tag; the line has the colour of its verdict", GREY)], word="word")
+    if any(decision["tagger"] is None for decision in example.decided(*COLOURS)):
+        yield _Line([(0, f"{NO_CLASS}: the tagger has no class for the tag", GREY)])
     if example.decided(*COLOURS):
         for text in (
             "box: score of the best box; tagger: score on the whole image; both 0 to 1",
