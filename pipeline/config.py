@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model, model_validator
 
+from tagmill.pipeline.prices import Prices
 from tagmill.pipeline.stages import STAGES, OwnStage, order, sections
 from tagmill.tag_system.core.config import Config, check_values, read_values
 from tagmill.tag_system.core.errors import ConfigError
@@ -28,6 +29,7 @@ class _Keys(Config):
     max_dead_fraction: float = Field(0.1, ge=0, le=1)
     strict_versions: bool = False
     reuse: list[str] = []
+    prices: Prices = Prices()
     stages: list[OwnStage] = []
 
 
@@ -69,6 +71,7 @@ class RunConfig(_Sections):
         max_dead_fraction: Share of a stage's input, 0..1, that may become dead letters before the run stops.
         strict_versions: Whether other versions of the libraries make everything again.
         reuse: Folders of other runs, whose parts are taken where they are what would be made.
+        prices: What machines cost, for `tagmill plan --measure`; nothing is made again for it.
         stages: Your own stages, and where they stand.
     """
 

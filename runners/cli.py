@@ -184,6 +184,12 @@ def plan(
         int | None,
         typer.Option(min=1, help="show how the first N examples of each input would be read, and no plan"),
     ] = None,
+    measure: Annotated[
+        int | None, typer.Option(help="make N examples in a scratch folder, and say what the whole run takes")
+    ] = None,
+    total: Annotated[int | None, typer.Option(min=1, help="examples of the whole run, for --measure")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="worker processes of it, for --measure")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print what --measure finds as JSON")] = False,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
 ) -> None:
@@ -193,6 +199,12 @@ def plan(
     from tagmill.runners.commands import inspection, launch
     from tagmill.runners.commands.preview_view import show_preview
 
+    if measure is not None:
+        from tagmill.runners.commands.forecast_view import ForecastRequest, show_forecast
+
+        request = ForecastRequest(measure, total, workers, as_json)
+        show_forecast(Terminal(), load_config(config, overrides or []), request)
+        return
     driver = Driver(
         launch.limited(load_config(config, overrides or []), limit),
         accept_changes=accept_changes,
