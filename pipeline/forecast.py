@@ -106,7 +106,7 @@ class _Meter:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Trial:
     """What a sample took and left, by stage."""
 
     limit: int
@@ -170,7 +170,7 @@ def _chosen(found: Mapping[str, FoundSource]) -> dict[str, list[FoundSource]]:
 
 def _make(
     config: RunConfig, engine: Engine, chosen: Mapping[str, list[FoundSource]], most: int, folder: Path
-) -> _Sample:
+) -> _Trial:
     """Make a sample of so many examples."""
     limit = max(1, -(-most // sum(map(len, chosen.values()))))
     inputs = []
@@ -188,11 +188,11 @@ def _make(
         stage: files.folder_size(driver.run_folder.generation(stage, record.generation))
         for stage, record in records.items()
     }
-    return _Sample(limit, records, meter.spent, sizes)
+    return _Trial(limit, records, meter.spent, sizes)
 
 
 def _estimated(
-    sample: _Sample, found: Mapping[str, FoundSource], chosen: Mapping[str, list[FoundSource]], folder: Path
+    sample: _Trial, found: Mapping[str, FoundSource], chosen: Mapping[str, list[FoundSource]], folder: Path
 ) -> tuple[int, bool]:
     """Tell how many examples there are, by the bytes that a sample's took, and whether that is exact.
 
@@ -204,7 +204,7 @@ def _estimated(
         every = [source for source in found.values() if source.config.name == name]
         examples = used = 0.0
         for source in sources:
-            seen = read.get(source.name, _Read())
+            seen = read.get(source.name, _SourceShare())
             share = seen.share(source, sample.limit)
             if share is None:
                 raise ConfigError(
@@ -220,7 +220,7 @@ def _estimated(
 
 
 @dataclass
-class _Read:
+class _SourceShare:
     """What was read of a source: examples, dead ones too, and the bytes of the source that these took."""
 
     examples: int = 0
@@ -235,14 +235,14 @@ class _Read:
         return min(1, self.bytes / source.size)
 
 
-def _read_of(sample: _Sample, folder: Path) -> dict[str, _Read]:
+def _read_of(sample: _Trial, folder: Path) -> dict[str, _SourceShare]:
     """Tell what was read of each source, by its name.
 
     Of a tar these are how far its images lie apart, elsewhere the images' bytes, if they lie in the source.
     """
     record = sample.records[Ingest.name]
     ingest = RunFolder(str(folder)).generation(record.stage, record.generation)
-    found: dict[str, _Read] = defaultdict(_Read)
+    found: dict[str, _SourceShare] = defaultdict(_SourceShare)
     offsets: dict[str, list[int]] = defaultdict(list)
     for name, part in record.parts.items():
         seen = found[source_of(name)]
@@ -259,7 +259,7 @@ def _read_of(sample: _Sample, folder: Path) -> dict[str, _Read]:
 
 
 def _extended(
-    first: _Sample, small: _Sample, large: _Sample, total: int, is_exact: bool, workers: int
+    first: _Trial, small: _Trial, large: _Trial, total: int, is_exact: bool, workers: int
 ) -> Forecast:
     """Extend two samples to the whole run."""
     stages = []
