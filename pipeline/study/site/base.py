@@ -4,6 +4,7 @@ A page gathers what it needs while the parts pass by, a few in memory at a time,
 What it keeps must be bounded by tags, rules and samples: a run may have any number of examples.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ import pyarrow as pa
 
 from tagmill.pipeline.current import Begun
 from tagmill.pipeline.records import StageRecord
-from tagmill.pipeline.run_folder import RunFolder
+from tagmill.pipeline.run_folder import REPORT, RunFolder
 from tagmill.pipeline.study.evaluation import StepScores
 from tagmill.pipeline.study.site.pictures import ShownExample
+from tagmill.tag_system.core import files
 from tagmill.tag_system.decisions import Policy
 from tagmill.transforms.clean import Clean
+from tagmill.transforms.parts import SUFFIX
 
 BY_CHANCE = ("sha256", "key")
 """The order in which examples are chosen: by the digests of their images, which no score decides. The same
@@ -26,6 +29,9 @@ few images are then chosen for most of their tags, so that little shows much."""
 
 LISTED = 40
 """Examples that a list shows."""
+
+_ASKED = re.compile(r"\b(?:FROM|JOIN) (\w+)")
+"""The tables that a query names."""
 
 Place = tuple[str, int]
 """Part and row of an example."""
@@ -78,6 +84,17 @@ class SiteRun:
     def tag_places(self) -> dict[str, int]:
         """The place of each tag in `tags`."""
         return {row["tag"]: place for place, row in enumerate(self.tags)}
+
+    @cached_property
+    def tables(self) -> set[str]:
+        """The tables that `tagmill sql` has of the run, as it is."""
+        report = files.list_names(self.run.path(REPORT), SUFFIX)
+        begun = {one.record.stage for one in self.begun}
+        return {*self.records, *begun, "dead", *(name.removesuffix(SUFFIX) for name in report)}
+
+    def askable(self, queries: Iterable[str]) -> list[str]:
+        """Leave out the queries of tables that the run has not."""
+        return [query for query in queries if set(_ASKED.findall(query)) <= self.tables]
 
 
 @dataclass(frozen=True)

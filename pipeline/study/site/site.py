@@ -82,7 +82,7 @@ def write_site(run: RunFolder, folder: str, options: SiteOptions, truth: Truth |
     walk(site, pages)
     links = Links(tags={row["tag"]: _tag_path(place, row["tag"]) for place, row in enumerate(site.tags)})
     with files.replacing(folder, lasting=False) as scratch:
-        writer = _Writer(scratch, {page.path: page.title for page in pages}, site.name, links)
+        writer = _Writer(scratch, {page.path: page.title for page in pages}, site, links)
         _write_examples(site, pages, writer, scratch)
         for page in pages:
             for sheet in page.sheets(links):
@@ -147,15 +147,16 @@ def _tag_path(place: int, tag: str) -> str:
 class _Writer:
     """Writes files of the site."""
 
-    def __init__(self, root: Path, menu: Mapping[str, str], name: str, links: Links) -> None:
-        self._root, self._menu, self._name, self.links = root, menu, name, links
+    def __init__(self, root: Path, menu: Mapping[str, str], site: SiteRun, links: Links) -> None:
+        self._root, self._menu, self._site, self.links = root, menu, site, links
         self.count = 0
 
     def write(self, sheet: Sheet) -> None:
         """Write one."""
         path = self._root / sheet.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rendering.linked(sheet, self._menu, self._name, self.links))
+        sheet = replace(sheet, queries=self._site.askable(sheet.queries))
+        path.write_bytes(rendering.linked(sheet, self._menu, self._site.name, self.links))
         self.count += 1
 
 

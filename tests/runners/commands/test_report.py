@@ -93,6 +93,9 @@ def test_a_run_that_was_stopped_has_a_site(tmp_path, stage):
     assert f"{stage} is not whole: 2 parts of it are made" in " ".join(overview.split())
     assert "no tag is decided" in overview or stage == "ingest"
     check_links(site)
+    with open_tables(RunFolder(str(tmp_path / "run"))) as connection:
+        for query in {query for page in pages_of(site).values() for query in page.queries}:
+            ask_whole(connection, query)
 
 
 def test_hostile_words_are_words(tmp_path):

@@ -33,5 +33,6 @@ class Queries(Page):
             "Licences, as the sources call them": [licences.SAID],
             "Dead letters": [dead.COUNTS, dead.LETTERS],
         }
-        values: dict[str, Any] = {"asked": asked}
+        found = {question: self.site.askable(queries) for question, queries in asked.items()}
+        values: dict[str, Any] = {"asked": {question: some for question, some in found.items() if some}}
         yield Sheet(self.path, self.title, "queries.html", values)
