@@ -178,6 +178,11 @@ class Loss:
     style: str = "lost"
 
 
+def losses_of(name: str, count: int, href: str) -> tuple[Loss, ...]:
+    """Give a loss, or none where nothing is lost."""
+    return (Loss(name, count, href),) if count else ()
+
+
 @dataclass(frozen=True)
 class Step:
     """A step of a flow: what it is called, how many are there, and what is lost on the way to the next."""
@@ -187,7 +192,7 @@ class Step:
     losses: tuple[Loss, ...] = ()
 
 
-LAST = 90
+LAST = 120
 """Pixels that the name of the last step takes."""
 
 SHOWN_LOSSES = 4

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tagmill.pipeline.study.evaluation import StepScores
 from tagmill.pipeline.study.intervals import wilson
 from tagmill.pipeline.study.site.base import Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.charts import Loss, Slice, Step, columns, flow, percent, stacked
+from tagmill.pipeline.study.site.charts import Loss, Slice, Step, columns, flow, losses_of, percent, stacked
 from tagmill.pipeline.study.site.pages.untagged import count_captions
 from tagmill.tag_system.kinds import KINDS
 from tagmill.tag_system.reasons import THIN, VOUCHERS
@@ -103,10 +103,10 @@ class Overview(Page):
             if reason.startswith("caption/")
         ]
         gone = first["captions_in"] - read - sum(loss.count for loss in dead)
-        others = [Loss("of examples that went", gone, "#examples")] if gone > 0 else []
+        others = losses_of("of examples that went", max(gone, 0), "#examples")
         return [
             Step("given", first["captions_in"], (*dead, *others)),
-            Step("parsed", read, (Loss("without a tag", silent, "untagged.html"),) if silent else ()),
+            Step("parsed", read, losses_of("without a tag", silent, "untagged.html")),
             Step("with a tag", read - silent),
         ]
 
@@ -148,10 +148,12 @@ def headline(site: SiteRun, kept_by: Counter[str]) -> str:
     if not total:
         return f"From {read:,} examples the run keeps no tag."
     thin = _thin(kept_by)
-    return (
-        f"From {read:,} examples the run keeps {total:,} tags. "
-        f"{percent(thin)} of them rest on one source that nothing confirms."
+    share = f"{percent(thin)} of them rest" if thin else "None of them rests"
+    said = (
+        f"From {read:,} examples the run keeps {total:,} tags. {share} on one source that nothing confirms."
     )
+    later = site.records[Clean.name].count("example", "out") - site.stages[-1]["examples_out"]
+    return f"{said} {later:,} examples were left out after that, with their tags." if later > 0 else said
 
 
 def _examples(stages: Sequence[Mapping[str, Any]]) -> list[Step]:
@@ -179,7 +181,7 @@ def _examples(stages: Sequence[Mapping[str, Any]]) -> list[Step]:
 def _labels(labels: Sequence[Mapping[str, Any]]) -> list[Step]:
     given = sum(row["given"] for row in labels)
     lost = sum(row["given"] for row in labels if row["tag"] is None)
-    losses = (Loss("without a tag", lost, "untagged.html#labels"),) if lost else ()
+    losses = losses_of("without a tag", lost, "untagged.html#labels")
     return [Step("given", given, losses), Step("names of tags", given - lost)] if given else []
 
 
@@ -196,7 +198,7 @@ def _tags(tags: Sequence[Mapping[str, Any]]) -> list[Step]:
     if not images:
         return []
     return [
-        Step("candidates", images, (Loss("not proposed", images - proposed, "tags.html"),)),
+        Step("candidates", images, losses_of("not proposed", images - proposed, "tags.html")),
         Step("proposed", proposed, tuple(losses)),
         Step("kept", kept),
     ]
