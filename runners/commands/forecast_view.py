@@ -49,7 +49,7 @@ def show_forecast(console: Console, config: RunConfig, request: ForecastRequest)
     prices = [price_of(stage, config.prices, on_gpu=on_gpu) or 0.0 for stage in found.stages]
     table.add_row("all", "", "", *_numbers(total, scale), *_money(sum(prices), money), style="bold")
     console.print(table)
-    for line in _remarks(found, config, on_gpu=on_gpu):
+    for line in _remarks(found, config, request.total, on_gpu=on_gpu):
         console.print(line, highlight=False)
 
 
@@ -72,9 +72,10 @@ def _total(found: Forecast) -> StageForecast:
     return StageForecast("all", float(found.examples), 0.0, uses_model=False, **sums)
 
 
-def _remarks(found: Forecast, config: RunConfig, *, on_gpu: bool) -> list[str]:
+def _remarks(found: Forecast, config: RunConfig, total: int | None, *, on_gpu: bool) -> list[str]:
     """Say what the numbers are of."""
     known = "counted" if found.is_exact else "estimated by bytes; --total says it better"
+    known = known if total is None else "as --total says"
     where = "with an accelerator" if on_gpu else "without an accelerator"
     lines = [
         f"{found.examples:,} examples ({known}); measured on {found.sample:,} of them, {where}. CPU: of all "
