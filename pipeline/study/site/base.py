@@ -23,10 +23,6 @@ from tagmill.tag_system.decisions import Policy
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.parts import SUFFIX
 
-BY_CHANCE = ("sha256", "key")
-"""The order in which examples are chosen: by the digests of their images, which no score decides. The same
-few images are then chosen for most of their tags, so that little shows much."""
-
 LISTED = 40
 """Examples that a list shows."""
 

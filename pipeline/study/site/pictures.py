@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image as pillow
 
-from tagmill.pipeline.study.example import Example, PixelReader
+from tagmill.models.base import Image
+from tagmill.pipeline.study.example import Example
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DataError, InputChangedError
 
@@ -69,13 +71,20 @@ def page_of(key: str) -> str:
     return f"images/{name_of(key)}.html"
 
 
+class Pixels(Protocol):
+    """Decodes images of examples."""
+
+    def read(self, example: Example) -> Image:
+        """Decode the image of an example. Raises what `PictureMaker.LACKING` lists where it cannot be had."""
+
+
 class PictureMaker:
     """Writes pictures of examples into the folder of a site; where an image cannot be had any more, none."""
 
     LACKING = (ConfigError, InputChangedError, DataError, OSError)
     """What is raised where an image cannot be had."""
 
-    def __init__(self, reader: PixelReader, folder: Path) -> None:
+    def __init__(self, reader: Pixels, folder: Path) -> None:
         self._reader, self._folder = reader, folder
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
 

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,19 +17,50 @@ from tagmill.pipeline.study.site.charts import percent, short
 from tagmill.tag_system.core.text import shown
 from tagmill.tag_system.reasons import VOUCHERS, why
 
-ASSETS = ("site.css", "site.js")
+PACKAGE = "tagmill.pipeline.study.site"
+"""Where the templates and assets lie that all pages share."""
+
+STYLE, SCRIPT = "site.css", "site.js"
 
 
-def asset(name: str) -> str:
-    """Read a file that pages need beside themselves."""
-    return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class House:
+    """What the pages of one folder have in common.
+
+    Attributes:
+        name: What they are about, as their head says.
+        menu: Files that the menu leads to, with their names there.
+        links: Where other pages and the pictures lie.
+        command: The command of `tagmill` that makes them.
+        package: Where templates and styles of their own lie, in `templates` and `assets`.
+        styles: Their style sheets, `site.css` and those of their own.
+    """
+
+    name: str
+    menu: Mapping[str, str]
+    links: Links
+    command: str = "report"
+    package: str = PACKAGE
+    styles: Sequence[str] = (STYLE,)
+
+    def assets(self) -> dict[str, str]:
+        """Read the files that the pages need beside themselves, by name."""
+        own = {name: asset(name, PACKAGE if name == STYLE else self.package) for name in self.styles}
+        return own | {SCRIPT: asset(SCRIPT)}
+
+
+def asset(name: str, package: str = PACKAGE) -> str:
+    """Read a style or script."""
+    return resources.files(package).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 @cache
-def environment() -> jinja2.Environment:
-    """Make the environment of the templates; a name that a template misspells is an error."""
+def environment(package: str) -> jinja2.Environment:
+    """Make the environment of a package's templates; a name that a template misspells is an error."""
     found = jinja2.Environment(
-        loader=jinja2.PackageLoader("tagmill.pipeline.study.site", "templates"),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name, "templates") for name in dict.fromkeys((package, PACKAGE))]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_readable,
@@ -71,22 +103,21 @@ def _total_seconds(seconds: Any) -> str:
     return "" if found is None else f"{found:,.1f}"
 
 
-def linked(sheet: Sheet, menu: Mapping[str, str], name: str, links: Links) -> bytes:
+def linked(sheet: Sheet, house: House) -> bytes:
     """Make a file of the site, which finds its style, its script and other pages by relative links."""
     root = "../" * sheet.path.count("/")
     policy = "default-src 'none'; img-src 'self' file:; style-src 'self' file:; script-src 'self' file:"
-    shell = {"root": root, "security": policy, "menu": menu, "style": None, "script": None}
-    return _filled(sheet, shell, name, links)
+    return _filled(sheet, {"root": root, "security": policy, "style": None, "script": None}, house)
 
 
-def alone(sheet: Sheet, name: str, links: Links, pictures: Mapping[str, bytes]) -> bytes:
+def alone(sheet: Sheet, name: str, pictures: Mapping[str, bytes]) -> bytes:
     """Make a page that needs no other file: its pictures, by their paths, style and script are part of it."""
-    style, script = map(asset, ASSETS)
+    style, script = asset(STYLE), asset(SCRIPT)
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     )
-    shell = {"root": "", "security": policy, "menu": {}, "style": Markup(style), "script": Markup(script)}
-    page = _filled(sheet, shell, name, links)
+    shell = {"root": "", "security": policy, "style": Markup(style), "script": Markup(script)}
+    page = _filled(sheet, shell, House(name, {}, Links()))
     for path, data in pictures.items():
         inlined = b"data:image/webp;base64," + base64.b64encode(data)
         page = page.replace(f'src="{path}"'.encode(), b'src="' + inlined + b'"')
@@ -97,7 +128,8 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _filled(sheet: Sheet, shell: Mapping[str, Any], name: str, links: Links) -> bytes:
-    template = environment().get_template(sheet.template)
-    about = {"title": sheet.title, "path": sheet.path, "queries": sheet.queries, "run": name, "links": links}
-    return template.render(**shell, **about, **sheet.values).encode()
+def _filled(sheet: Sheet, shell: Mapping[str, Any], house: House) -> bytes:
+    template = environment(house.package).get_template(sheet.template)
+    about = {"title": sheet.title, "path": sheet.path, "queries": sheet.queries}
+    common = {"run": house.name, "menu": house.menu, "links": house.links, "command": house.command}
+    return template.render(**shell, **about, **common, styles=house.styles, **sheet.values).encode()

@@ -6,6 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+BY_CHANCE = ("sha256", "key")
+"""The order in which examples are chosen: by the digests of their images, which no score decides. The same
+few images are then chosen for most of their tags, so that little shows much."""
+
 AT_LEAST = 20_000
 """Rows that are gathered before they are sifted: sifting sorts them."""
 

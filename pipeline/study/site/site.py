@@ -1,8 +1,7 @@
 """Writes the audit site of a run: a folder of pages that opens without server and network."""
 
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tagmill.pipeline.study.near_report import NEAR_TABLE
 from tagmill.pipeline.study.report import LABELS, SITE, SITE_MARK, STAGES, TAGS, report_tables, stage_row
 from tagmill.pipeline.study.site import rendering
 from tagmill.pipeline.study.site.base import Links, Page, Place, Sheet, SiteOptions, SiteRun
+from tagmill.pipeline.study.site.folder import FolderRule, SiteMade, SiteWriter, replaced_folder
 from tagmill.pipeline.study.site.pages import image
 from tagmill.pipeline.study.site.pages.dead import DeadLetters
 from tagmill.pipeline.study.site.pages.duplicates import DuplicatesPage
@@ -30,7 +30,6 @@ from tagmill.pipeline.study.site.pages.weakest import Weakest
 from tagmill.pipeline.study.site.pictures import PictureMaker, ShownExample, encoded, made_small, page_of
 from tagmill.pipeline.study.site.walk import walk
 from tagmill.tag_system.core import files
-from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.clean import Clean
 
@@ -47,23 +46,12 @@ PAGES: tuple[type[Page], ...] = (
 )
 """The subjects of the site, in the order of its menu."""
 
-MARK_TEXT = "`tagmill report` wrote this folder, and replaces it: keep nothing of your own here.\n"
+RULE = FolderRule("site", SITE_MARK, "report", "--to")
 
 AT_ONCE = 512
 """Examples that are in memory together: for each lot the cluster table is read once."""
 
 NO_PICTURE = "no pictures were asked for"
-
-
-@dataclass(frozen=True)
-class SiteMade:
-    """What was written: pages, pictures of images, bytes in all; images without one, and why one has none."""
-
-    pages: int
-    pictures: int
-    bytes: int
-    lacking: int
-    lack: str
 
 
 def site_folder(run: RunFolder) -> str | None:
@@ -76,43 +64,18 @@ def write_site(run: RunFolder, folder: str, options: SiteOptions, truth: Truth |
 
     Raises ConfigError for a folder that is not on this machine, or that holds something else.
     """
-    target = _target(folder)
+    RULE.target(folder)  # before the run is read, which may take long
     site = open_site(run, options, truth)
     pages = [page(site) for page in PAGES]
     walk(site, pages)
     links = Links(tags={row["tag"]: _tag_path(place, row["tag"]) for place, row in enumerate(site.tags)})
-    with files.replacing(folder, lasting=False) as scratch:
-        writer = _Writer(scratch, {page.path: page.title for page in pages}, site, links)
-        _write_examples(site, pages, writer, scratch)
+    house = rendering.House(site.name, {page.path: page.title for page in pages}, links)
+    with replaced_folder(folder, RULE, house) as writer:
+        _write_examples(site, pages, writer)
         for page in pages:
             for sheet in page.sheets(links):
-                writer.write(sheet)
-        for name in rendering.ASSETS:
-            (scratch / name).write_text(rendering.asset(name), encoding="utf-8")
-        (scratch / SITE_MARK).write_text(MARK_TEXT, encoding="utf-8")
-        found = _made(writer, scratch, options)
-        if target.is_dir():
-            shutil.rmtree(target)
-    return found
-
-
-def _made(writer: "_Writer", root: Path, options: SiteOptions) -> SiteMade:
-    shown = writer.links.examples.values()
-    lacking = [one for one in shown if one.picture is None and not options.private]
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    lack = f"{lacking[0].key}: {lacking[0].lack}" if lacking else ""
-    return SiteMade(writer.count, sum(one.picture is not None for one in shown), size, len(lacking), lack)
-
-
-def _target(folder: str) -> Path:
-    """Check that a folder may be written. Raises ConfigError."""
-    if not files.is_local(folder):
-        raise ConfigError(f"{folder} is not on this machine: name a local folder with --to")
-    path = Path(files.filesystem(folder)[1])
-    holds = path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if holds and not (path / SITE_MARK).is_file():
-        raise ConfigError(f"{folder} exists and is not a site: name another folder with --to, or remove it")
-    return path
+                writer.write(_askable(sheet, site))
+        return writer.made(links.examples.values(), private=options.private)
 
 
 def open_site(run: RunFolder, options: SiteOptions, truth: Truth | None = None) -> SiteRun:
@@ -140,39 +103,32 @@ def open_site(run: RunFolder, options: SiteOptions, truth: Truth | None = None) 
 
 def _tag_path(place: int, tag: str) -> str:
     """Name a tag's page: by its place, as names of files must not depend on what a tag is called."""
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in tag)
-    return f"tags/{place:04d}-{plain[:40]}.html"
+    return f"tags/{place:04d}-{plain(tag)}.html"
 
 
-class _Writer:
-    """Writes files of the site."""
-
-    def __init__(self, root: Path, menu: Mapping[str, str], site: SiteRun, links: Links) -> None:
-        self._root, self._menu, self._site, self.links = root, menu, site, links
-        self.count = 0
-
-    def write(self, sheet: Sheet) -> None:
-        """Write one."""
-        path = self._root / sheet.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet = replace(sheet, queries=self._site.askable(sheet.queries))
-        path.write_bytes(rendering.linked(sheet, self._menu, self._site.name, self.links))
-        self.count += 1
+def plain(name: str) -> str:
+    """Write a name so that any file system takes it as part of a file's."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:40]
 
 
-def _write_examples(site: SiteRun, pages: Sequence[Page], writer: _Writer, scratch: Path) -> None:
+def _askable(sheet: Sheet, site: SiteRun) -> Sheet:
+    """Leave out queries of tables that the run does not have."""
+    return replace(sheet, queries=site.askable(sheet.queries))
+
+
+def _write_examples(site: SiteRun, pages: Sequence[Page], writer: SiteWriter) -> None:
     """Write pages and pictures of all examples that any page shows, part by part."""
     chosen, tags = _chosen(pages)
     examples = (
         ((one, tags[one.part, one.row]) for one in gather_examples(site.run, chosen)) if chosen else iter(())
     )
-    maker = None if site.options.private else PictureMaker(PixelReader(site.run), scratch)
+    maker = None if site.options.private else PictureMaker(PixelReader(site.run), writer.root)
     while some := list(islice(examples, AT_ONCE)):
         further = further_boxes(site.run, [example for example, _ in some])
         shown = maker.make(some) if maker else (_unpictured(example) for example, _ in some)
         for (example, _), found, boxes in zip(some, shown, further, strict=True):
-            writer.links.examples[example.part, example.row] = found
-            writer.write(image.sheet(example, found, writer.links, boxes))
+            writer.house.links.examples[example.part, example.row] = found
+            writer.write(_askable(image.sheet(example, found, writer.house.links, boxes), site))
 
 
 def _unpictured(example: Example) -> ShownExample:
@@ -208,7 +164,6 @@ def example_page(run: RunFolder, example: Example, *, private: bool = False) -> 
             shown = replace(shown, picture="picture", width=small.width, height=small.height, lack="")
         except PictureMaker.LACKING as error:
             shown = replace(shown, lack=str(error))
-    links = Links()
     (further,) = further_boxes(run, [example])
     name = Path(files.filesystem(run.root)[1]).name
-    return rendering.alone(image.sheet(example, shown, links, further), name, links, pictures)
+    return rendering.alone(image.sheet(example, shown, Links(), further), name, pictures)

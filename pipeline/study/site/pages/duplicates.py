@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagmill.pipeline.study.near_report import near_sums
-from tagmill.pipeline.study.site.base import BY_CHANCE, Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.sampling import FirstRows
+from tagmill.pipeline.study.site.base import Links, Page, PartTables, Sheet, SiteRun
+from tagmill.pipeline.study.site.sampling import BY_CHANCE, FirstRows
 from tagmill.transforms import parquet, parts
 from tagmill.transforms.duplicates import Duplicates as DuplicatesStage
 from tagmill.transforms.ingest import Ingest

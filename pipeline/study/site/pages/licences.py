@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from tagmill.pipeline.config import RunConfig
-from tagmill.pipeline.study.site.base import BY_CHANCE, Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.sampling import FirstRows
+from tagmill.pipeline.study.site.base import Links, Page, PartTables, Sheet, SiteRun
+from tagmill.pipeline.study.site.sampling import BY_CHANCE, FirstRows
 from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.licences import UNKNOWN, forbids, licence_link, licence_of
 from tagmill.tag_system.shard_contract import SPLITS

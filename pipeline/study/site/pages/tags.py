@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from tagmill.pipeline.study.site.base import BY_CHANCE, Links, Page, PartTables, Sheet, SiteRun
+from tagmill.pipeline.study.site.base import Links, Page, PartTables, Sheet, SiteRun
 from tagmill.pipeline.study.site.charts import Slice, histogram, sparkline, stacked
-from tagmill.pipeline.study.site.sampling import FirstRows
+from tagmill.pipeline.study.site.sampling import BY_CHANCE, FirstRows
 from tagmill.tag_system.decisions import Policy
 from tagmill.tag_system.kinds import KINDS
 

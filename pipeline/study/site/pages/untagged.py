@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagmill.pipeline.study.site.base import BY_CHANCE, LISTED, Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.sampling import FirstRows
+from tagmill.pipeline.study.site.base import LISTED, Links, Page, PartTables, Sheet, SiteRun
+from tagmill.pipeline.study.site.sampling import BY_CHANCE, FirstRows
 
 CAPTIONS = f"""SELECT key, row, caption_index
 FROM parse JOIN ingest USING (part, row, key)

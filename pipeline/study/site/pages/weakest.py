@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagmill.pipeline.study.site.base import BY_CHANCE, Links, Page, PartTables, Sheet, SiteRun
-from tagmill.pipeline.study.site.sampling import FirstRows, first_of_each
+from tagmill.pipeline.study.site.base import Links, Page, PartTables, Sheet, SiteRun
+from tagmill.pipeline.study.site.sampling import BY_CHANCE, FirstRows, first_of_each
 from tagmill.tag_system.decisions import Policy
 
 SHOWN, A_TAG, AN_IMAGE = 60, 3, 2
