@@ -12,25 +12,34 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tagmill.models.training.datasets import read_index, read_manifest
-from tagmill.models.training.ranges import RangeReader
+from tagmill.models.training.datasets import read_manifest
 from tagmill.pipeline.records import StageRecord
 from tagmill.pipeline.run_folder import CONFIG, RunFolder
 from tagmill.pipeline.study.causes import VERSION, made_by
+from tagmill.pipeline.study.decided_images import DecidedImages, RunImages, ShardImages, read_samples
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import flatten
-from tagmill.tag_system.core.errors import ConfigError, DamageError, DataError
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Policy
 from tagmill.tag_system.sample_tags import decision_of
-from tagmill.tag_system.shard_contract import MANIFEST, VOCABULARY, parse_sample
+from tagmill.tag_system.shard_contract import MANIFEST, VOCABULARY
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms import bitmaps, clean, parquet, parts
 from tagmill.transforms.clean import Clean
 from tagmill.transforms.features import Features
 from tagmill.transforms.ingest import Ingest
+from tagmill.transforms.localize import Localize
 from tagmill.transforms.shards import Shards
 
-IMAGES = pa.schema([pa.field("key", pa.string()), pa.field("sha256", pa.string())])
+IMAGES = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("part", pa.string()),
+        pa.field("row", pa.int32()),
+    ]
+)
+"""The images of a chunk; `row` is that of ingest, or the place in the shard."""
 
 EVIDENCE = (
     "given",
@@ -95,6 +104,9 @@ class Decided(Protocol):
     def read(self, name: str) -> Chunk:
         """Read a chunk. Raises DamageError."""
 
+    def images(self) -> DecidedImages:
+        """Find its images."""
+
     def vocabulary(self) -> Vocabulary:
         """Load the vocabulary of its tags."""
 
@@ -145,6 +157,7 @@ class DecidedRun:
         self.policy = Policy(**self._record.settings.get("policy", {}))
         self.unknown: set[str] = set()
         records = {record.stage: record for record in self._passed()}
+        self._records = dict(records)
         records |= self._filters(records.keys(), is_current=is_current)
         self.made_by = {
             stage: made_by(stage, record.spec | {"config": record.settings, VERSION: record.version})
@@ -192,7 +205,12 @@ class DecidedRun:
         tags = tags.filter(pc.is_in(tags["row"], images["row"]))
         keys = images["key"].take(pc.index_in(tags["row"], images["row"]))
         columns = [keys, *(tags[column] for column in TAGS.names[1:])]
-        return Chunk(_as(IMAGES, [images["key"], images["sha256"]]), _as(TAGS, columns))
+        part = pa.array([name] * images.num_rows, pa.string())
+        return Chunk(_as(IMAGES, [images["key"], images["sha256"], part, images["row"]]), _as(TAGS, columns))
+
+    def images(self) -> RunImages:
+        """Find its images, with the boxes that it was decided on."""
+        return RunImages(self._run, self._records[Ingest.name], self._records.get(Localize.name))
 
     def vocabulary(self) -> Vocabulary:
         """Load the vocabulary that the run's config names."""
@@ -227,17 +245,15 @@ class DecidedDataset:
 
     def read(self, name: str) -> Chunk:
         """Read the samples of a shard, without their images."""
-        uri = files.join(self._folder, f"{name}.tar")
-        places = read_index(self._folder, self._shards[name])
-        ranges = [(uri, int(p["record"]), int(p["record"]) + int(p["record_size"])) for p in places]
         images, tags = [], []
-        try:
-            for sample in map(parse_sample, RangeReader().read(ranges)):
-                images.append({"key": sample.key, "sha256": sample.sha256})
-                tags += [{"key": sample.key, **decision_of(tag)} for tag in sample.tags]
-        except (OSError, DataError) as error:
-            raise DamageError(f"{uri} cannot be read ({error}): copy the shard again") from error
+        for row, sample in enumerate(read_samples(self._folder, self._shards[name])):
+            images.append({"key": sample.key, "sha256": sample.sha256, "part": name, "row": row})
+            tags += [{"key": sample.key, **decision_of(tag)} for tag in sample.tags]
         return Chunk(pa.Table.from_pylist(images, IMAGES), pa.Table.from_pylist(tags, TAGS))
+
+    def images(self) -> ShardImages:
+        """Find its images."""
+        return ShardImages(self._folder, self._shards)
 
     def vocabulary(self) -> Vocabulary:
         """Read the vocabulary beside the shards."""

@@ -8,9 +8,9 @@ import itertools
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any, TypeVar
 
@@ -20,13 +20,20 @@ import pyarrow.compute as pc
 from tagmill.pipeline.study.causes import changes
 from tagmill.pipeline.study.decided import IMAGES, TAGS, Chunk, Decided
 from tagmill.pipeline.study.evaluation import Truth
+from tagmill.pipeline.study.moved import (
+    ABSENT,
+    Cell,
+    Decisions,
+    MovedSample,
+    MovedTag,
+    OddImages,
+    Policies,
+    is_close,
+    is_kept,
+    truth_of,
+)
 from tagmill.tag_system.core import files
-from tagmill.tag_system.decisions import Policy
-from tagmill.tag_system.reasons import measured
 from tagmill.transforms.formats.spill import Spill
-
-CLOSE = 1e-4
-"""How far a score lies from its constant at most, where other bits of a sum could have decided otherwise."""
 
 NOISE = 0.05
 """From this p value on, a change of a tag may be chance."""
@@ -34,16 +41,10 @@ NOISE = 0.05
 EXACT = 1_000
 """Most flips for which McNemar's test is computed exactly."""
 
-ABSENT = "no candidate"
-"""The verdict on a tag that is none of an image's candidates."""
-
 AT_ONCE = 1_000
 """Images that waited on disk and are compared together."""
 
 T = TypeVar("T")
-
-Cell = tuple[str, str]
-"""Two verdicts with their rules: on the one side and on the other."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ class ImageCounts:
     went: int = 0
     changed: int = 0
     repeated: int = 0
-    keys: dict[str, list[str]] = field(default_factory=dict)
+    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,6 +102,17 @@ class Rights:
         """Tell whether the preference is within the noise of its counts."""
         return self.p >= NOISE
 
+    def said(self) -> str:
+        """Say which side the truth prefers, or that it prefers none."""
+        total = self.a + self.b
+        said = (
+            f"truth: of {total:,} tags that one side alone keeps, A is right about {self.a:,}, "
+            f"B about {self.b:,} (McNemar p = {self.p:.2g}): "
+        )
+        better = "A" if self.a > self.b else "B"
+        said += "within the noise" if self.is_noise else f"{better} is right more often"
+        return said + (f"; the truth does not know {self.unknown:,} more" if self.unknown else "")
+
 
 @dataclass
 class DiffFindings:
@@ -111,7 +123,7 @@ class DiffFindings:
         images: The images.
         cells: Tags of common images by their verdicts and rules, equal ones too.
         close: Of the tags in a cell with two verdicts, those with a deciding score within `CLOSE`.
-        examples: Some keys and tags of each cell with two.
+        examples: Some tags of each cell with two, by chance.
         tags: What became of each tag.
         rights: Which side the truth gives right; None without a truth.
     """
@@ -120,7 +132,7 @@ class DiffFindings:
     images: ImageCounts = field(default_factory=ImageCounts)
     cells: Counter[Cell] = field(default_factory=Counter)
     close: Counter[Cell] = field(default_factory=Counter)
-    examples: dict[Cell, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    examples: Mapping[Cell, Sequence[MovedTag]] = field(default_factory=dict)
     tags: dict[str, TagMoves] = field(default_factory=lambda: defaultdict(TagMoves))
     rights: Rights | None = None
 
@@ -129,6 +141,16 @@ class DiffFindings:
         """Sum up what became of all tags."""
         counts = [(one.a, one.b, one.lost, one.won) for one in self.tags.values()]
         return TagMoves(*map(sum, zip(*counts, strict=True)))
+
+    def by_moves(self) -> list[tuple[str, TagMoves]]:
+        """Give all tags, those that moved most first."""
+        return sorted(self.tags.items(), key=lambda item: (-item[1].lost - item[1].won, item[0]))
+
+    def shortened(self, most: int) -> "DiffFindings":
+        """Give the same with so many examples of each kind at most."""
+        keys = {name: some[:most] for name, some in self.images.keys.items()}
+        examples = {cell: some[:most] for cell, some in self.examples.items()}
+        return replace(self, images=replace(self.images, keys=keys), examples=examples)
 
     @property
     def is_same(self) -> bool:
@@ -150,10 +172,11 @@ def mcnemar(one: int, other: int) -> float:
 def differences(a: Decided, b: Decided, *, examples: int = 0, truth: Truth | None = None) -> DiffFindings:
     """Compare two sides, chunk by chunk.
 
-    `examples` is how many keys are given of each kind of difference. Raises DamageError.
+    `examples` is how many are given of each kind of difference, chosen by the digests of their images, so
+    that they do not depend on how images are dealt to parts. Raises DamageError.
     """
     found = DiffFindings(_causes(a, b), rights=Rights() if truth else None)
-    comparison = _Comparison(found, (a.policy, b.policy), examples, truth)
+    comparison = _Comparison(found, (a.policy, b.policy), truth, MovedSample(examples), OddImages(examples))
     both = set(a.names) & set(b.names)
     with Spill() as spill, ThreadPoolExecutor(files.THREADS) as pool:
         waiting = _Waiting(spill)
@@ -167,6 +190,8 @@ def differences(a: Decided, b: Decided, *, examples: int = 0, truth: Truth | Non
                     waiting.put(side, chunk)
         for one, other in waiting.pairs():
             comparison.compare_matched(*_unique(one, other, found.images))
+    found.examples = comparison.moved.chosen(comparison.policies, truth)
+    found.images.keys = comparison.odd.keys()
     return found
 
 
@@ -208,18 +233,17 @@ class _Waiting:
         rows: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         for row in zip(*(column.to_pylist() for column in chunk.tags.columns), strict=True):
             rows[row[0]].append(row)
-        digests = chunk.images["sha256"].to_pylist()
-        for key, sha256 in zip(chunk.images["key"].to_pylist(), digests, strict=True):
-            self._spill.add(key, next(self._places), json.dumps([side, sha256, rows.get(key, [])]))
+        for image in zip(*(column.to_pylist() for column in chunk.images.columns), strict=True):
+            self._spill.add(image[0], next(self._places), json.dumps([side, image, rows.get(image[0], [])]))
 
     def pairs(self) -> Iterator[tuple[Chunk, Chunk]]:
         """Give what waited of both sides, some keys at a time."""
         for groups in _batches(self._spill.groups(limit=1 << 40), AT_ONCE):
             images: tuple[list[Any], ...] = ([], [])
             tags: tuple[list[Any], ...] = ([], [])
-            for key, texts in groups:
-                for side, sha256, rows in map(json.loads, texts or ()):
-                    images[side].append((key, sha256))
+            for _, texts in groups:
+                for side, image, rows in map(json.loads, texts or ()):
+                    images[side].append(image)
                     tags[side].extend(rows)
             one, other = (Chunk(_table(images[side], IMAGES), _table(tags[side], TAGS)) for side in (0, 1))
             yield one, other
@@ -256,9 +280,10 @@ class _Comparison:
     """Compares chunks, and adds to what was found."""
 
     found: DiffFindings
-    policies: tuple[Policy, Policy]
-    most: int
+    policies: Policies
     truth: Truth | None
+    moved: MovedSample
+    odd: OddImages
 
     def count(self, side: int, chunk: Chunk) -> None:
         """Count the images of one side."""
@@ -284,23 +309,24 @@ class _Comparison:
         place = pc.index_in(one.images["key"], other.images["key"])
         digests = other.images["sha256"].take(place)
         images = self.found.images
-        went = one.images["key"].filter(pc.is_null(place))
-        came = other.images["key"].filter(pc.invert(pc.is_in(other.images["key"], one.images["key"])))
         equal = pc.fill_null(pc.equal(one.images["sha256"], digests), False)
-        changed = one.images["key"].filter(pc.and_(pc.is_valid(place), pc.invert(equal)))
-        images.came += len(came)
-        images.went += len(went)
-        images.changed += len(changed)
-        for name, keys in {"came": came, "went": went, "changed": changed}.items():
-            listed = images.keys.setdefault(name, [])
-            listed += keys.slice(0, max(0, self.most - len(listed))).to_pylist()
+        is_new = pc.invert(pc.is_in(other.images["key"], one.images["key"]))
+        went = one.images.filter(pc.is_null(place))
+        came = other.images.filter(is_new)
+        changed = one.images.filter(pc.and_(pc.is_valid(place), pc.invert(equal)))
+        images.came += came.num_rows
+        images.went += went.num_rows
+        images.changed += changed.num_rows
+        for name, some in {"came": came, "went": went, "changed": changed}.items():
+            self.odd.add(name, some)
         common = one.images["key"].filter(equal)
         images.common += len(common)
         if len(common):
-            self._compare_tags(*(_only(chunk, common).tags for chunk in (one, other)))
+            self._compare_tags(*(_only(chunk, common) for chunk in (one, other)))
 
-    def _compare_tags(self, a: pa.Table, b: pa.Table) -> None:
+    def _compare_tags(self, one: Chunk, other: Chunk) -> None:
         """Compare the tags of common images."""
+        a, b = one.tags, other.tags
         pairs_a, pairs_b = (
             pc.binary_join_element_wise(table["key"], table["tag"], "\0").combine_chunks() for table in (a, b)
         )
@@ -323,46 +349,30 @@ class _Comparison:
         for row in counted.to_pylist():
             self._count_tag(row["tag"], (row["a_state"], row["b_state"]), row["count_all"])
         moved = every.filter(pc.not_equal(every["a_state"], every["b_state"]))
+        self.moved.add(moved, one, other)
         sides = (a.take(moved["a"]).to_pylist(), b.take(moved["b"]).to_pylist())
-        for row, one, other in zip(moved.to_pylist(), *sides, strict=True):
-            self._look_at(row, one, other)
+        for row, was, now in zip(moved.to_pylist(), *sides, strict=True):
+            self._look_at(row, (was if was["rule"] else None, now if now["rule"] else None))
 
     def _count_tag(self, tag: str, cell: Cell, count: int) -> None:
         self.found.cells[cell] += count
-        was, now = map(_is_kept, cell)
+        was, now = map(is_kept, cell)
         moves = self.found.tags[tag]
         moves.a += was * count
         moves.b += now * count
         moves.lost += (was and not now) * count
         moves.won += (now and not was) * count
 
-    def _look_at(self, row: Mapping[str, Any], one: dict[str, Any], other: dict[str, Any]) -> None:
+    def _look_at(self, row: Mapping[str, Any], decisions: Decisions) -> None:
         """Look at a tag of an image with two verdicts or rules."""
         cell = row["a_state"], row["b_state"]
-        if len(self.found.examples[cell]) < self.most:
-            self.found.examples[cell].append((row["key"], row["tag"]))
-        if verdict_of(cell[0]) == verdict_of(cell[1]):
-            return
-        sides = zip((one, other), self.policies, strict=True)
-        scores = (measured(side, policy) for side, policy in sides if side["rule"])
-        self.found.close[cell] += any(score and score.distance <= CLOSE for score in scores)
-        was, now = map(_is_kept, cell)
-        if self.truth and self.found.rights and was != now:
-            true = self.truth.of(row)
-            if true is None or row["tag"] not in self.truth.known(row):
-                self.found.rights.unknown += 1
-            else:
-                self.found.rights.a += was == (row["tag"] in true)
-                self.found.rights.b += now == (row["tag"] in true)
-
-
-def verdict_of(state: str) -> str:
-    """Give the verdict of a verdict with its rule."""
-    return state.partition("/")[0]
-
-
-def _is_kept(state: str) -> bool:
-    return verdict_of(state) == "kept"
+        self.found.close[cell] += is_close(cell, decisions, self.policies)
+        was, now = map(is_kept, cell)
+        if self.found.rights and was != now:
+            is_true = truth_of(self.truth, row["key"], row["tag"])
+            self.found.rights.unknown += is_true is None
+            self.found.rights.a += was == is_true
+            self.found.rights.b += now == is_true
 
 
 def _only(chunk: Chunk, keys: pa.ChunkedArray) -> Chunk:

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from tagmill.pipeline.study.decided import Decided, open_decided
-from tagmill.pipeline.study.diff import CLOSE, DiffFindings, Rights, TagMoves, differences, flips
+from tagmill.pipeline.study.diff import DiffFindings, TagMoves, differences, flips
 from tagmill.pipeline.study.evaluation import read_truth
+from tagmill.pipeline.study.moved import CLOSE
 from tagmill.runners.commands.fitted import Column, FittedTable, columns_of
 from tagmill.tag_system.core.text import dump_json
 
@@ -52,20 +53,8 @@ def show_diff(console: Console, request: DiffRequest) -> bool:
     _show_tags(console, found)
     if found.rights:
         _say(console, "")
-        _say(console, judged(found.rights))
+        _say(console, found.rights.said())
     return found.is_same
-
-
-def judged(rights: Rights) -> str:
-    """Say which side the truth prefers, or that it prefers none."""
-    total = rights.a + rights.b
-    said = (
-        f"truth: of {total:,} tags that one side alone keeps, A is right about {rights.a:,}, "
-        f"B about {rights.b:,} (McNemar p = {rights.p:.2g}): "
-    )
-    better = "A" if rights.a > rights.b else "B"
-    said += "within the noise" if rights.is_noise else f"{better} is right more often"
-    return said + (f"; the truth does not know {rights.unknown:,} more" if rights.unknown else "")
 
 
 def _show_causes(console: Console, found: DiffFindings) -> None:
@@ -106,7 +95,7 @@ def _show_cells(console: Console, found: DiffFindings) -> None:
     console.print(table)
     for cell, _ in moved[:MOST_CELLS]:
         if shown := found.examples.get(cell):
-            _say(console, f"  {cell[0]} -> {cell[1]}: {', '.join(f'{key} {tag}' for key, tag in shown)}")
+            _say(console, f"  {cell[0]} -> {cell[1]}: {', '.join(f'{one.key} {one.tag}' for one in shown)}")
     if len(moved) > MOST_CELLS:
         _say(console, f"and {len(moved) - MOST_CELLS} more kinds of change; --json lists all")
     _say(
@@ -116,7 +105,7 @@ def _show_cells(console: Console, found: DiffFindings) -> None:
 
 
 def _show_tags(console: Console, found: DiffFindings) -> None:
-    moved = [(tag, moves) for tag, moves in _by_moves(found) if moves.lost or moves.won]
+    moved = [(tag, moves) for tag, moves in found.by_moves() if moves.lost or moves.won]
     if not moved:
         return
     _say(console, "")
@@ -131,10 +120,6 @@ def _show_tags(console: Console, found: DiffFindings) -> None:
     console.print(table)
     if len(moved) > MOST_TAGS:
         _say(console, f"and {len(moved) - MOST_TAGS} more tags; --json lists all")
-
-
-def _by_moves(found: DiffFindings) -> list[tuple[str, TagMoves]]:
-    return sorted(found.tags.items(), key=lambda item: (-item[1].lost - item[1].won, item[0]))
 
 
 def _summary(a: Decided, b: Decided, found: DiffFindings) -> dict[str, Any]:
@@ -153,11 +138,11 @@ def _summary(a: Decided, b: Decided, found: DiffFindings) -> dict[str, Any]:
                 "b": cell[1],
                 "tags": count,
                 "close": found.close[cell],
-                "examples": [{"key": key, "tag": tag} for key, tag in found.examples.get(cell, ())],
+                "examples": [{"key": one.key, "tag": one.tag} for one in found.examples.get(cell, ())],
             }
             for cell, count in sorted(found.cells.items())
         ],
-        "tags": {tag: _moves(moves) for tag, moves in _by_moves(found)},
+        "tags": {tag: _moves(moves) for tag, moves in found.by_moves()},
         "all_tags": _moves(found.all_tags),
         "truth": rights and asdict(rights) | {"p": rights.p, "noise": rights.is_noise},
     }
