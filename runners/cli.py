@@ -267,11 +267,15 @@ def diff(
         str | None, typer.Option(help="labelled images, as for score: which side is right more often?")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print all numbers as one JSON object")] = False,
+    pages: Annotated[
+        str | None, typer.Option(help="the folder to write what changed into, as pages with pictures")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="write no picture into the pages")] = False,
 ) -> None:
     """Compare the images and tags of two runs, generations or datasets, and say why they differ."""
     from tagmill.runners.commands.diff import DiffRequest, show_diff
 
-    if not show_diff(Terminal(), DiffRequest(a, b, examples, truth, as_json)):
+    if not show_diff(Terminal(), DiffRequest(a, b, examples, truth, as_json, pages, private)):
         raise typer.Exit(DIFFERENT)
 
 

@@ -106,7 +106,7 @@ class Rights:
         """Say which side the truth prefers, or that it prefers none."""
         total = self.a + self.b
         said = (
-            f"truth: of {total:,} tags that one side alone keeps, A is right about {self.a:,}, "
+            f"of {total:,} tags that one side alone keeps, A is right about {self.a:,}, "
             f"B about {self.b:,} (McNemar p = {self.p:.2g}): "
         )
         better = "A" if self.a > self.b else "B"

@@ -8,9 +8,14 @@ from rich.console import Console
 
 from tagmill.pipeline.study.decided import Decided, open_decided
 from tagmill.pipeline.study.diff import DiffFindings, TagMoves, differences, flips
+from tagmill.pipeline.study.diff_pages.base import A_CELL
+from tagmill.pipeline.study.diff_pages.writing import RULE, write_pages
 from tagmill.pipeline.study.evaluation import read_truth
 from tagmill.pipeline.study.moved import CLOSE
+from tagmill.pipeline.study.site.folder import SiteMade
 from tagmill.runners.commands.fitted import Column, FittedTable, columns_of
+from tagmill.runners.commands.pages_made import say_made
+from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.text import dump_json
 
 MOST_CELLS = 30
@@ -30,6 +35,8 @@ class DiffRequest:
     examples: int
     truth: str | None
     as_json: bool
+    pages: str | None = None
+    private: bool = False
 
 
 def show_diff(console: Console, request: DiffRequest) -> bool:
@@ -37,12 +44,36 @@ def show_diff(console: Console, request: DiffRequest) -> bool:
 
     Raises ConfigError for what cannot be compared, and for a truth that is none.
     """
+    if request.private and not request.pages:
+        raise ConfigError("--private is for pages: name their folder with --pages")
     a, b = open_decided(request.a), open_decided(request.b)
+    if request.pages:
+        RULE.target(request.pages)  # before the images are compared, which may take long
     truth = read_truth(request.truth, b.vocabulary()) if request.truth else None
-    found = differences(a, b, examples=request.examples, truth=truth)
+    most = max(request.examples, A_CELL if request.pages else 0)
+    found = differences(a, b, examples=most, truth=truth)
+    made = _write_pages(a, b, found, request)
+    _show(console, a, b, found.shortened(request.examples), request, made)
+    return found.is_same
+
+
+def _write_pages(a: Decided, b: Decided, found: DiffFindings, request: DiffRequest) -> SiteMade | None:
+    if request.pages is None:
+        return None
+    return write_pages(a, b, found.shortened(A_CELL), request.pages, private=request.private)
+
+
+def _show(
+    console: Console,
+    a: Decided,
+    b: Decided,
+    found: DiffFindings,
+    request: DiffRequest,
+    made: SiteMade | None,
+) -> None:
     if request.as_json:
-        _say(console, json.dumps(_summary(a, b, found)))
-        return found.is_same
+        _say(console, json.dumps(_summary(a, b, found) | ({"pages": asdict(made)} if made else {})))
+        return
     _say(console, f"A  {a.title}")
     _say(console, f"B  {b.title}")
     _show_causes(console, found)
@@ -53,8 +84,10 @@ def show_diff(console: Console, request: DiffRequest) -> bool:
     _show_tags(console, found)
     if found.rights:
         _say(console, "")
-        _say(console, found.rights.said())
-    return found.is_same
+        _say(console, f"truth: {found.rights.said()}")
+    if request.pages and made:
+        _say(console, "")
+        say_made(console, request.pages, made)
 
 
 def _show_causes(console: Console, found: DiffFindings) -> None:

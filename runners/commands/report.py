@@ -26,6 +26,7 @@ def report(
     from tagmill.pipeline.study.site.base import SiteOptions
     from tagmill.pipeline.study.site.site import site_folder, write_site
     from tagmill.runners.commands.inspection import open_run
+    from tagmill.runners.commands.pages_made import say_made
 
     run = open_run(run_folder)
     folder = to or site_folder(run)
@@ -33,10 +34,4 @@ def report(
         raise ConfigError(f"{run_folder} is not on this machine: name a local folder with --to")
     known = read_truth(truth) if truth else None
     made = write_site(run, folder, SiteOptions(samples, private), known)
-    said = f"{folder}/index.html: {made.pages:,} pages, {made.pictures:,} pictures, {made.bytes:,} bytes"
-    console = Terminal()
-    console.print(said, markup=False, highlight=False)
-    if made.lacking:
-        console.print(
-            f"  {made.lacking:,} images have no picture, such as {made.lack}", markup=False, highlight=False
-        )
+    say_made(Terminal(), folder, made)

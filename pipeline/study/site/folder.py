@@ -91,3 +91,8 @@ def replaced_folder(folder: str, rule: FolderRule, house: rendering.House) -> It
         yield SiteWriter(scratch, house)
         if target.is_dir():
             shutil.rmtree(target)
+
+
+def plain(name: str) -> str:
+    """Write a name so that any file system takes it as part of a file's."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:40]

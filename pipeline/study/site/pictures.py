@@ -26,6 +26,8 @@ AROUND = 0.15
 
 FOLDER = "pictures"
 
+NO_PICTURE = "no pictures were asked for"
+
 Box = tuple[float, float, float, float]
 
 

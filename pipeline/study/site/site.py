@@ -16,7 +16,7 @@ from tagmill.pipeline.study.near_report import NEAR_TABLE
 from tagmill.pipeline.study.report import LABELS, SITE, SITE_MARK, STAGES, TAGS, report_tables, stage_row
 from tagmill.pipeline.study.site import rendering
 from tagmill.pipeline.study.site.base import Links, Page, Place, Sheet, SiteOptions, SiteRun
-from tagmill.pipeline.study.site.folder import FolderRule, SiteMade, SiteWriter, replaced_folder
+from tagmill.pipeline.study.site.folder import FolderRule, SiteMade, SiteWriter, plain, replaced_folder
 from tagmill.pipeline.study.site.pages import image
 from tagmill.pipeline.study.site.pages.dead import DeadLetters
 from tagmill.pipeline.study.site.pages.duplicates import DuplicatesPage
@@ -27,7 +27,14 @@ from tagmill.pipeline.study.site.pages.queries import Queries
 from tagmill.pipeline.study.site.pages.tags import Tags
 from tagmill.pipeline.study.site.pages.untagged import Untagged
 from tagmill.pipeline.study.site.pages.weakest import Weakest
-from tagmill.pipeline.study.site.pictures import PictureMaker, ShownExample, encoded, made_small, page_of
+from tagmill.pipeline.study.site.pictures import (
+    NO_PICTURE,
+    PictureMaker,
+    ShownExample,
+    encoded,
+    made_small,
+    page_of,
+)
 from tagmill.pipeline.study.site.walk import walk
 from tagmill.tag_system.core import files
 from tagmill.tag_system.vocabulary import Vocabulary
@@ -50,8 +57,6 @@ RULE = FolderRule("site", SITE_MARK, "report", "--to")
 
 AT_ONCE = 512
 """Examples that are in memory together: for each lot the cluster table is read once."""
-
-NO_PICTURE = "no pictures were asked for"
 
 
 def site_folder(run: RunFolder) -> str | None:
@@ -104,11 +109,6 @@ def open_site(run: RunFolder, options: SiteOptions, truth: Truth | None = None) 
 def _tag_path(place: int, tag: str) -> str:
     """Name a tag's page: by its place, as names of files must not depend on what a tag is called."""
     return f"tags/{place:04d}-{plain(tag)}.html"
-
-
-def plain(name: str) -> str:
-    """Write a name so that any file system takes it as part of a file's."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:40]
 
 
 def _askable(sheet: Sheet, site: SiteRun) -> Sheet:

@@ -1,0 +1,1 @@
+"""The pages of `tagmill diff`: what changed between two sides, with pictures."""
