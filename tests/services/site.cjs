@@ -1,5 +1,5 @@
-// Opens a site in a real Chromium without network, uses it as people do, and prints what it found as JSON.
-//   node site.cjs CHROMIUM SITE HOSTILE.html SCREENSHOTS
+// Opens a site, and the pages of a comparison, in a real Chromium without network, uses it as people do, and prints what it found as JSON.
+//   node site.cjs CHROMIUM SITE HOSTILE.html DIFF SCREENSHOTS
 "use strict";
 
 const fs = require("fs");
@@ -8,7 +8,7 @@ const { pathToFileURL } = require("url");
 const axe = require("axe-core");
 const { chromium } = require("playwright-core");
 
-const [program, site, hostile, screenshots] = process.argv.slice(2);
+const [program, site, hostile, diff, screenshots] = process.argv.slice(2);
 const SIZES = [[1280, 900], [390, 844]];
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"];
 
@@ -17,14 +17,17 @@ async function main() {
   const found = { errors: [], requests: [], unreachable: [], wide: [], pages: 0, used: {} };
   const first = (folder) => `${folder}/${fs.readdirSync(path.join(site, folder)).sort().find(
     (name) => folder !== "images" || fs.readFileSync(path.join(site, folder, name), "utf8").includes("<rect class=\"box"))}`;
-  const pages = [...fs.readdirSync(site).filter((name) => name.endsWith(".html")), first("tags"), first("images")];
+  const pages = [...fs.readdirSync(site).filter((name) => name.endsWith(".html")), first("tags"), first("images")]
+    .map((name) => [name, path.join(site, name)]);
+  const cells = path.join(diff, "cells");
+  pages.push(["diff.html", path.join(diff, "index.html")], ["cell.html", path.join(cells, fs.readdirSync(cells).sort()[0])]);
   for (const [width, height] of SIZES) {
     for (const colorScheme of ["light", "dark"]) {
       const context = await browser.newContext({ viewport: { width, height }, colorScheme, offline: true });
       const page = await context.newPage();
       watch(page, found);
-      for (const name of pages) {
-        await page.goto(pathToFileURL(path.join(site, name)).href);
+      for (const [name, at] of pages) {
+        await page.goto(pathToFileURL(at).href);
         await judge(page, `${name} ${width} ${colorScheme}`, found);
         const file = `${name.replace(/[^a-z0-9]+/g, "-")}-${width}-${colorScheme}.png`;
         await page.screenshot({ path: path.join(screenshots, file), fullPage: width > 400 });
@@ -36,7 +39,7 @@ async function main() {
   const context = await browser.newContext({ offline: true, viewport: { width: 1280, height: 900 } });
   const page = await context.newPage();
   watch(page, found);
-  found.used = { ...await useTags(page), ...await useImage(page, first("images")), ...await useTheme(page) };
+  found.used = { ...await useTags(page), ...await useImage(page, first("images")), ...await useTheme(page), ...await useDiff(page) };
   page.on("dialog", (dialog) => { found.errors.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
   await page.goto(pathToFileURL(hostile).href);
   await page.waitForTimeout(200);
@@ -106,6 +109,21 @@ async function useImage(page, name) {
   const focused = await picked();
   await page.keyboard.press("Escape");
   return { tag, hovered, left, focused };
+}
+
+async function useDiff(page) {
+  await page.goto(pathToFileURL(path.join(diff, "index.html")).href);
+  const counts = () => page.$$eval("#changes tbody tr", (rows) => rows.map((row) => Number(row.cells[2].innerText.replace(/,/g, ""))));
+  const largest = await counts();
+  await page.click("#changes th:nth-child(3) button");
+  await page.click("#changes th:nth-child(3) button");
+  const smallest = await counts();
+  const link = page.locator("#matrix td a").first();
+  const count = await link.innerText();
+  await link.click();
+  const lead = await page.locator(".lead").innerText();
+  const drawn = await page.locator(".card .frame img, .card .frame image").count();
+  return { largest, smallest, count, lead, drawn };
 }
 
 async function useTheme(page) {

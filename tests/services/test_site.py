@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from commands import call
+from runs import drive, squares_config
 from sites import hostile_run
+from sources import members, write_tar
 from tagmill.pipeline.study.site.rendering import asset
 from tagmill.pipeline.study.site.site import PAGES
 
@@ -20,15 +22,22 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture(scope="module")
 def seen(finished, tmp_path_factory) -> dict:
-    """What a browser found in the site of a finished run, and on the page of a hostile example."""
+    """What a browser found in the site of a finished run, on the page of a hostile example, and in a diff."""
     folder = tmp_path_factory.mktemp("browser")
     call("report", finished / "run", "--to", folder / "site")
     run, key = hostile_run(folder / "hostile")
     call("inspect", run, key, "--html", folder / "hostile.html")
+    squares = folder / "squares"
+    squares.mkdir()
+    some = [members(f"{i:06d}", i, truth=None if i % 3 else []) for i in range(8)]
+    write_tar(squares / "data" / "a.tar", [item for one in some for item in one.items()])
+    drive(squares_config(squares, {}, tag=None, embed=None, cluster=None))
+    call("diff", squares / "run", finished / "run", "--pages", folder / "diff", code=1)
     screenshots = Path(os.environ.get("TAGMILL_SCREENSHOTS", folder / "screenshots"))
     screenshots.mkdir(parents=True, exist_ok=True)
     program = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    command = ["node", HERE / "site.cjs", program, folder / "site", folder / "hostile.html", screenshots]
+    shown = [folder / name for name in ("site", "hostile.html", "diff")]
+    command = ["node", HERE / "site.cjs", program, *shown, screenshots]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict = json.loads(done.stdout)
@@ -37,7 +46,7 @@ def seen(finished, tmp_path_factory) -> dict:
 
 def test_it_needs_no_network_and_has_no_error(seen):
     assert seen["requests"] == seen["errors"] == []
-    assert seen["pages"] == 4 * (len(PAGES) + 2)
+    assert seen["pages"] == 4 * (len(PAGES) + 4)
 
 
 def test_everybody_can_read_it(seen):
@@ -65,6 +74,14 @@ def test_a_tag_and_its_boxes_light_up_together(seen):
     assert {tag for _, tag in used["hovered"]} == {used["tag"]}
     assert used["left"] == []
     assert used["focused"] == used["hovered"]
+
+
+def test_kinds_of_change_are_sorted_and_lead_to_examples(seen):
+    used = seen["used"]
+    assert used["largest"] == sorted(used["largest"], reverse=True)
+    assert used["smallest"] == sorted(used["largest"]) != used["largest"]
+    assert used["lead"].startswith(f"{used['count']} tag")
+    assert used["drawn"]
 
 
 def test_the_theme_is_kept(seen):

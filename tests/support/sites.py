@@ -30,17 +30,19 @@ VOID = {"meta", "link", "img", "input"}
 
 @dataclass
 class SitePage(HTMLParser):
-    """A page: its elements with their attributes, the keys on its cards, and its whole text."""
+    """A page: its elements with their attributes, the keys on its cards, its tables' cells, and its text."""
 
     path: Path
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)
     text: str = ""
 
     def __post_init__(self) -> None:
         super().__init__()
         self._open: list[str] = []
+        self._table, self._is_cell = "", False
         self.feed(self.path.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -49,15 +51,27 @@ class SitePage(HTMLParser):
             self._open.append(dict(attrs).get("class") or tag)
         if tag == "pre":
             self.queries.append("")
+        if tag == "table":
+            self._table = dict(attrs).get("id") or ""
+            self.tables[self._table] = []
+        if tag == "tr":
+            self.tables[self._table].append([])
+        if tag in ("td", "th"):
+            self.tables[self._table][-1].append("")
+            self._is_cell = True
 
     def handle_endtag(self, tag: str) -> None:
         self._open.pop()
+        if tag in ("td", "th"):
+            self._is_cell = False
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self._is_cell:
+            self.tables[self._table][-1][-1] += data
         if self._open and self._open[-1] == "more":
             self.keys.append(data)
         if self._open and self._open[-1] == "pre":

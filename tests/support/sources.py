@@ -41,13 +41,15 @@ def encode(image: Image.Image, format_: str = "PNG") -> bytes:
     return sink.getvalue()
 
 
-def members(key: str, seed: int, captions: list[Any] | None = None) -> dict[str, bytes]:
-    """One example of one to three squares: its caption names all of them unless captions are given."""
+def members(
+    key: str, seed: int, captions: list[Any] | None = None, truth: list[str] | None = None
+) -> dict[str, bytes]:
+    """One example of one to three squares: caption and truth name all of them unless others are given."""
     generator = random.Random(seed)
     names = generator.sample(sorted(COLOURS), generator.randint(1, 3))
     if captions is None:
         captions = ["a " + " and a ".join(f"{name} square" for name in names)]
-    fields = {"captions": captions, "truth": names, "number": seed}
+    fields = {"captions": captions, "truth": names if truth is None else truth, "number": seed}
     return {f"{key}.png": encode(square_image(names, seed)), f"{key}.json": json.dumps(fields).encode()}
 
 

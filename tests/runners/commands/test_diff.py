@@ -4,50 +4,19 @@ from pathlib import Path
 import pytest
 
 from commands import call
-from runs import current_folder, drive, rows_of, squares_config
-from sources import members, write_tar
-from tagmill.pipeline.run_folder import RunFolder
+from runs import current_folder, rows_of
 from tagmill.pipeline.study import diff
-
-STRICT = ("clean.policy.adaptive.weak_box=0.90005", "clean.policy.adaptive.strong_box=0.95")
-"""The boxes of the squares score 0.9: now they are too weak, by a hair."""
-
-OFF = {"tag": None, "embed": None, "cluster": None}
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
-    """A run with two generations, of a lax and a strict policy, and one of partly other images.
-
-    Of the second, 000000 is another image, 000001 and 000002 went, 000008 and 000009 came.
-    """
-    first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
-    tars = {"b.tar": (4, 0), "c.tar": (4, 4)}
-    drive(squares_config(first, tars, **OFF))
-    lax = RunFolder(str(first / "run")).current("clean")
-    shards = current_folder(first / "run", "shards")
-    drive(squares_config(first, tars, **OFF), *STRICT)
-    config = squares_config(second, {}, part_size=3, localize=None, duplicates=None, **OFF)
-    contents = [("000000", 50), *((f"{i:06d}", i) for i in range(3, 10))]
-    write_tar(second / "data" / "d.tar", [item for key, i in contents for item in members(key, i).items()])
-    drive(config)
-    return {
-        "lax": f"{first / 'run'}@{lax}",
-        "strict": first / "run",
-        "shards": shards,
-        "other": second / "run",
-    }
 
 
 def compare(a: Path | str, b: Path | str, *options: object, code: int = 1) -> dict:
     return json.loads(call("diff", a, b, "--json", *options, code=code)[0])
 
 
-def test_two_generations_differ_in_the_policy_and_in_what_it_decides(runs, tmp_path):
-    strict = rows_of(runs["strict"], "clean")
+def test_two_generations_differ_in_the_policy_and_in_what_it_decides(compared, tmp_path):
+    strict = rows_of(compared["strict"], "clean")
     truth = tmp_path / "truth.jsonl"
     keys = {row["part"]: {} for row in strict}
-    for row in rows_of(runs["strict"], "ingest"):
+    for row in rows_of(compared["strict"], "ingest"):
         keys[row["part"]][row["row"]] = row["key"]
     true = {}
     for row in strict:
@@ -55,7 +24,7 @@ def test_two_generations_differ_in_the_policy_and_in_what_it_decides(runs, tmp_p
     missed = max(true)
     lines = [json.dumps({"key": key, "tags": tags if key != missed else []}) for key, tags in true.items()]
     truth.write_text("\n".join(lines))
-    found = compare(runs["lax"], runs["strict"], "--examples", 2, "--truth", truth)
+    found = compare(compared["lax"], compared["strict"], "--examples", 2, "--truth", truth)
     assert found["made_otherwise"] == {
         "clean.policy.adaptive.strong_box": [0.45, 0.95],
         "clean.policy.adaptive.weak_box": [0.15, 0.90005],
@@ -82,20 +51,20 @@ def test_two_generations_differ_in_the_policy_and_in_what_it_decides(runs, tmp_p
     assert (found["truth"]["a"], found["truth"]["b"]) == (len(strict) - wrong, wrong)
 
 
-def test_a_dataset_is_read_as_the_run_that_wrote_it(runs, monkeypatch):
+def test_a_dataset_is_read_as_the_run_that_wrote_it(compared, monkeypatch):
     monkeypatch.setattr(diff, "AT_ONCE", 3)  # fewer than wait
-    of_run = compare(runs["lax"], runs["strict"])
-    of_shards = compare(runs["shards"], runs["strict"])  # no part has the name of a shard
-    both_shards = compare(runs["shards"], current_folder(runs["strict"], "shards"))
+    of_run = compare(compared["lax"], compared["strict"])
+    of_shards = compare(compared["shards"], compared["strict"])  # no part has the name of a shard
+    both_shards = compare(compared["shards"], current_folder(compared["strict"], "shards"))
     for other in (of_shards, both_shards):
         for name in ("images", "verdicts", "tags"):
             assert other[name] == of_run[name]
         assert other["made_otherwise"] == of_run["made_otherwise"]
-    assert compare(runs["shards"], runs["lax"], code=0)["same"]
+    assert compare(compared["shards"], compared["lax"], code=0)["same"]
 
 
-def test_images_that_came_went_or_changed_are_told_apart(runs):
-    found = compare(runs["lax"], runs["other"], "--examples", 9)
+def test_images_that_came_went_or_changed_are_told_apart(compared):
+    found = compare(compared["lax"], compared["other"], "--examples", 9)
     assert found["made_otherwise"] == {
         "duplicates": ["on", "off"],
         "localize": ["on", "off"],
@@ -112,14 +81,14 @@ def test_images_that_came_went_or_changed_are_told_apart(runs):
     }
 
 
-def test_what_is_printed_says_it_in_words(tagmill, runs):
-    code, out, _ = tagmill("diff", runs["lax"], runs["strict"])
+def test_what_is_printed_says_it_in_words(tagmill, compared):
+    code, out, _ = tagmill("diff", compared["lax"], compared["strict"])
     assert code == 1
     assert "clean.policy.adaptive.weak_box  0.15 -> 0.90005" in out
     assert "8 common, 0 came, 0 went" in out
     assert ["kept/regions_agree", "dropped/weak_box"] in [line.split()[:2] for line in out.splitlines()]
     assert "within the noise" in out
-    code, out, _ = tagmill("diff", runs["strict"], runs["strict"])
+    code, out, _ = tagmill("diff", compared["strict"], compared["strict"])
     assert code == 0
     assert "made in the same way" in out
 
@@ -131,8 +100,8 @@ def test_what_is_printed_says_it_in_words(tagmill, runs):
         ("{strict}@zz", "no generations 'zz' of clean; it has "),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(tagmill, runs, name, said):
-    code, out, error = tagmill("diff", name.format(**runs), runs["strict"])
+def test_what_cannot_be_compared_is_one_line(tagmill, compared, name, said):
+    code, out, error = tagmill("diff", name.format(**compared), compared["strict"])
     assert (code, out) == (2, "")
     assert said in error
     assert error.count("\n") == 1
