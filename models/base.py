@@ -169,6 +169,7 @@ class Verifier(PixelModel, Protocol):
 
 BUILT_IN = {
     "grounding-dino": "tagmill.models.grounding_dino:GroundingDino",
+    "onnx": "tagmill.models.ram.onnx_tagger:OnnxTagger",
     "open-clip": "tagmill.models.open_clip:OpenClip",
     "ram": "tagmill.models.ram.tagger:RamTagger",
     "tag2text": "tagmill.models.ram.captioner:Tag2TextCaptioner",
@@ -177,6 +178,7 @@ BUILT_IN = {
 
 IMPORTS = {
     "grounding-dino": ("torch", "torchvision.ops", "transformers.models.grounding_dino"),
+    "onnx": ("onnxruntime",),
     "open-clip": ("torch", "open_clip"),
     "ram": ("torch", "timm"),
     "tag2text": ("torch", "timm"),
@@ -221,8 +223,8 @@ def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:
 def create_named(name: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
     """Construct a `PixelModel` as `create_for_pixels` does, or of the folder of a RAM, RAM++ or Tag2Text.
 
-    A folder is the built-in "ram" with the option `path`. Raises ConfigError also for the file of a
-    checkpoint, which says what to make of it.
+    A folder is the built-in "ram" with the option `path`, a file that ends in .onnx the built-in "onnx".
+    Raises ConfigError also for the file of a checkpoint, which says what to make of it.
     """
     text = os.fspath(name)
     if "://" in text:
@@ -230,8 +232,13 @@ def create_named(name: str | os.PathLike[str], options: Mapping[str, Any]) -> An
     if ":" in text:
         return create_for_pixels(text, options)
     path = Path(text)
+    if path.is_file() and path.suffix == ".onnx":
+        return create_for_pixels("onnx", {"path": text, **options})
     if path.is_file():
-        raise ConfigError(f"{text} is a file, not a model: {_of_file(path)}")
+        raise ConfigError(
+            f"{text} is a file, not a model: `tagmill models convert` makes a folder of a published "
+            "checkpoint, name that"
+        )
     if path.name != text and not path.exists():
         raise ConfigError(f"there is no model folder {text}; of what is published, {_DOWNLOAD}")
     if path.is_dir() or (text not in BUILT_IN and path.name != text):
@@ -256,12 +263,3 @@ def check_tagger(model: Any) -> None:
     if limits is not None and len(limits) != len(model.classes):
         counts = f"{len(limits)} thresholds for {len(model.classes)} classes"
         raise ConfigError(f"{type(model).__name__} is not a tagger: it has {counts}")
-
-
-def _of_file(path: Path) -> str:
-    if path.suffix == ".onnx":
-        return (
-            "name a class that runs it, as package.module:Class (docs/examples/onnx_models.py has some), and "
-            "give the file as its option"
-        )
-    return "`tagmill models convert` makes a folder of a published checkpoint, name that"

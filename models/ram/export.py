@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from tagmill.models.ram import official
-from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.config import METADATA, RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.writing import save_tensors
@@ -35,9 +35,6 @@ BATCHES = (1, 3)
 
 INSIDE = 1 << 30
 """Bytes of weights that an ONNX file may hold itself (its format ends at 2 GB); more lie in PATH.data."""
-
-CONFIG = "tagmill_config"
-"""Name of an ONNX file's metadata that holds the model's config, with classes and thresholds, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def _write_onnx(model: Model, path: Path) -> Exported:
     )
     if program is None:
         raise AssertionError("torch.onnx.export gave no program")
-    program.model.metadata_props[CONFIG] = model.config.model_dump_json()
+    program.model.metadata_props[METADATA] = model.config.model_dump_json()
     program.save(path, external_data=_bytes(model) > INSIDE)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

@@ -1,12 +1,18 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from commands import environment
+from tagmill.models.base import create_tagger
 from tagmill.models.ram import checkpoints, convert, export, official, store
-from tagmill.models.ram.config import AlignmentConfig, EncoderConfig, RamConfig
+from tagmill.models.ram.config import METADATA, AlignmentConfig, EncoderConfig, RamConfig
 from tagmill.tag_system.core.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
@@ -111,11 +117,42 @@ def test_an_onnx_file_takes_any_batch_and_knows_its_classes(golden, tmp_path):
     assert export.export(model, tmp_path / "model.onnx").difference < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    assert RamConfig.model_validate_json(metadata[export.CONFIG]) == model.config
+    assert RamConfig.model_validate_json(metadata[METADATA]) == model.config
     images = torch.randn(5, 3, 96, 96)
     (found,) = session.run(["logits"], {"images": images.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), model(images), atol=1e-4, rtol=0)
+    store.save(model, tmp_path / "folder")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 70, 90, 3), np.uint8)
+    (names, scores), (named, scored) = (
+        answers(create_tagger(tmp_path / name, {}), pixels) for name in ("folder", "model.onnx")
+    )
+    assert list(named) == list(names)
+    np.testing.assert_allclose(scored, scores, atol=1e-5)
+    assert run_without_torch(tmp_path / "model.onnx", tmp_path).startswith("3 images")
+
+
+def answers(tagger, pixels):
+    tagger.load()
+    return tagger.classes, np.stack(tagger.predict([tagger.prepare(one) for one in pixels]))
+
+
+def run_without_torch(path: Path, folder: Path) -> str:
+    """Tag images in a process that has no torch."""
+    for number in range(3):
+        PIL.Image.new("RGB", (20, 30), (number, 90, 9)).save(folder / f"{number}.png")
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None\n"
+        "from tagmill.models.base import create_tagger\n"
+        "import numpy, PIL.Image\n"
+        "tagger = create_tagger(sys.argv[1], {}); tagger.load()\n"
+        "images = [numpy.asarray(PIL.Image.open(path)) for path in sys.argv[2:]]\n"
+        "found = tagger.predict([tagger.prepare(image) for image in images])\n"
+        "print(len(found), 'images', len(found[0]), 'scores')"
+    )
+    images = [str(folder / f"{number}.png") for number in range(3)]
+    command = [sys.executable, "-P", "-c", code, str(path), *images]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout
 
 
 def test_a_torch_export_takes_any_batch(golden, tmp_path):

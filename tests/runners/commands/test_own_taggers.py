@@ -117,7 +117,7 @@ def test_images_that_a_plug_in_fails_on_are_left_out_and_many_of_them_are_a_bug(
         (("nowhere/ram",), "there is no model folder nowhere/ram"),
         (("ramm",), "unknown model 'ramm': did you mean ram?"),
         (("{folder}/ram.pth",), "ram.pth is a file, not a model: `tagmill models convert`"),
-        (("{folder}/net.onnx",), "net.onnx is a file, not a model: name a class that runs it"),
+        (("{folder}/net.onnx",), "net.onnx is not an ONNX file that runs here"),
     ],
 )
 def test_what_is_not_a_tagger_is_refused(shards, tmp_path, model, message):
