@@ -3,14 +3,12 @@
 The runner is named explicitly: Beam's default would first try to download a binary from the network.
 """
 
-import logging
 import os
 import signal
 import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,35 +22,27 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_hand
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from google.protobuf import json_format, text_format  # type: ignore[import-untyped]  # has no stubs
 
-from tagmill.models.guard import MAX_FAILURES
 from tagmill.pipeline.job import Job
+from tagmill.runners.attempts import Death, PersistentEngine
 from tagmill.runners.commands.terminal import report_thread
 from tagmill.runners.fork_server import ForkServer, WorkerProcess
-from tagmill.tag_system.core.errors import StoppedError
 from tagmill.tag_system.core.redaction import redacted
 from tagmill.transforms import failures
-from tagmill.transforms.stage import PartTask
-from tagmill.transforms.worker import PartWorker, Probe, Worker
-
-ATTEMPTS = 3
-"""How often a task is tried that its process dies at; what was committed before is not made again."""
-
-MAX_LOST = MAX_FAILURES
-"""Rows of one part that may kill their process, before that counts as a bug."""
+from tagmill.transforms.worker import Worker
 
 DIED = "a worker process died without a word"
 """What the runner reports of such a job."""
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass
-class LocalEngine:
+class LocalEngine(PersistentEngine):
     """Runs each job to its end, with `workers` processes: what kills one does not end the driver.
 
     With 0 workers this process does the work itself, which is for debuggers and for tests: independent tasks
     one after the other, without Beam, so that a bug is raised as it is.
     """
+
+    relief = "use fewer --workers, or a smaller batch_size"
 
     workers: int
     options: PipelineOptions
@@ -60,28 +50,14 @@ class LocalEngine:
     _started: list[WorkerProcess] = field(default_factory=list, init=False, repr=False)
 
     def execute(self, job: Job) -> None:
-        """Run one job. Raises RuntimeError with the worker's traceback if it fails, StoppedError if it dies.
+        """Run one job, as all of these engines do; the lines to workers that died are no news.
 
-        A job that loses a worker process, to a signal or for lack of memory, is run again. A part that loses
-        its process each time is tried in halves, until the row is alone that kills it; without that row the
-        part is made as ever. With 0 workers, what fails is raised as it is.
+        With 0 workers, what fails is raised as it is.
         """
         threading.excepthook = _report_thread
-        died: Counter[str | None] = Counter()
-        while deaths := self._attempt(job):
-            for death in deaths:
-                died[death.task] += 1
-                count = f"(attempt {died[death.task]} of {ATTEMPTS})"
-                _log.warning("%s: a worker process %s%s %s", job.name, death.how, death.where, count)
-            for death in deaths:
-                if died[death.task] < ATTEMPTS:
-                    continue
-                if not isinstance(job.worker, PartWorker) or not death.task:
-                    raise StoppedError(_last_word(job, death))
-                died[death.task] = 0
-                job = self._lose_row(job, job.worker, death)
+        super().execute(job)
 
-    def _attempt(self, job: Job) -> list["_Death"]:
+    def _attempt(self, job: Job) -> list[Death]:
         """Run a job; gives the processes that died, none if all is done. Raises RuntimeError."""
         failures.forget(job.folder)
         self._started = []
@@ -95,44 +71,8 @@ class LocalEngine:
                 raise
             at = failures.left_at(job.folder)
             dead = [worker for worker in self._started if worker.has_died]
-            return [_Death(at.get(worker.pid), _how(job, worker)) for worker in dead]
+            return [Death(at.get(worker.pid), _how(job, worker)) for worker in dead]
         return []
-
-    def _lose_row(self, job: Job, worker: PartWorker, death: "_Death") -> Job:
-        """Find the row of a part that kills its process, and give the job that leaves it out."""
-        task: PartTask = next(task for task in job.tasks if task.name == death.task)
-        inputs = worker.stage.read(task)
-        rows = [row for row in inputs.rows if str(row) not in task.lost]
-        row = self._find_row(worker, task, rows)
-        if row is None:
-            raise StoppedError(_last_word(job, death))
-        others = {rows[len(rows) // 2], rows[-1]} - {row}
-        if len(task.lost) == MAX_LOST or (
-            others and all(self._dies(worker, task, rows, {o}) for o in others)
-        ):
-            raise StoppedError(
-                f"{job.name}: its worker process {death.how}, and not at one row alone: after row {row} of "
-                f"{task.name} at others too; what it runs is at fault, such as its model"
-            )
-        _log.warning("%s: %s, row %d of %s, is left out", job.name, inputs.key(row), row, task.name)
-        lost = {**task.lost, str(row): f"a worker process that was at nothing else {death.how}"}
-        tasks = [replace(task, lost=lost) if other is task else other for other in job.tasks]
-        return replace(job, tasks=tasks)
-
-    def _find_row(self, worker: PartWorker, task: PartTask, rows: list[int]) -> int | None:
-        """Find the one row that kills its process, twice, when it is alone; None if none does."""
-        suspects = rows
-        while len(suspects) > 1:
-            half = suspects[: len(suspects) // 2]
-            suspects = half if self._dies(worker, task, rows, half) else suspects[len(half) :]
-        is_guilty = suspects and all(self._dies(worker, task, rows, suspects) for _ in range(2))
-        return suspects[0] if is_guilty else None
-
-    def _dies(self, worker: PartWorker, task: PartTask, rows: list[int], chosen: Collection[int]) -> bool:
-        """Tell whether a new process dies at some rows of a part; the others keep their places."""
-        lost = {**task.lost, **{str(row): "" for row in rows if row not in chosen}}
-        probe = Job.of_worker([replace(task, lost=lost)], Probe(worker.stage, worker.folder))
-        return any(death.task == task.name for death in self._attempt(probe))
 
     def close(self) -> None:
         """End the process that workers are forks of, at the latest when this process ends."""
@@ -160,20 +100,6 @@ class LocalEngine:
         return worker
 
 
-@dataclass(frozen=True)
-class _Death:
-    """A process that died: the name of the task that it was at, empty while it got ready; and how."""
-
-    task: str | None
-    how: str
-
-    @property
-    def where(self) -> str:
-        if self.task is None:
-            return ""
-        return f" at {self.task}" if self.task else " while it got ready"
-
-
 def _work_here(worker: Worker[Any, Any], tasks: Iterable[Any]) -> None:
     """Do independent tasks in this process, by a copy of the worker: what it loads is gone with it."""
     own = pickler.loads(pickler.dumps(worker))
@@ -186,14 +112,6 @@ def _how(job: Job, worker: WorkerProcess) -> str:
     if worker.code == -signal.SIGALRM:
         return f"was ended, since a batch took longer than {job.name}.timeout, {job.stage.config.timeout} s"
     return worker.how()
-
-
-def _last_word(job: Job, death: _Death) -> str:
-    if death.task == "":
-        hint = "its model cannot be loaded here, or memory is short for it"
-    else:
-        hint = "most often memory is short: use fewer --workers, or a smaller batch_size"
-    return f"{job.name}: a worker process {death.how}{death.where}, {ATTEMPTS} times; {hint}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, TextIO
@@ -111,9 +111,7 @@ class _Forker:
             os.chdir(request.directory)
             os.environ.clear()
             os.environ.update(request.environment)
-            for name, unused in request.imports_alone.items():
-                with hidden(unused):
-                    _import([name])
+            import_alone(request.imports_alone)
             work()
         except BaseException:  # noqa: BLE001  nothing may go back to where the server runs
             traceback.print_exc()
@@ -125,6 +123,13 @@ def _import(modules: Iterable[str]) -> None:
     for name in modules:
         with suppress(Exception):  # the worker will say so, to the one who asks for it
             importlib.import_module(name)
+
+
+def import_alone(modules: Mapping[str, Iterable[str]]) -> None:
+    """Import modules, each while others seem not to be installed, which it would import for nothing."""
+    for name, unused in modules.items():
+        with hidden(list(unused)):
+            _import([name])
 
 
 def work() -> None:
