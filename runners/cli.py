@@ -131,7 +131,7 @@ def init(
 def run(
     context: typer.Context,
     config: Config,
-    runner: Annotated[str, typer.Option(help="local, portable or dataflow")] = "local",
+    runner: Annotated[str, typer.Option(help="local, ray, portable or dataflow")] = "local",
     workers: Annotated[
         int, typer.Option(min=0, help="worker processes of the local runner; 0: work in this one")
     ] = 1,
@@ -151,7 +151,7 @@ def run(
     check_sources: CheckSources = False,
     log_format: Annotated[str, typer.Option(help="auto, plain or json")] = "auto",
 ) -> None:
-    """Make everything of a run that is not made yet. Flags after `--` go to Beam."""
+    """Make everything of a run that is not made yet. Flags after `--` are the runner's."""
     from tagmill.runners.commands import launch
 
     launch.run(
@@ -167,7 +167,7 @@ def run(
             limit=limit,
             retry_dead=retry_dead,
             log_format=launch.log_format(log_format),
-            beam_flags=context.args,
+            flags=context.args,
         ),
         Terminal(),
         dry_run=dry_run,

@@ -79,7 +79,7 @@ def show_demo(console: Console, demo: Demo, data: Path, models: Callable[[Path],
             accept_changes=True,
             check_sources=False,
             log_format="auto",
-            beam_flags=[],
+            flags=[],
         ),
         console,
     )

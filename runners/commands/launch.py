@@ -1,9 +1,9 @@
 """Launches runs: picks the engine, holds the lease, shows progress."""
 
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
-from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 from tagmill.pipeline.config import RunConfig, load_config
@@ -17,14 +17,19 @@ from tagmill.pipeline.run import Driver
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.pipeline.study.near_report import near_counts
 from tagmill.pipeline.study.report import write_report
+from tagmill.runners.attempts import PersistentEngine
 from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands.console import ConsoleProgress, LogFormat
 from tagmill.runners.commands.job_view import show_jobs
 from tagmill.runners.commands.logs import log_json
 from tagmill.runners.local import LocalEngine
+from tagmill.runners.ray_flags import parse_ray_flags, parse_ray_hints
 from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import extras, files
 from tagmill.tag_system.core.errors import ConfigError
+
+RUNNERS = ("ray", *BEAM_RUNNERS)
+"""Runners on other machines."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class RunRequest:
     accept_changes: bool
     check_sources: bool
     log_format: LogFormat
-    beam_flags: list[str]
+    flags: list[str]
     until: str | None = None
     retry_dead: str | None = None
     limit: int | None = None
@@ -57,10 +62,9 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
     """Make a run whole, or show the jobs that would."""
     if request.log_format == "json":
         log_json()
-    options = parse_flags(request.beam_flags)
-    engine = _engine(request, options, console)
+    engine = _engine(request, console)
     config = load_config(request.config, request.overrides)
-    if isinstance(engine, RemoteEngine) and files.is_local(config.run):
+    if not isinstance(engine, LocalEngine) and files.is_local(config.run):
         # Workers may have been started in another folder.
         config = config.model_copy(update={"run": files.filesystem(config.run)[1]})
     config = limited(config, request.limit)
@@ -84,7 +88,8 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
             f"--runner dataflow: its workers cannot reach {config.run} on this machine; set `run` to a "
             "folder of an object store, such as gs://BUCKET/FOLDER"
         )
-    make(driver, engine, console, request.log_format)
+    with closing(engine) if isinstance(engine, PersistentEngine) else nullcontext():
+        make(driver, engine, console, request.log_format)
 
 
 def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat) -> None:
@@ -117,7 +122,7 @@ def limited(config: RunConfig, limit: int | None) -> RunConfig:
     return config.model_copy(update={"run": run, "ingest": ingest, "cluster": cluster})
 
 
-def _engine(request: RunRequest, options: PipelineOptions, console: Console) -> Engine:
+def _engine(request: RunRequest, console: Console) -> Engine:
     name = request.runner.lower()
     if name == "daskrunner":
         raise ConfigError("--runner DaskRunner: it silently loses data in Beam 2.77; use local or portable")
@@ -125,13 +130,25 @@ def _engine(request: RunRequest, options: PipelineOptions, console: Console) -> 
         console.print("DirectRunner first tries to download a binary; running on the local runner instead")
         name = "local"
     if name == "local":
+        options = parse_flags(request.flags)
         if request.hints:
             raise ConfigError("--hint is for runners on other machines; leave it out for the local runner")
         return LocalEngine(request.workers, options)
-    if name not in BEAM_RUNNERS:
-        raise ConfigError(f"--runner {request.runner}: use local, {' or '.join(BEAM_RUNNERS)}")
+    if name not in RUNNERS:
+        raise ConfigError(f"--runner {request.runner}: use one of local, {', '.join(RUNNERS)}")
     if request.workers != 1:
         raise ConfigError(
             "--workers is for the local runner; give the other runners their own flags after --"
         )
-    return RemoteEngine(name, options, parse_hints(request.hints))
+    if name == "ray":
+        return _ray_engine(request)
+    return RemoteEngine(name, parse_flags(request.flags), parse_hints(request.hints))
+
+
+def _ray_engine(request: RunRequest) -> Engine:
+    flags, hints = parse_ray_flags(request.flags), parse_ray_hints(request.hints)
+    if said := extras.missing(["ray"]):
+        raise ConfigError(f"--runner ray: {said}")
+    from tagmill.runners.ray_engine import RayEngine
+
+    return RayEngine(flags, hints)

@@ -1,4 +1,4 @@
-"""What is installed with the extras `models`, `onnx` and `sql`, and what to say where it is not there."""
+"""What is installed with the extras `models`, `onnx`, `ray`, `sql`, and what to say where it is not there."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ MODELS = (
 """The top-level modules that the extra `models` brings; they are imported in many places."""
 
 
-_EXTRAS = dict.fromkeys(MODELS, "models") | {"duckdb": "sql", "onnxruntime": "onnx"}
+_EXTRAS = dict.fromkeys(MODELS, "models") | {"duckdb": "sql", "onnxruntime": "onnx", "ray": "ray"}
 """Which extra brings a module."""
 
 

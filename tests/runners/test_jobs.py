@@ -80,7 +80,7 @@ def test_a_bad_hint_is_refused_before_anything_runs(hint, words):
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, monkeypatch, changes, words):
     monkeypatch.setattr(launch, "what_is_missing", lambda runner: None)
-    values = {"runner": "local", "workers": 1, "hints": [], "log_format": "plain", "beam_flags": []} | changes
+    values = {"runner": "local", "workers": 1, "hints": [], "log_format": "plain", "flags": []} | changes
     config = str(squares_config(tmp_path))
     request = launch.RunRequest(
         config=config, overrides=[], accept_changes=False, check_sources=False, **values
