@@ -45,7 +45,8 @@ types: setup
 trust: setup
 	PYTHONPATH=tests/support $(BIN)/python tests/support/trust.py
 
-# What needs a program beside Python: the site in a browser. Chromium comes from the system's packages.
+# What needs programs or a cluster: the site in a browser, and Ray's nodes on this machine. Chromium comes from
+# the system's packages.
 services: setup .cache/services/installed
 	NODE_PATH=.cache/services/node_modules $(BIN)/pytest -m services tests/services
 

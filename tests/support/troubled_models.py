@@ -4,10 +4,12 @@ An image is told by its seed's drawing alone, so trouble is asked for by files: 
 """
 
 import hashlib
+import logging
 import os
 import signal
 import tarfile
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +34,14 @@ class SlowTagger(SquareTagger):
             Path(self.begun).touch()
         time.sleep(self.seconds * len(batch))
         return super().predict(batch)
+
+
+class WarningTagger(SquareTagger):
+    """Warns in both of Python's ways."""
+
+    def load(self) -> None:
+        logging.getLogger("troubled_models").warning("it is slow here")
+        warnings.warn("it is old", stacklevel=1)
 
 
 class FailingTagger(SquareTagger):
