@@ -14,6 +14,7 @@ def pytest_configure() -> None:
     # Models this small lose more time between threads than they win, the more so on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault(files.FLUSH, "0")  # no power fails between two tests
+    os.environ.pop("COLUMNS", None)  # whoever starts the tests has a terminal, their commands have none
     settings.register_profile("tests", max_examples=40, deadline=None)
     settings.load_profile("tests")
 

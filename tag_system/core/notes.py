@@ -14,7 +14,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import DamageError
 
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})", ')
-_HEAD_BYTES = 78
+_HEAD_BYTES = len('{"sha256": "') + 64 + len('", ')
 
 
 def seal_text(text: str) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from runs import damaged, drive, squares_config
+from runs import current_folder, damaged, drive, latest_note, squares_config
 from slow_store import SlowFileSystem, counted
 from tagmill.pipeline import current
 from tagmill.pipeline.config import load_config
@@ -201,6 +201,14 @@ def test_status_reads_a_summary_of_the_very_records(tmp_path):
     summary.unlink()
     assert drive(config).jobs == []
     assert (summary.read_bytes(), said()) == (ours, (shown, 0))
+    # Another record of the same name and size is another one.
+    path = latest_note(current_folder(run, "tag") / "records")
+    record = path.read_bytes()
+    text = "{" + record.decode().partition('", ')[2]
+    path.write_bytes(notes.seal_text(text.replace('"kind": "parts"', '"kind": "strap"')))
+    assert len(path.read_bytes()) == len(record)
+    assert said()[1] == len(found)
+    path.write_bytes(record)
     # One of what was before counts for nothing, and what is not whole any more is said as ever.
     drive(config, "clean.policy.adaptive.weak_box=0.95")
     now = summary.read_bytes()

@@ -203,7 +203,9 @@ def _gone_on(config: Path, run: Path, expected: dict[str, str]) -> str:
         drive(config)
     except (DamageError, InputChangedError) as error:
         return f"refused: {error}"
-    return "repaired" if not damaged(run) and shard_bytes(run) == expected else "unseen"
+    if problems := damaged(run):
+        return f"unseen: {problems[0]}"
+    return "repaired" if shard_bytes(run) == expected else "unseen: its shards are others"
 
 
 def main(folder: Path) -> int:
