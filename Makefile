@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGE := build/package
+PRISM := .cache/services/prism-2.77.0
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test services trust bench check format-check lint types package clean
+.PHONY: demo setup links test services portable trust bench check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
@@ -45,10 +46,21 @@ types: setup
 trust: setup
 	PYTHONPATH=tests/support $(BIN)/python tests/support/trust.py
 
-# What needs programs or a cluster: the site in a browser, and Ray's nodes on this machine. Chromium comes from
-# the system's packages.
-services: setup .cache/services/installed
+# What needs programs or a cluster: the site in a browser, Ray's nodes on this machine, runs on Prism and on object
+# stores. Chromium comes from the system's packages, the programs in Go are built here, once.
+services: setup .cache/services/installed $(PRISM)
 	NODE_PATH=.cache/services/node_modules $(BIN)/pytest -m services tests/services
+
+# Runs on Beam's own portable runner alone, with a pool of workers.
+portable: setup $(PRISM)
+	$(BIN)/pytest -m services tests/services/test_prism.py
+
+$(PRISM): PACKAGE_OF_GO := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+
+$(PRISM):
+	@command -v go > /dev/null || { echo "make $(MAKECMDGOALS) needs Go: https://go.dev/dl"; exit 2; }
+	GOBIN=$(CURDIR)/.cache/services/bin go install $(PACKAGE_OF_GO)
+	touch $@
 
 .cache/services/installed: tests/services/package.json
 	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }

@@ -242,7 +242,7 @@ def _execute(engine: Engine, job: Job) -> None:
     try:
         engine.execute(job)
     except RuntimeError as error:
-        noted = failures.find(job.folder) or failures.told(str(error), job.folder)
+        noted = failures.find(job.folder) or failures.told(str(error.__cause__ or error), job.folder)
         if noted is None:
             raise
         raise noted from error

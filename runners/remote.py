@@ -1,20 +1,32 @@
 """Runs jobs elsewhere: on Dataflow, or on any of Beam's portable runners (Flink, Spark, a job service)."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+import grpc  # type: ignore[import-untyped]  # has no stubs
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, SetupOptions
+from apache_beam.portability.api import beam_job_api_pb2_grpc
 from apache_beam.transforms.resources import parse_resource_hints
 
 from tagmill.pipeline.job import Job
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.runners.portable_job import PortableJob
+from tagmill.tag_system.core.errors import ConfigError, StoppedError
+from tagmill.tag_system.core.text import one_line
+from tagmill.transforms import failures
 
 BEAM_RUNNERS = {"portable": "PortableRunner", "dataflow": "DataflowRunner"}
 
 DEFAULT_HINTS = {"accelerator": "type:nvidia-l4;count:1;install-nvidia-driver"}
 """What a model stage asks of a worker, if the runner can give it; Dataflow and portable runners that know no
 accelerators pass over the hint."""
+
+TRACEBACK = "Traceback (most recent call last)"
+
+LONGEST_WORD = 300
+"""Characters that are shown of an error; the file has the rest."""
 
 
 @dataclass
@@ -26,12 +38,56 @@ class RemoteEngine:
     hints: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_HINTS))
 
     def execute(self, job: Job) -> None:
-        """Run one job. Raises RuntimeError if it does not end well."""
+        """Run one job; it is cancelled if this is interrupted.
+
+        Raises StoppedError if it does not end well, ConfigError if nobody takes it.
+        """
         with job.store_tasks() as stored:
-            result = self.pipeline(job, stored).run()
-            state = result.wait_until_finish()
-        if state != "DONE":
-            raise RuntimeError(f"the job of stage {job.name} ended as {state}; see the runner's own log")
+            pipeline = self.pipeline(job, stored)
+            state, said = self._wait(job, self._submit(pipeline))
+        if state == "DONE":
+            return
+        if state != "FAILED":
+            raise StoppedError(f"{job.name}: its job ended as {state}; run the same command to go on")
+        where = ""
+        with suppress(OSError):  # a full disk may be what went wrong
+            where = f"; all that its runner said is in {failures.keep(job.folder, said)}"
+        line = f"{job.name}: its job failed: {last_word(said)}{where}, more in the logs of its workers"
+        raise StoppedError(line) from RuntimeError(said)
+
+    def _submit(self, pipeline: beam.Pipeline) -> Any:
+        try:
+            return pipeline.run()
+        except grpc.FutureTimeoutError as error:
+            waited = self.options.view_as(PortableOptions).job_server_timeout
+            raise ConfigError(
+                f"nothing that takes jobs answers at {self._endpoint} within {waited} s: start it, or set "
+                "--job_endpoint=HOST:PORT after --"
+            ) from error
+        except grpc.RpcError as error:
+            said = f"{error.code().name}: {one_line(error.details() or '')}"
+            raise StoppedError(f"{self._endpoint} does not take the job: {said}; see its log") from error
+        except NotImplementedError as error:
+            raise ConfigError(f"--runner {self.runner} needs --job_endpoint=HOST:PORT after --") from error
+
+    @property
+    def _endpoint(self) -> str:
+        return str(self.options.view_as(PortableOptions).job_endpoint)
+
+    def _wait(self, job: Job, result: Any) -> tuple[str, str]:
+        """Wait for the end of a job: its state, and what its runner said went wrong."""
+        if isinstance(getattr(result, "_job_service", None), beam_job_api_pb2_grpc.JobServiceStub):
+            try:
+                return PortableJob(result, self._endpoint).wait()
+            except StoppedError as error:
+                raise StoppedError(f"{job.name}: {error}") from error
+        try:
+            return result.wait_until_finish(), ""
+        except KeyboardInterrupt:
+            result.cancel()
+            raise
+        except RuntimeError as error:
+            return "FAILED", str(error)
 
     def pipeline(self, job: Job, stored: str = "") -> beam.Pipeline:
         """Build a job's pipeline, which talks to nobody before it is run; for `stored` see `Job.build`."""
@@ -44,6 +100,15 @@ class RemoteEngine:
             raise ConfigError(f"--runner {self.runner}: {' '.join(str(error).split())}") from error
         job.build(pipeline, self.hints if job.uses_model else None, stored)
         return pipeline
+
+
+def last_word(said: str) -> str:
+    """Give the line that counts of what a runner said: of tracebacks the last error, else the first line."""
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    starts = [place for place, line in enumerate(lines) if line.lstrip().startswith(TRACEBACK)]
+    if starts:
+        lines = [line for line in lines[starts[-1] + 1 :] if not line[0].isspace()] or lines
+    return lines[0].removesuffix(".")[:LONGEST_WORD] if lines else "its runner does not say why"
 
 
 def what_is_missing(runner: str) -> str | None:

@@ -62,6 +62,13 @@ def at(folder: str, task: str) -> Iterator[None]:
             files.remove(uri, lasting=False)
 
 
+def keep(folder: str, text: str) -> str:
+    """Keep what a runner said of a job that failed, until another begins; gives the file's uri."""
+    uri = files.join(folder, FOLDER, f"{uuid.uuid4().hex}.txt")
+    files.create_bytes(uri, redacted(text).encode(), lasting=False)
+    return uri
+
+
 def left_at(folder: str) -> dict[int, str]:
     """Give the tasks that processes of this machine never left, by the process's id."""
     notes = files.join(folder, FOLDER)

@@ -57,3 +57,12 @@ class Usurper(Unwanted):
     """Has the name of another one."""
 
     name = "clean"
+
+
+class Buggy(Unwanted):
+    """Has a bug."""
+
+    name = "buggy"
+
+    def process(self, inputs: Inputs) -> Output:
+        raise LookupError("a bug\nin a plug-in")
