@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGE := build/package
 PRISM := .cache/services/prism-2.77.0
+GCS := .cache/services/fake-gcs-server-1.56.1
+MOTO := .cache/services/moto-5.2.5
 LAYERS := models pipeline runners tag_system transforms
 
 .PHONY: demo setup links test services portable trust bench check format-check lint types package clean
@@ -48,7 +50,7 @@ trust: setup
 
 # What needs programs or a cluster: the site in a browser, Ray's nodes on this machine, runs on Prism and on object
 # stores. Chromium comes from the system's packages, the programs in Go are built here, once.
-services: setup .cache/services/installed $(PRISM)
+services: setup .cache/services/installed $(PRISM) $(GCS) $(MOTO)
 	NODE_PATH=.cache/services/node_modules $(BIN)/pytest -m services tests/services
 
 # Runs on Beam's own portable runner alone, with a pool of workers.
@@ -56,10 +58,17 @@ portable: setup $(PRISM)
 	$(BIN)/pytest -m services tests/services/test_prism.py
 
 $(PRISM): PACKAGE_OF_GO := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+$(GCS): PACKAGE_OF_GO := github.com/fsouza/fake-gcs-server@v1.56.1
 
-$(PRISM):
+$(PRISM) $(GCS):
 	@command -v go > /dev/null || { echo "make $(MAKECMDGOALS) needs Go: https://go.dev/dl"; exit 2; }
 	GOBIN=$(CURDIR)/.cache/services/bin go install $(PACKAGE_OF_GO)
+	touch $@
+
+# In an environment of its own: its botocore is not that of s3fs.
+$(MOTO):
+	$(PYTHON) -m venv --clear .cache/services/moto
+	.cache/services/moto/bin/pip install --quiet 'moto[server]==5.2.5'
 	touch $@
 
 .cache/services/installed: tests/services/package.json

@@ -61,7 +61,8 @@ class Lease:
         try:
             # Before the lease: who takes it later has the higher token.
             self.token = claim_token(self._run, self._content())
-            created = files.create_bytes(self._uri, self._content())
+            # A store whose answer is lost is asked again, and then finds what it was given before.
+            created = files.create_bytes(self._uri, self._content()) or self._is_ours()
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"cannot write {self._uri} ({reason}); choose another run folder") from error

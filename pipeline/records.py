@@ -24,6 +24,7 @@ from tagmill.pipeline import ledger
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import list_digest
 from tagmill.tag_system.core.errors import DamageError
+from tagmill.tag_system.core.stores import StoreError
 from tagmill.transforms import bitmaps, image_copies, parquet, parts
 from tagmill.transforms.parts import Counts, Footer, Unit
 from tagmill.transforms.stage import ROWS_SCHEMA
@@ -302,6 +303,8 @@ def parse_record(found: dict[str, Any], folder: str, uri: str) -> StageRecord | 
         bits = {row["name"]: row for row in pq.read_table(pa.BufferReader(data)).to_pylist()}
         made = {one["name"]: _part(one, bits[one["name"]], tags) for one in listed}
         return StageRecord(**found, parts=made, rows=rows)
+    except StoreError:
+        raise
     except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
         why = " ".join(str(error).split())
         raise DamageError(f"{uri} is not the record of a stage ({why}); remove it and run again") from error

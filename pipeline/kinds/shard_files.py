@@ -20,6 +20,7 @@ from tagmill.tag_system import shard_contract as contract
 from tagmill.tag_system.core import files, notes
 from tagmill.tag_system.core.digests import value_digest
 from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.tag_system.core.stores import StoreError
 from tagmill.tag_system.sample_counts import SampleCounts
 from tagmill.transforms import bitmaps, parquet, stopwatch
 from tagmill.transforms.dataset_files import NAMES, dataset_files
@@ -244,7 +245,7 @@ def _read_index_header(folder: str, name: str) -> dict[str, Any]:
     try:
         tail = parquet.read_tail(uri)
         header: dict[str, Any] = json.loads(tail.metadata[parquet.METADATA_KEY])
-    except FileNotFoundError:
+    except (FileNotFoundError, StoreError):
         raise
     except (OSError, ValueError, KeyError) as error:
         raise DamageError(f"{uri} cannot be read ({error}); remove it and run again") from error

@@ -22,6 +22,7 @@ def configure_logging() -> None:
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it raises what it logs, a traceback an attempt
     handler.addFilter(_is_worth_reading)
     guard_standard_error()
 

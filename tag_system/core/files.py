@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
 from braceexpand import braceexpand
 from fsspec.implementations.local import LocalFileSystem
 
-from tagmill.tag_system.core import secrets
+from tagmill.tag_system.core import secrets, stores
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.redaction import referring
 
@@ -66,6 +66,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
     Raises ConfigError if nothing here can open it, or if it refers to a variable that is not set.
     """
+    stores.prepare(uri)
     try:
         # Other processes write: with a remembered listing, what they made would not be there.
         return fsspec.core.url_to_fs(secrets.resolve_text(uri), use_listings_cache=False)
@@ -75,6 +76,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 def refusal(error: OSError, place: str) -> str | None:
     """Say in a line what a file system refused, and where, else at `place`; None for other errors."""
+    if isinstance(error, stores.StoreError):
+        return str(error)
     if error.errno not in REFUSALS:
         return None
     return f"cannot go on in {error.filename or place}: {os.strerror(error.errno)}"
@@ -119,9 +122,12 @@ def opened(uri: str) -> Iterator[Opened]:
     """
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
-        with fs.open(path, "rb") as stream:
+        with stores.naming(uri):
+            stream = fs.open(path, "rb")
+        with stream:
             size = getattr(stream, "size", None)  # opening looked it up
-            yield Opened(stream, int(fs.info(path)["size"] if size is None else size), None)
+            size = size_and_stamp(uri)[0] if size is None else int(size)
+            yield Opened(cast(IO[bytes], stores.NamedStream(stream, uri)), size, None)
         return
     _check_regular(os.stat(path), path)  # first, for to open a device may do something already
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # it may have become a pipe
@@ -153,6 +159,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
         yield found.stream
 
 
+@stores.named
 def read_bytes(uri: str) -> bytes:
     """Read a whole file. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
@@ -166,6 +173,7 @@ def read_start(uri: str, count: int) -> bytes:
         return stream.read(count)
 
 
+@stores.named
 def read_tail(uri: str, count: int) -> tuple[int, bytes]:
     """Tell a file's size and read its last `count` bytes, or all of it. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
@@ -184,6 +192,7 @@ def sha256(uri: str, size: int | None = None) -> str:
     return state.hexdigest()
 
 
+@stores.named
 def read_range(uri: str, start: int, end: int) -> bytes:
     """Read the bytes of a file from `start` up to `end`. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
@@ -197,24 +206,28 @@ def read_ranges(uri: str, size: int) -> Iterator[bytes]:
         yield read_range(uri, start, min(start + RANGE_BYTES, size))
 
 
+@stores.named
 def exists(uri: str) -> bool:
     """Tell whether a file or folder is there."""
     fs, path = filesystem(uri)
     return bool(fs.exists(path))
 
 
+@stores.named
 def is_folder(uri: str) -> bool:
     """Tell whether `uri` is a folder."""
     fs, path = filesystem(uri)
     return bool(fs.isdir(path))
 
 
+@stores.named
 def is_special(uri: str) -> bool:
     """Tell whether `uri` is a pipe, a socket or a device. Raises FileNotFoundError."""
     fs, path = filesystem(uri)
     return bool(fs.info(path)["type"] == "other")
 
 
+@stores.named
 def size_and_stamp(uri: str) -> tuple[int, str]:
     """Tell a file's size in bytes and what changes when it is rewritten (etag, else mtime).
 
@@ -232,6 +245,7 @@ def stamp_of(info: Mapping[str, Any]) -> str:
     return str(info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created"))
 
 
+@stores.named
 def list_names(folder: str, suffix: str = "") -> list[str]:
     """List the sorted names of committed files in a folder; an absent folder is empty."""
     fs, path = filesystem(folder)
@@ -248,6 +262,7 @@ def walk(folder: str) -> list[str]:
     return sorted(walk_sizes(folder))
 
 
+@stores.named
 def walk_sizes(folder: str) -> dict[str, int]:
     """Tell the sizes of committed files in a folder and all below it, by their names relative to it."""
     fs, path = filesystem(folder)
@@ -255,6 +270,7 @@ def walk_sizes(folder: str) -> dict[str, int]:
     return {n: int(size or 0) for n, size in found.items() if not n.rsplit("/", 1)[-1].startswith(TEMPORARY)}
 
 
+@stores.named
 def list_stamps(folder: str) -> dict[str, tuple[int, str]]:
     """Tell size and stamp of each committed file in a folder, by name, as `size_and_stamp` does of one.
 
@@ -269,6 +285,7 @@ def list_stamps(folder: str) -> dict[str, tuple[int, str]]:
     return {name: about for name, about in found.items() if not name.startswith(TEMPORARY)}
 
 
+@stores.named
 def temporaries(folder: str) -> list[str]:
     """List the sorted uris of files in a folder that were never committed: their writers were killed."""
     fs, path = filesystem(folder)
@@ -276,12 +293,14 @@ def temporaries(folder: str) -> list[str]:
     return sorted(join(folder, name) for name in found if name.startswith(TEMPORARY))
 
 
+@stores.named
 def list_sizes(folder: str) -> dict[str, int]:
     """Tell the sizes of the files in a folder, by name. Raises FileNotFoundError."""
     fs, path = filesystem(folder)
     return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in fs.ls(path, detail=True)}
 
 
+@stores.named
 def list_folders(folder: str) -> list[str]:
     """List the sorted names of the folders in a folder; an absent folder is empty."""
     fs, path = filesystem(folder)
@@ -308,6 +327,7 @@ def expand_braces(pattern: str) -> list[str]:
     return found
 
 
+@stores.named
 def expand(pattern: str) -> list[str]:
     """List the sorted uris that match a glob pattern, or the one file of that name."""
     fs, path = filesystem(pattern)
@@ -335,6 +355,7 @@ def _is_hidden(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(".")
 
 
+@stores.named
 def create_bytes(uri: str, data: bytes, *, lasting: bool = True) -> bool:
     """Commit `data` as a new file; False if the file was there already, which is left as it is.
 
@@ -354,6 +375,7 @@ def create_bytes(uri: str, data: bytes, *, lasting: bool = True) -> bool:
         return _link(scratch, path, lasting=lasting)
 
 
+@stores.named
 def create_from(uri: str, local_path: Path) -> bool:
     """Commit the local file as a new file; False if the file was there already."""
     fs, path = filesystem(uri)
@@ -401,6 +423,7 @@ def _check_there(path: str) -> None:
         raise DamageError(f"{path} is a link to nowhere; remove it and run again")
 
 
+@stores.named
 def adopt(source: str, target: str) -> int:
     """Give a committed file a second name in the same store, without moving its bytes where that can be.
 
@@ -434,6 +457,7 @@ def adopt(source: str, target: str) -> int:
     return copied
 
 
+@stores.named
 def replace_bytes(uri: str, data: bytes) -> None:
     """Write a file whole, over an old one if need be. For the one driver of a run, not for workers."""
     fs, path = filesystem(uri)
@@ -477,7 +501,8 @@ def replacing(uri: str, *, lasting: bool = True) -> Iterator[Path]:
             _flush_folder(folder.parent)
         else:
             for one in filter(Path.is_file, made):
-                fs.put_file(str(one), join(parent, one.relative_to(folder).as_posix()))
+                with stores.naming(uri):
+                    fs.put_file(str(one), join(parent, one.relative_to(folder).as_posix()))
     except OSError as error:
         raise ConfigError(f"cannot write {uri}: {error.strerror or error}") from error
     finally:
@@ -514,6 +539,7 @@ def _make_folder(folder: Path) -> None:
         _flush_folder(place.parent)
 
 
+@stores.named
 def move(source: str, target: str) -> None:
     """Move a file to another folder of the same file system. For the one driver of a run."""
     fs, path = filesystem(source)
@@ -528,6 +554,7 @@ def move(source: str, target: str) -> None:
         _flush_folder(Path(place).parent)
 
 
+@stores.named
 def remove(uri: str, *, lasting: bool = True) -> None:
     """Remove a file or a whole folder; nothing there is fine. For `lasting` see `create_bytes`."""
     fs, path = filesystem(uri)
@@ -537,6 +564,7 @@ def remove(uri: str, *, lasting: bool = True) -> None:
             _flush_folder(Path(path).parent)
 
 
+@stores.named
 def folder_size(folder: str) -> int:
     """Count the bytes of all files below a folder."""
     fs, path = filesystem(folder)
