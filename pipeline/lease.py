@@ -17,6 +17,7 @@ from tagmill.pipeline.ledger import claim_token, give_back_token
 from tagmill.pipeline.records import read_json
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
+from tagmill.tag_system.core.stores import StoreError
 
 HEARTBEAT_SECONDS = 4.0
 
@@ -63,6 +64,8 @@ class Lease:
             self.token = claim_token(self._run, self._content())
             # A store whose answer is lost is asked again, and then finds what it was given before.
             created = files.create_bytes(self._uri, self._content()) or self._is_ours()
+        except StoreError:
+            raise
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"cannot write {self._uri} ({reason}); choose another run folder") from error

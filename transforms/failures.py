@@ -25,6 +25,8 @@ _REFUSED = re.compile(
     r"^(?:\w+: )?(?:OSError|PermissionError): \[Errno (\d+)\] [^:\n\[]*(?:: '([^'\n]*)')?", re.MULTILINE
 )
 
+_STORE = re.compile(r"\bStoreError: (.+?)(?: \[while running|$)", re.MULTILINE)
+
 
 @contextmanager
 def noted(folder: str) -> Iterator[None]:
@@ -91,9 +93,10 @@ def find(folder: str) -> Exception | None:
 
 
 def told(text: str, folder: str) -> Exception | None:
-    """Read in what a runner reports that a file system refused, which left no note; None if it did not."""
+    """Read in what a runner reports that a file system or store refused, which left no note; else None."""
     for number, path in _REFUSED.findall(text):
         line = files.refusal(OSError(int(number), "", path), folder)
         if line is not None:
             return ConfigError(line)
-    return None
+    of_store = _STORE.search(text)
+    return ConfigError(of_store[1]) if of_store else None

@@ -8,6 +8,7 @@ import pytest
 from disks import full_disk
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.stores import StoreError
 from tagmill.transforms import failures
 
 
@@ -46,3 +47,10 @@ def test_a_full_disk_that_refuses_the_note_too_is_told_in_the_runners_words(tmp_
 def test_only_what_a_file_system_refused_is_taken_for_that(text, said):
     found = failures.told(text, "here")
     assert (found and str(found)) == (said and f"cannot go on in {said}")
+
+
+def test_a_store_that_takes_no_note_either_is_told_in_the_runners_words():
+    error = StoreError("s3://bucket does not do what it is asked: 503; run again", None)
+    text = "".join(traceback.format_exception_only(error)).rstrip()
+    found = failures.told(f"Traceback\n{text} [while running 'tag/Tag']", "here")
+    assert str(found) == str(error)

@@ -52,14 +52,15 @@ def test_a_value_that_cannot_be_is_said_in_one_line(config, override, message):
     assert [path.name for path in config.parent.iterdir()] == [config.name]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+@pytest.mark.skipif(importlib.util.find_spec("adlfs") is not None, reason="adlfs is installed")
 @pytest.mark.parametrize("command", ["train", "eval"])
 def test_shards_in_a_store_without_its_package_are_said_in_one_line(config, command):
+    shards = "abfs://container@account/shards"
     arguments = {
-        "train": ("train", config),
-        "eval": ("models", "eval", MODEL, "--shards", DATASET["path"], "--out", "evaluated"),
+        "train": ("train", config, "--set", f"data.datasets=[{{path: '{shards}'}}]"),
+        "eval": ("models", "eval", MODEL, "--shards", shards, "--out", "evaluated"),
     }
     _, err = call(*arguments[command], code=2)
-    assert err.startswith("tagmill: gs://bucket/shards/manifest.json cannot be opened: ")
-    assert "install gcsfs" in err
+    assert err.startswith(f"tagmill: {shards}/manifest.json cannot be opened: ")
+    assert "adlfs" in err
     assert err.count("\n") == 1
