@@ -62,7 +62,7 @@ $(GCS): PACKAGE_OF_GO := github.com/fsouza/fake-gcs-server@v1.56.1
 
 $(PRISM) $(GCS):
 	@command -v go > /dev/null || { echo "make $(MAKECMDGOALS) needs Go: https://go.dev/dl"; exit 2; }
-	GOBIN=$(CURDIR)/.cache/services/bin go install $(PACKAGE_OF_GO)
+	GOBIN="$(CURDIR)/.cache/services/bin" go install $(PACKAGE_OF_GO)
 	touch $@
 
 # In an environment of its own: its botocore is not that of s3fs.
