@@ -10,7 +10,7 @@ image has none; and `<split>-<number>.parquet`, whose header tells of which shar
 """
 
 import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -75,6 +75,9 @@ def shard_name(split: str, number: int) -> str:
 
 class _Contract(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+ContractT = TypeVar("ContractT", bound=_Contract)
 
 
 def _this_layout(layout: int) -> int:
@@ -190,6 +193,34 @@ class Sample(_Contract):
     meta: str
 
 
+class MentionedTag(_Contract):
+    """Of a `SampleMention`, its tag."""
+
+    tag: str
+
+
+class CaptionTags(_Contract):
+    """Of a `SampleCaption`, its text and the tags in it."""
+
+    text: str
+    mentions: list[MentionedTag]
+
+
+class TagVerdict(_Contract):
+    """Of a `SampleTag`, its verdict."""
+
+    tag: str
+    verdict: str
+
+
+class SampleVerdicts(_Contract):
+    """Of a `Sample`, what was decided and mentioned; a tenth of the time to read."""
+
+    layout: Layout
+    captions: list[CaptionTags]
+    tags: list[TagVerdict]
+
+
 class ManifestShard(_Contract):
     """One shard in the manifest."""
 
@@ -262,8 +293,17 @@ def parse_manifest(text: bytes, folder: str) -> Manifest:
 
 def parse_sample(text: bytes) -> Sample:
     """Read the JSON member of an example. Raises DataError for another layout, and for what is not one."""
+    return _parse(text, Sample)
+
+
+def parse_verdicts(text: bytes) -> SampleVerdicts:
+    """Read the verdicts and mentions alone of an example. Raises DataError as `parse_sample` does."""
+    return _parse(text, SampleVerdicts)
+
+
+def _parse(text: bytes, contract: type[ContractT]) -> ContractT:
     try:
-        return Sample.model_validate_json(text)
+        return contract.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         said = f"a sample of {first['msg']}" if first["type"] == "layout" else first["msg"]

@@ -1,5 +1,6 @@
 """One sample, from its place in a shard to tensors; runs in the loader's workers."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Targ
 from tagmill.models.training.views import View
 from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import DataError, Reason
-from tagmill.tag_system.shard_contract import parse_sample
+from tagmill.tag_system.shard_contract import Sample, SampleCaption, parse_sample, parse_verdicts
 
 MAX_BYTES = 256 << 20
 """A sample that its index claims to be larger is not read: the claim alone must not fill the memory."""
@@ -96,7 +97,7 @@ class Examples:
         max_bytes: int = pixels.MAX_BYTES,
         decisions: Decisions | None = None,
     ) -> None:
-        self._origins, self._view = tuple(origins), view
+        self.origins, self._view = tuple(origins), view
         self._seed, self._decisions = seed, decisions
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._reader = RangeReader()
@@ -105,18 +106,43 @@ class Examples:
         """Make the samples of a batch. Raises OSError if a shard cannot be read at all."""
         wanted = [address for address in addresses if address is not None and _span(address)[1] <= MAX_BYTES]
         ranges = [self._range(address) for address in wanted]
-        ranges += [self._features(address) for address in wanted if self._origins[address.dataset].features]
+        ranges += [self._features(address) for address in wanted if self.origins[address.dataset].features]
         read = iter(self._reader.read(ranges))
         data = {address: next(read) for address in wanted}
-        features = {address: next(read) for address in wanted if self._origins[address.dataset].features}
+        features = {address: next(read) for address in wanted if self.origins[address.dataset].features}
         return [self._made(address, data, features) for address in addresses]
+
+    def targets(self, addresses: Sequence[Address]) -> list[Target]:
+        """Give what samples teach, by all of their captions: images are not read, nor damaged records."""
+        small = [address for address in addresses if address.record_size <= MAX_BYTES]
+        ranges = [
+            (self.origins[at.dataset].shards[at.shard], at.record, at.record + at.record_size) for at in small
+        ]
+        found = []
+        for address, record in zip(small, self._reader.read(ranges), strict=True):
+            with contextlib.suppress(DataError):
+                found.append(self._taught(self.origins[address.dataset], record))
+        return found
+
+    def _taught(self, origin: DatasetInfo, record: bytes) -> Target:
+        if origin.choice is None and self._decisions is None:
+            sample = parse_verdicts(record)
+            mentions = [mention.tag for caption in sample.captions for mention in caption.mentions]
+            return origin.classes.of_verdicts(((tag.tag, tag.verdict) for tag in sample.tags), mentions)
+        whole = parse_sample(record)
+        return self._target(origin, whole, whole.captions)
+
+    def _target(self, origin: DatasetInfo, sample: Sample, captions: Sequence[SampleCaption]) -> Target:
+        newer = self._decisions.tags_of(sample) if self._decisions else None
+        mentions = [mention.tag for caption in captions for mention in caption.mentions]
+        return origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
 
     def _range(self, address: Address) -> Range:
         start, size = _span(address)
-        return self._origins[address.dataset].shards[address.shard], start, start + size
+        return self.origins[address.dataset].shards[address.shard], start, start + size
 
     def _features(self, address: Address) -> Range:
-        features = self._origins[address.dataset].features
+        features = self.origins[address.dataset].features
         if features is None:
             raise ValueError("this dataset has no features")
         start = features.starts[address.shard] + 2 * features.dimension * address.row
@@ -143,7 +169,7 @@ class Examples:
         return Skipped(f"{uri}@{start}", error.reason, error.detail)
 
     def _example(self, address: Address, data: bytes, features: bytes) -> TrainingExample:
-        origin, (start, size) = self._origins[address.dataset], _span(address)
+        origin, (start, size) = self.origins[address.dataset], _span(address)
         wanted = 2 * origin.features.dimension if origin.features else 0
         if len(data) != size or len(features) != wanted:
             raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
@@ -155,9 +181,7 @@ class Examples:
         view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
         captions = [caption for caption in sample.captions if caption.text.strip()]
         caption = captions[caption_draw % len(captions)] if captions else None
-        newer = self._decisions.tags_of(sample) if self._decisions else None
-        mentions = [mention.tag for mention in caption.mentions] if caption else []
-        target = origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
+        target = self._target(origin, sample, [caption] if caption else [])
         text = caption.text if caption else ""
         taught = np.frombuffer(features, np.float16).astype(np.float32)
         return TrainingExample(origin.name, sample.key, self._view(image, view_seed), target, text, taught)

@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tagmill.models.training.batches import Batch, Collate
-from tagmill.models.training.examples import Examples
+from tagmill.models.training.datasets import Dataset
+from tagmill.models.training.examples import DatasetInfo, Examples
 from tagmill.models.training.steps import Steps
+from tagmill.models.training.targets import Target
 from tagmill.tag_system.core.errors import ConfigError
 
 READ = "read"
@@ -50,7 +52,7 @@ class Loader:
         self.outcomes: Counter[str] = Counter()
         # The batch sampler is not part of this object: in a cycle of references, the garbage collector would
         # finalise the queues before the workers, which then take five seconds each to notice.
-        self._place = steps
+        self._place, self._examples = steps, examples
         self._batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]  # it has __getitems__, which is all that is called
             batch_sampler=steps,
@@ -86,6 +88,20 @@ class Loader:
     def steps_left(self) -> int:
         """Count the steps that are left of the current epoch."""
         return self._place.left()
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Give the datasets, all shards of the split."""
+        return self._place.datasets
+
+    @property
+    def origins(self) -> tuple[DatasetInfo, ...]:
+        """Give how the tags of each dataset become targets."""
+        return self._examples.origins
+
+    def targets(self, size: int) -> Iterator[list[Target]]:
+        """Read what this rank's share of all samples teaches, each once, by up to `size`; no images."""
+        return map(self._examples.targets, self._place.samples(size))
 
     def __iter__(self) -> Iterator[Batch]:
         _check_agreement(self._place.common())

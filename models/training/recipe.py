@@ -92,7 +92,8 @@ class Recipe(Config):
     them without `init`, else those that change, in its sections too. `trunk` are start weights for the image
     encoder alone.
     `classes`: a file with one name a line, or the names; None are those of `init`, or else
-    the vocabulary of the first dataset. `clip` are the options of an `OpenClip`, which embeds new
+    the vocabulary of the first dataset. `allow_unlearnable`: train even with classes that the data cannot
+    teach, see `learnable`. `clip` are the options of an `OpenClip`, which embeds new
     classes and teaches distillation and alignment. `vocab` is BERT's vocab.txt for a text side, by default
     that of `init`.
 
@@ -108,6 +109,7 @@ class Recipe(Config):
     model: dict[str, Any] = {}
     trunk: str | None = None
     classes: str | tuple[str, ...] | None = None
+    allow_unlearnable: bool = False
     clip: dict[str, Any] | None = None
     labels: LabelsConfig = LabelsConfig()
     vocab: str | None = None

@@ -35,7 +35,7 @@ class Steps:
     def __init__(self, datasets: Sequence[Dataset], order: Order, share: Share, *, drop_last: bool) -> None:
         self.epoch, self.position = 0, 0
         self.share = share
-        self._datasets, self._order, self._drop_last = tuple(datasets), order, drop_last
+        self.datasets, self._order, self._drop_last = tuple(datasets), order, drop_last
         self._made: tuple[int, Epoch] | None = None
         shards = [[d.name, [[shard.name, shard.sha256] for shard in d.shards]] for d in datasets]
         self.fingerprint = _digest({"order": order.spec(), "shards": shards})
@@ -61,6 +61,15 @@ class Steps:
             slots = range(start, start + share.step, share.world)
             yield [self._address(epoch, slot) if slot < len(epoch) else None for slot in slots]
 
+    def samples(self, size: int) -> Iterator[list[Address]]:
+        """Give this rank's share of all samples, each once, in lists of up to `size` neighbours."""
+        share = self.share
+        for source, dataset in enumerate(self.datasets):
+            count = len(dataset.places)
+            for start in range(share.rank * size, count, share.world * size):
+                numbers = range(start, min(start + size, count))
+                yield [self._sample(source, number, 0) for number in numbers]
+
     def _epoch(self) -> Epoch:
         if self._made is None or self._made[0] != self.epoch:
             self._made = None  # not two epochs in memory at once
@@ -68,12 +77,14 @@ class Steps:
         return self._made[1]
 
     def _address(self, epoch: Epoch, slot: int) -> Address:
-        source, number = int(epoch.sources[slot]), int(epoch.numbers[slot])
-        dataset = self._datasets[source]
+        return self._sample(int(epoch.sources[slot]), int(epoch.numbers[slot]), int(epoch.turns[slot]))
+
+    def _sample(self, source: int, number: int, turn: int) -> Address:
+        dataset = self.datasets[source]
         shard = int(dataset.ends.searchsorted(number, side="right"))
         image, image_size, record, record_size = dataset.places[number].item()
         row = number - int(dataset.ends[shard]) + dataset.shards[shard].examples
-        return Address(source, shard, image, image_size, record, record_size, int(epoch.turns[slot]), row)
+        return Address(source, shard, image, image_size, record, record_size, turn, row)
 
     def common(self) -> str:
         """Hash what all ranks must agree about to take the same steps of one order."""

@@ -1,6 +1,6 @@
 """From the decisions on a sample's tags to what a model learns: targets, and a mask of what is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -116,7 +116,8 @@ class ClassMap:
     """Which classes of a model stand for which tags of a dataset, by name or alias.
 
     `unknown` are the classes that the dataset's vocabulary does not have: no sample says anything about
-    them, so they are masked. `unmapped` are its tags without a class.
+    them, so they are masked. `unmapped` are its tags without a class. `doubled` are lists of classes that
+    stand for one tag.
     """
 
     def __init__(self, classes: Sequence[str], vocabulary: Vocabulary) -> None:
@@ -131,24 +132,30 @@ class ClassMap:
                 self._places.setdefault(tag.name, []).append(place)
                 self._known[place] = 1
         self.unmapped = [tag.name for tag in vocabulary if tag.name not in self._places]
+        shared = [places for places in self._places.values() if len(places) > 1]
+        self.doubled = [[classes[place] for place in places] for places in shared]
 
     def target(
         self, tags: Sequence[SampleTag | NewerTag], mentions: Sequence[str], choice: TagChoice | None
     ) -> Target:
         """Turn decisions into a target: kept is 1, dropped or never thought of is 0, uncertain is masked."""
+        verdicts = ((tag.tag, tag.verdict if choice is None else choice.verdict(tag)) for tag in tags)
+        return self.of_verdicts(verdicts, mentions)
+
+    def of_verdicts(self, verdicts: Iterable[tuple[str, str]], mentions: Sequence[str]) -> Target:
+        """As `target`, of tags with their verdicts."""
         values = np.zeros(len(self._known), dtype=np.float32)
         known = self._known.copy()
         unmapped = []
-        for tag in tags:
-            verdict = tag.verdict if choice is None else choice.verdict(tag)
+        for tag, verdict in verdicts:
             if verdict == "kept":
-                places = self._places.get(tag.tag)
+                places = self._places.get(tag)
                 if places is None:
-                    unmapped.append(tag.tag)
+                    unmapped.append(tag)
                 else:
                     values[places] = 1
             elif verdict != "dropped":
-                known[self._places.get(tag.tag, [])] = 0
+                known[self._places.get(tag, [])] = 0
         mentioned = np.zeros(len(self._known), dtype=np.bool_)
         for name in mentions:
             mentioned[self._places.get(name, [])] = True

@@ -26,7 +26,7 @@ from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.models.training import checkpoint, components, resuming, start
+from tagmill.models.training import checkpoint, components, learnable, resuming, start
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.data import open_loader
@@ -88,13 +88,16 @@ class Trainer:
         saved = self._saved(resume)
         config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
         self._terms = components.terms_of(recipe, config)
+        self._decisions = components.decisions_of(recipe)
+        self.loader = self._open("train", config)
+        self._held = self._held_out(config)
+        self._support = learnable.check(
+            self.loader, recipe, config.classes, process, say, decisions=self._decisions
+        )
         teacher = components.teacher_of(recipe, process)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
         self.model = model.to(process.device).train()
-        self._decisions = components.decisions_of(recipe)
-        self.loader = self._open("train", config)
-        self._held = self._held_out(config)
         self._vocab = components.vocab_of(recipe, config)
         pieces = WordPieces(self._vocab) if self._vocab else None
         self._objective = Objective(
@@ -129,6 +132,8 @@ class Trainer:
             for one in (journal, self.loader, self._held):
                 if one is not None:
                     stack.callback(one.close)
+            if journal is not None and not self.step:
+                journal.write({"step": 0, "epoch": 0, "classes": self._support.as_json()})
             if not self._is_evaluated:
                 self._evaluate(journal)
             while self.loader.epoch < self.recipe.epochs:
@@ -140,7 +145,17 @@ class Trainer:
             self._check_read()  # no step was left to one that goes on from its end
         return True
 
-    def _epoch(self, journal: Journal | None) -> Iterator[bool]:
+    def try_out(self, steps: int) -> bool:
+        """Take so many steps, or those that are left of the epoch, and save nothing; gives True."""
+        with contextlib.ExitStack() as stack:
+            for one in (self.loader, self._held):
+                if one is not None:
+                    stack.callback(one.close)
+            for _ in islice(self._epoch(None, saving=False), steps):
+                pass
+        return True
+
+    def _epoch(self, journal: Journal | None, *, saving: bool = True) -> Iterator[bool]:
         """Take the steps that are left of an epoch; gives after each whether to stop."""
         recipe, batches = self.recipe, iter(self.loader)
         self._since, self._taken = time.monotonic(), 0
@@ -151,7 +166,12 @@ class Trainer:
             self._taken += 1
             self._report(figures, journal)
             yield stopping
-            if recipe.save_every and self.step % recipe.save_every == 0 and self.loader.steps_left():
+            if (
+                saving
+                and recipe.save_every
+                and self.step % recipe.save_every == 0
+                and self.loader.steps_left()
+            ):
                 self._save()
         next(batches, None)  # the loader notes the end of an epoch when it is asked for more
 

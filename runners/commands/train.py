@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STOPPED = 143
 """Exit code of a training that was asked to end and has saved: that of SIGTERM."""
 
+TRIED = 2
+"""Steps of a dry run."""
+
 EVERY = 10
 """Steps between two lines where there is no terminal."""
 
@@ -33,6 +36,10 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="override a key of the config: engine.clip_norm=1")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help=f"check everything, take {TRIED} steps, leave no checkpoint"),
+    ] = False,
 ) -> int:
     """Train a tagger on shards; on N devices: torchrun --nproc-per-node N -m tagmill.runners.cli train ..."""
     recipe = read_recipe(config, overrides or [])
@@ -48,7 +55,7 @@ def train(
             stack.enter_context(checkpoint.locked(Path(recipe.out)))
             _lay_decisions(recipe, console, resume=resume)
         process.wait()
-        shown = _Shown(console) if process.first else None
+        shown = _Shown(console, each=dry_run) if process.first else None
         trainer = Trainer(
             recipe,
             process,
@@ -57,8 +64,15 @@ def train(
             watch=shown or (lambda report: None),
             say=lambda line: _say(console, line) if process.first else None,
         )
+        started = trainer.step
         with shown or _nothing():
-            finished = trainer.run()
+            finished = trainer.try_out(TRIED) if dry_run else trainer.run()
+        if dry_run:
+            if process.first:
+                _say(
+                    console, f"the recipe works: {trainer.step - started} steps taken, and no checkpoint left"
+                )
+            return 0
         if process.first:
             _say(console, f"{'done' if finished else 'stopped'}: {recipe.out}/last is step {trainer.step}")
             if not finished:
@@ -115,10 +129,10 @@ def _nothing() -> Iterator[None]:
 
 
 class _Shown:
-    """Shows the reports: a bar on a terminal, else a line every so many steps."""
+    """Shows the reports: a bar on a terminal, else a line every so many steps, or of each."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, each: bool = False) -> None:
+        self._console, self._each = console, each
         columns = (BarColumn(), TextColumn("{task.description}"))
         self._bar = Progress(*columns, console=console) if console.is_terminal else None
         self._task: Any = None
@@ -140,7 +154,7 @@ class _Shown:
             f"{timedelta(seconds=round(report.seconds_left))} left"
         )
         if self._bar is None:
-            if report.step % EVERY == 0 or report.step == report.steps:
+            if self._each or report.step % EVERY == 0 or report.step == report.steps:
                 _say(self._console, line)
             return
         if self._task is None:

@@ -126,6 +126,7 @@ def _recipe(kind: str, out: Path, shards: Path, steps: int) -> Recipe:
             "model": model,
             "trunk": str(out / "trunk.safetensors"),
             "classes": names(),
+            "allow_unlearnable": True,  # 64 scenes do not show everything
             "clip": None
             if kind in ("tag2text", "aligned")
             else {"model": f"local-dir:{embedded() / 'clip'}"},

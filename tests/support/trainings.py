@@ -35,6 +35,7 @@ def lines(values: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of the log, without what differs from one run to the next."""
     kept = ("step", "position", "total", "tagging", "gradient", "rate", "val_tagging")
     rows = [json.loads(line) for line in (Path(values["out"]) / "log.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["step"]]  # the first is about the classes
     return [{name: row[name] for name in kept if name in row} for row in rows]
 
 

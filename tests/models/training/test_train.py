@@ -149,6 +149,9 @@ def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     before = watched(begun)
     begun.run(until=1)
     (tmp_path / "recipe.json").write_text(json.dumps(both))
+    counts = Path(both["out"]) / "positives.json"
+    counted = counts.read_text()
+    counts.unlink()
     (tmp_path / "ranks.py").write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(tmp_path / "ranks.py"), str(tmp_path / "recipe.json"), "resume"]
@@ -156,6 +159,7 @@ def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((Path(both["out"]) / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0][1] == ranks[1][1]
+    assert counts.read_text() == counted
     seen = [
         sorted(tuple(name) for name in [*left, *right])
         for left, right in zip(ranks[0][0], ranks[1][0], strict=True)

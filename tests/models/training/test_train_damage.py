@@ -26,7 +26,8 @@ def test_skipped_samples_are_told_after_each_epoch(values_of, copied, overwrite)
     data = {"datasets": [{"path": str(copied), "name": "squares"}], "batch_size": 7}
     values, said = values_of(data=data), []
     assert not trainer_of(values, say=said.append).run(until=1)
-    assert said == []
+    assert not [line for line in said if "skipped" in line]
+    said.clear()
     assert trainer_of(values, say=said.append, resume=True).run()
     train, val = {"record_invalid": 1}, {"image_unreadable": 1}
     assert skipped(values) == [
@@ -35,7 +36,7 @@ def test_skipped_samples_are_told_after_each_epoch(values_of, copied, overwrite)
         (4, 2, "train", 13, train),
         (4, 2, "val", 7, val),
     ]
-    assert said[:2] == [
+    assert said[1:3] == [
         "epoch 1: 1 of 14 samples of train were skipped: record_invalid 1",
         "epoch 1: 1 of 8 samples of val were skipped: image_unreadable 1",
     ]
