@@ -206,18 +206,34 @@ def set_text(values: dict[str, Any], text: str, option: str) -> None:
 
 
 def set_value(values: dict[str, Any], key: str, value: Any, name: str) -> None:
-    """Set a dotted key, such as `clean.policy.rule`; messages call the override `name`.
+    """Set a dotted key, such as `clean.policy.rule` or `inputs.0.path`; messages call the override `name`.
 
-    Raises ConfigError if a part of the key is not a section.
+    Raises ConfigError if a part of the key is not a section, or a list has no such entry.
     """
-    *path, last = key.split(".")
-    for step in path:
-        if values.get(step) is None:
-            values[step] = {}
-        values = values[step]
-        if not isinstance(values, dict):
-            raise ConfigError(f"{name}: {step} is not a section")
-    values[last] = value
+    steps = key.split(".")
+    place: Any = values
+    for at, step in enumerate(steps[:-1]):
+        where = _entry(place, step, ".".join(steps[:at]), name)
+        found = place[where] if isinstance(place, list) else place.get(where)
+        if found is None:
+            found = {}
+        elif isinstance(found, tuple):
+            found = list(found)
+        if not isinstance(found, dict | list):
+            raise ConfigError(f"{name}: {'.'.join(steps[: at + 1])} is not a section")
+        place[where] = found
+        place = found
+    place[_entry(place, steps[-1], ".".join(steps[:-1]), name)] = value
+
+
+def _entry(place: dict[str, Any] | list[Any], step: str, path: str, name: str) -> Any:
+    """Give the key or number under which a step of a dotted key leads on from `path`. Raises ConfigError."""
+    if isinstance(place, dict):
+        return step
+    if step in (numbers := [str(number) for number in range(len(place))]):
+        return int(step)
+    has = f"its entries are {numbers[0]} to {numbers[-1]}" if numbers else "it is empty"
+    raise ConfigError(f"{name}: {path} is a list without an entry {_short(step)}: {has}")
 
 
 def _explain(error: ValidationError, config: type[BaseModel]) -> Iterator[str]:

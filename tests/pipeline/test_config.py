@@ -172,6 +172,15 @@ def test_overrides_replace_add_and_switch_off(tmp_path):
     assert config.candidate_floor == 0.1
 
 
+def test_an_override_reaches_into_a_list(tmp_path):
+    config = load(
+        tmp_path, "inputs.0.links=follow", "localize.kinds=[object, scene]", "localize.kinds.1=action"
+    )
+    assert config.inputs[0].links == "follow"
+    assert config.localize is not None
+    assert config.localize.kinds == ["object", "action"]
+
+
 def test_an_override_can_switch_a_stage_on(tmp_path):
     config = load(tmp_path, "tag.model=square_models:SquareTagger", tag=None)
     assert config.tag is not None
@@ -183,7 +192,13 @@ def test_an_override_can_switch_a_stage_on(tmp_path):
     [
         ("part_size", "write it as key=value"),
         ("part_size.more=1", "part_size is not a section"),
-        ("inputs.0.name=x", "inputs is not a section"),
+        (
+            "inputs.1.name=x",
+            "--set inputs.1.name: inputs is a list without an entry 1: its entries are 0 to 0",
+        ),
+        ("inputs.name=x", "inputs is a list without an entry name: its entries are 0 to 0"),
+        ("inputs.-1={}", "inputs is a list without an entry -1"),
+        ("inputs.0.name.more=x", "inputs.0.name is not a section"),
         ("tagg.model=x", "unknown key tagg; did you mean tag?"),
         ("clean.policy.rule=[a", "is not YAML"),
     ],
