@@ -85,6 +85,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Nothing pickled but tensors and plain data is read. Raises ConfigError if that fails.
     """
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ConfigError(f"cannot read the checkpoint {path}: {what}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

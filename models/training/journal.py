@@ -1,5 +1,6 @@
 """What a training writes down: a line of JSON for every so many steps; TensorBoard and W&B if asked."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,11 @@ class Journal:
         self._run = None if wandb is None else _run(out, wandb)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write a line down; it has a `step`."""
-        self._stream.write(json.dumps(line) + "\n")
+        """Write a line down; it has a `step`. Raises ConfigError if the disk does not take it."""
+        try:
+            self._stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write {self._stream.name}: {error.strerror}") from error
         if self._run is not None:
             self._run.log(line, step=line["step"])
         if self._board is not None:
@@ -43,7 +47,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # of a line that could not be written, which was said
+            self._stream.close()
         if self._board is not None:
             self._board.close()
         if self._run is not None:

@@ -62,6 +62,7 @@ class Order:
     ) -> None:
         self._sources, self._seed = tuple(sources), seed
         self._shuffle, self._window = shuffle, window
+        self._shares = [Fraction(str(source.weight)) * source.size for source in self._sources]
 
     def spec(self) -> dict[str, Any]:
         """Say what decides the order."""
@@ -91,8 +92,7 @@ class Order:
         """Say from where to where the epoch takes each source's stream."""
         if not self._shuffle:
             return [(0, source.size) for source in self._sources]
-        shares = [Fraction(str(source.weight)) * source.size for source in self._sources]
-        return [(int(share * epoch), int(share * (epoch + 1))) for share in shares]
+        return [(int(share * epoch), int(share * (epoch + 1))) for share in self._shares]
 
     def _stretch(self, source: int, start: int, stop: int) -> Numbers:
         size = self._sources[source].size

@@ -72,6 +72,8 @@ class EngineConfig(Config):
     saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
     `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
     encoder with batch normalisation; of the tagging head none are kept for long (see `streaming`).
+    `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are
+    known (see `pace`).
     """
 
     device: str = "auto"
@@ -82,6 +84,7 @@ class EngineConfig(Config):
     ema: float | None = Field(None, gt=0, lt=1)
     compile: bool = False
     checkpointing: bool = False
+    peak_tflops: float | None = Field(None, gt=0)
 
 
 class Recipe(Config):

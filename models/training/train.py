@@ -9,7 +9,6 @@ same bits.
 import contextlib
 import hashlib
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,14 +25,16 @@ from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.models.training import checkpoint, components, learnable, resuming, start
+from tagmill.models.training import checkpoint, components, learnable, pace, resuming, start
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.journal import Journal
 from tagmill.models.training.loader import COUNTS, READ, Loader
 from tagmill.models.training.objectives import Objective
+from tagmill.models.training.pace import Pace
 from tagmill.models.training.process import Process
+from tagmill.models.training.profiling import ProfileConfig, open_profiler
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.schedule import learning_rate
 from tagmill.tag_system.core.errors import ConfigError
@@ -64,7 +65,8 @@ class Trainer:
         resume: Continue from the last checkpoint.
         stop: Called after every step; True on any process ends the training after a checkpoint.
         watch: Called with a report after every step.
-        say: Called with a line of text about an epoch, for the user.
+        say: Called with a line of text, for the user.
+        profile: Trace some steps.
 
     Raises:
         ConfigError: The recipe, model, data or checkpoint do not fit together.
@@ -79,10 +81,12 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
         watch: Callable[[Report], None] = lambda report: None,
         say: Callable[[str], None] = lambda line: None,
+        profile: ProfileConfig | None = None,
     ) -> None:
         self.recipe, self.process, self.out = recipe, process, Path(recipe.out)
         self._stop, self._watch, self._say = stop, watch, say
         self.step, self.best = 0, math.inf
+        self._place = 0
         self._is_evaluated = True
         self._lasting = resuming.lasting_of(recipe)
         saved = self._saved(resume)
@@ -113,9 +117,13 @@ class Trainer:
         )
         if saved:
             self._restore(saved)
+        peak = pace.peak_of(recipe.engine, process.device)
+        flops = None if peak is None else pace.flops_of(model, process.device)
+        self._pace = Pace(process, flops, peak)
+        self._profiler = None if profile is None else open_profiler(profile, process, say)
+        self._total: int | None = None
         components.prepare(model, recipe.engine)
         self._parallel = DistributedDataParallel(self._objective) if process.world > 1 else None
-        self._since, self._taken = time.monotonic(), 0
 
     def run(self, until: int | None = None) -> bool:
         """Train to the end, or until a step; tells whether it came to the end. A checkpoint is left.
@@ -128,10 +136,7 @@ class Trainer:
             if self.process.first
             else None
         )
-        with contextlib.ExitStack() as stack:
-            for one in (journal, self.loader, self._held):
-                if one is not None:
-                    stack.callback(one.close)
+        with self._closing(journal):
             if journal is not None and not self.step:
                 journal.write({"step": 0, "epoch": 0, "classes": self._support.as_json()})
             if not self._is_evaluated:
@@ -147,24 +152,34 @@ class Trainer:
 
     def try_out(self, steps: int) -> bool:
         """Take so many steps, or those that are left of the epoch, and save nothing; gives True."""
-        with contextlib.ExitStack() as stack:
-            for one in (self.loader, self._held):
-                if one is not None:
-                    stack.callback(one.close)
+        with self._closing(None):
             for _ in islice(self._epoch(None, saving=False), steps):
                 pass
         return True
 
+    @contextlib.contextmanager
+    def _closing(self, journal: Journal | None) -> Iterator[None]:
+        """Profile what is done here, if that is wanted, and close what is open at its end."""
+        with contextlib.ExitStack() as stack:
+            for one in (journal, self.loader, self._held):
+                if one is not None:
+                    stack.callback(one.close)
+            if self._profiler is not None:
+                stack.enter_context(self._profiler)
+            yield
+
     def _epoch(self, journal: Journal | None, *, saving: bool = True) -> Iterator[bool]:
         """Take the steps that are left of an epoch; gives after each whether to stop."""
-        recipe, batches = self.recipe, iter(self.loader)
-        self._since, self._taken = time.monotonic(), 0
+        recipe = self.recipe
+        batches = self._pace.waiting(iter(self.loader))
+        self._pace.start(self.loader.position)
         while left := self.loader.steps_left():
             count = min(recipe.engine.accumulate, left)
             rate = self._rate(left)
-            figures, stopping = self._update(list(islice(batches, count)), rate)
-            self._taken += 1
+            figures, stopping = self._update(islice(batches, count), count, rate)
             self._report(figures, journal)
+            if self._profiler is not None:
+                self._profiler.step()
             yield stopping
             if (
                 saving
@@ -175,13 +190,17 @@ class Trainer:
                 self._save()
         next(batches, None)  # the loader notes the end of an epoch when it is asked for more
 
-    def _update(self, batches: list[Batch], rate: float) -> tuple[dict[str, float], bool]:
-        """Take one step of the optimizer. Raises ConfigError for a loss or gradient that is not finite."""
+    def _update(self, batches: Iterator[Batch], count: int, rate: float) -> tuple[dict[str, float], bool]:
+        """Take one step of the optimizer, of `count` batches, one of which is held at a time.
+
+        Raises ConfigError for a loss or gradient that is not finite.
+        """
         engine, process = self.recipe.engine, self.process
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
-        terms = [self._backward(batch, at, len(batches)) for at, batch in enumerate(batches)]
+        self._place = self.loader.position + count * self.recipe.data.batch_size * process.world
+        terms = [self._backward(batch, at, count) for at, batch in enumerate(batches)]
         norm = nn.utils.clip_grad_norm_(self._trained, engine.clip_norm or math.inf)
         names = list(terms[0])
         losses = torch.stack([torch.stack([found[name] for name in names]) for found in terms]).mean(0)
@@ -212,7 +231,7 @@ class Trainer:
         return torch.autocast(self.process.device.type, torch.bfloat16, enabled=half)
 
     def _chance(self, at: int) -> int:
-        position = [self.recipe.seed, self.loader.epoch, self.loader.position, at, self.process.rank]
+        position = [self.recipe.seed, self.loader.epoch, self._place, at, self.process.rank]
         return int.from_bytes(hashlib.blake2b(repr(position).encode(), digest_size=7).digest(), "big")
 
     def _rate(self, left: int) -> float:
@@ -225,28 +244,33 @@ class Trainer:
         bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
         if bad:
             names = ", ".join(f"{name} {value}" for name, value in bad.items())
+            engine = self.recipe.engine
+            cures = ["a lower schedule.learning_rate"]
+            cures.append("engine.clip_norm" if engine.clip_norm is None else "a lower engine.clip_norm")
+            cures += ["engine.precision float32"] if engine.precision != "float32" else []
+            way = "start again"
+            if checkpoint.exists(self.out):
+                way = "go on from the last checkpoint by --resume"
             raise ConfigError(
-                f"step {self.step + 1} is not finite ({names}) and was not taken: resume from the last "
-                "checkpoint by --resume with a lower schedule.learning_rate, with engine.clip_norm, or in "
-                "float32"
+                f"step {self.step + 1} is not finite ({names}) and was not taken: {way} "
+                f"with {', '.join(cures[:-1])} or {cures[-1]}"
             )
 
     def _report(self, figures: dict[str, float], journal: Journal | None) -> None:
-        recipe, steps = self.recipe, self._steps()
-        each = (time.monotonic() - self._since) / self._taken
-        images = recipe.data.batch_size * self.process.world * recipe.engine.accumulate
-        left = (steps - self.step) * each
-        report = Report(self.step, steps, self.loader.epoch, figures, images / max(each, 1e-9), left)
-        self._watch(report)
-        if journal is not None and self.step % recipe.log_every == 0:
+        steps, found = self._steps(), self._pace.step(self.loader.position)
+        left = (steps - self.step) / found["steps_per_second"]
+        self._watch(Report(self.step, steps, self.loader.epoch, figures, found["images_per_second"], left))
+        if journal is not None and self.step % self.recipe.log_every == 0:
             position = {"step": self.step, "epoch": self.loader.epoch, "position": self.loader.position}
-            journal.write(position | figures | {"images_per_second": round(report.images_per_second, 2)})
+            journal.write(position | figures | {name: round(value, 4) for name, value in found.items()})
 
     def _steps(self) -> int:
-        """Count the steps of the whole training, those done included."""
-        each, loader = self.recipe.engine.accumulate, self.loader
-        later = [loader.steps(epoch) for epoch in range(loader.epoch + 1, self.recipe.epochs)]
-        return self.step + sum(-(-count // each) for count in [loader.steps_left(), *later])
+        """Count the steps of the whole training, those done included; that does not change on the way."""
+        if self._total is None:
+            each, loader = self.recipe.engine.accumulate, self.loader
+            later = (loader.steps(epoch) for epoch in range(loader.epoch + 1, self.recipe.epochs))
+            self._total = self.step + sum(-(-count // each) for count in (loader.steps_left(), *later))
+        return self._total
 
     def _end_of_epoch(self, journal: Journal | None) -> None:
         """Save, and only then validate: what fails in validation does not cost the epoch."""

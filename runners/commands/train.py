@@ -40,11 +40,18 @@ def train(
         bool,
         typer.Option("--dry-run", help=f"check everything, take {TRIED} steps, leave no checkpoint"),
     ] = False,
+    profile: Annotated[
+        tuple[int, Path] | None,
+        typer.Option(
+            "--profile", metavar="STEPS DIR", help="trace so many steps by torch's profiler into a folder"
+        ),
+    ] = None,
 ) -> int:
     """Train a tagger on shards; on N devices: torchrun --nproc-per-node N -m tagmill.runners.cli train ..."""
     recipe = read_recipe(config, overrides or [])
     from tagmill.models.training import checkpoint
     from tagmill.models.training.process import join_process_group
+    from tagmill.models.training.profiling import ProfileConfig
     from tagmill.models.training.train import Trainer
 
     console = Terminal()
@@ -63,6 +70,7 @@ def train(
             stop=lambda: bool(asked),
             watch=shown or (lambda report: None),
             say=lambda line: _say(console, line) if process.first else None,
+            profile=None if profile is None else ProfileConfig(*profile),
         )
         started = trainer.step
         with shown or _nothing():

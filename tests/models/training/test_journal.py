@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -15,6 +16,16 @@ def write(out, steps, start=0, **how):
 
 def steps(out):
     return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_full_disk_is_one_line_that_names_the_log(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        with pytest.raises(ConfigError, match=r"^cannot write \S+/log.jsonl: File too large$"):
+            write(tmp_path, range(1, 8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_lines_of_steps_that_are_taken_anew_are_cut_off(tmp_path):

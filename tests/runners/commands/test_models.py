@@ -150,3 +150,11 @@ def test_an_alignment_branch_is_told_and_left_out_of_an_export(tmp_path, capsys)
     assert "2 layers, 40 tokens, aligned with images in 4 numbers" in capsys.readouterr().out
     export(tmp_path / "tiny", tmp_path / "tiny.pth")
     assert "left out: the image-text alignment branch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "what"), [("none.pth", "there is no such file"), ("", "it is a folder")])
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path, name, what):
+    (tmp_path / "classes.txt").write_text("red\n")
+    options = ("--classes", tmp_path / "classes.txt")
+    _, err = call("models", "convert", tmp_path / name, tmp_path / "out", *options, code=2)
+    assert err == f"tagmill: cannot read the checkpoint {tmp_path / name}: {what}\n"
