@@ -29,6 +29,9 @@ SHOWN = 10
 AT_ONCE = 256
 """Records read at a time."""
 
+LONG = 100_000
+"""Records from which on counting takes so long that it is announced."""
+
 RECORDS = "records"
 """Stands among the counts for the records that were read."""
 
@@ -110,7 +113,7 @@ class ClassSupport:
         lines = []
         if self.nowhere:
             lines.append(
-                f"no vocabulary of a dataset has {_count(self.nowhere)}: {self._with_nearest(self.nowhere)}"
+                f"{_count(self.nowhere)} that no dataset's vocabulary has: {self._with_nearest(self.nowhere)}"
             )
         if self.negative:
             lines.append(f"{_count(self.negative)} without a positive in any dataset: {_some(self.negative)}")
@@ -147,7 +150,7 @@ def check(
     digest = _digest(loader, recipe, classes, newer)
     support = ClassSupport(
         classes,
-        _positives(loader, recipe, len(classes), process, digest),
+        _positives(loader, recipe, len(classes), process, digest, say),
         {origin.name: origin.classes.unknown for origin in loader.origins},
         _doubled(loader, classes),
         _nearest(loader),
@@ -174,12 +177,20 @@ def check(
 
 
 def _positives(
-    loader: Loader, recipe: Recipe, classes: int, process: Process, digest: str
+    loader: Loader,
+    recipe: Recipe,
+    classes: int,
+    process: Process,
+    digest: str,
+    say: Callable[[str], None],
 ) -> tuple[int, ...]:
     path = Path(recipe.out) / COUNTS
     # One process may see the folder and another not: what the first has holds for all.
     known = process.gather(Counter(_kept(path, digest) if process.first else {}))
     if not known:
+        records = sum(len(dataset.places) for dataset in loader.datasets)
+        if records >= LONG:
+            say(f"counting the positives of {classes:,} classes, in up to {records:,} records")
         mentioned = recipe.losses.target == "mentioned"
         known = process.gather(_count_positives(loader, classes, mentioned=mentioned))
         if process.first:

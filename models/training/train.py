@@ -262,7 +262,7 @@ class Trainer:
         self._watch(Report(self.step, steps, self.loader.epoch, figures, found["images_per_second"], left))
         if journal is not None and self.step % self.recipe.log_every == 0:
             position = {"step": self.step, "epoch": self.loader.epoch, "position": self.loader.position}
-            journal.write(position | figures | {name: round(value, 4) for name, value in found.items()})
+            journal.write(position | figures | {name: float(f"{value:.6g}") for name, value in found.items()})
 
     def _steps(self) -> int:
         """Count the steps of the whole training, those done included; that does not change on the way."""

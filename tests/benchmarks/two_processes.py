@@ -40,6 +40,7 @@ def start(config: str, out: Path, processes: int, overrides: list[str]) -> "subp
 def rate(out: Path, images: int) -> float:
     """Read images a second from a training's log: those of its steps without the first ones."""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line["step"]]  # the first is about the classes
     seconds = [images * line["step"] / line["images_per_second"] for line in lines]
     return images * (len(lines) - SKIPPED) / (seconds[-1] - seconds[SKIPPED - 1])
 

@@ -1,8 +1,8 @@
 import json
-import resource
 
 import pytest
 
+from disks import full_disk
 from tagmill.models.training.journal import Journal
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -19,13 +19,10 @@ def steps(out):
 
 
 def test_a_full_disk_is_one_line_that_names_the_log(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-        with pytest.raises(ConfigError, match=r"^cannot write \S+/log.jsonl: File too large$"):
-            write(tmp_path, range(1, 8))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(ConfigError, match=r"^cannot write \S+/log.jsonl: File too large$"), full_disk(100):
+        write(tmp_path, range(1, 8))
+    whole = (tmp_path / "log.jsonl").read_text().splitlines()[:2]
+    assert [json.loads(line)["step"] for line in whole] == [1, 2]
 
 
 def test_lines_of_steps_that_are_taken_anew_are_cut_off(tmp_path):

@@ -42,7 +42,7 @@ def test_a_class_that_cannot_be_learned_is_refused_unless_allowed(values_of, sha
     assert said.splitlines() == [*(f"{name}: its vocabulary does not have {unknown}" for name in "ab"), few]
     cure = f"correct classes, take the 4 that can be learned by classes: {out}/learnable.txt"
     faults = [
-        "no vocabulary of a dataset has 3 classes: zorblax, yelow (nearest: yellow), zorblax",
+        "3 classes that no dataset's vocabulary has: zorblax, yelow (nearest: yellow), zorblax",
         "1 class without a positive in any dataset: tidy",
         "2 tags are more than one class: red = Red square, zorblax = zorblax",
     ]
