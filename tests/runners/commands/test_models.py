@@ -70,7 +70,7 @@ class Anything:
     [
         ({"model": Anything()}, "not a checkpoint of tensors and plain data"),
         (b"no checkpoint", "not a checkpoint of tensors and plain data"),
-        (None, "No such file"),
+        (None, "there is no such file"),
         ({"model": {"backbone.conv1.weight": torch.zeros(1)}}, "unknown key 'backbone.conv1.weight'"),
         ({"state_dict": {}}, "no weights under 'model'"),
     ],
