@@ -25,7 +25,7 @@ from tagmill.pipeline.sources import FoundSource, find_sources
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.transforms import parquet, parts
-from tagmill.transforms.formats.base import format_of
+from tagmill.transforms.formats.base import InputConfig, format_of
 from tagmill.transforms.formats.file_format import FileFormat
 from tagmill.transforms.ingest import Ingest, source_of
 
@@ -38,7 +38,7 @@ SMALLER = 4
 """How many times smaller the smaller sample is."""
 
 LEAST = 16
-"""Examples of the larger sample at least: fewer tell nothing of what each costs."""
+"""Examples of the largest sample at least: fewer tell nothing of what each costs."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ class _Trial:
 def forecast(
     config: RunConfig, engine: Engine, count: int, total: int | None = None, workers: int = 1
 ) -> Forecast:
-    """Make two samples, the larger of about `count` examples, and tell what the whole run will take.
+    """Make samples, the largest of about `count` examples, and tell what the whole run will take.
 
     Args:
         config: The run's config; nothing is written into its folder.
         engine: Runs the samples' jobs in this process.
-        count: Examples of the larger sample.
+        count: Examples of the largest sample.
         total: Examples of the whole run; None: they are counted, or estimated by bytes.
         workers: Processes of the whole run, each of which loads its models.
 
@@ -143,41 +143,36 @@ def forecast(
     if count < LEAST:
         raise ConfigError(f"--measure {count}: {LEAST} examples are the least that tell something")
     found = find_sources(config.inputs)
-    chosen = _chosen(found)
+    inputs = _narrowed(config.inputs, found)
+    sampled = find_sources(inputs)
     with TemporaryDirectory(prefix="tagmill-measure-") as scratch:
         first, small, large = (
-            _make(config, engine, chosen, most, Path(scratch, str(most)))
+            _make(config, engine, inputs, -(-most // len(sampled)), Path(scratch, str(most)))
             for most in (1, count // SMALLER, count)
         )
         if total is None:
-            counted = _estimated(large, found, chosen, Path(scratch, str(count)))
+            counted = _estimated(large, found, sampled, Path(scratch, str(count)))
         else:
             counted = total, True
     return _extended(first, small, large, *counted, workers)
 
 
-def _chosen(found: Mapping[str, FoundSource]) -> dict[str, list[FoundSource]]:
-    """Choose sources of each input by chance; all of one whose format is not a file a source."""
-    by_input: dict[str, list[FoundSource]] = {}
-    for source in found.values():
-        by_input.setdefault(source.config.name, []).append(source)
-    for name, sources in by_input.items():
-        if len(sources) > MOST_SOURCES and isinstance(format_of(sources[0].config), FileFormat):
-            by_chance = sorted(sources, key=lambda one: hashlib.sha256(one.name.encode()).digest())
-            by_input[name] = by_chance[:MOST_SOURCES]
-    return by_input
+def _narrowed(inputs: Sequence[InputConfig], found: Mapping[str, FoundSource]) -> list[InputConfig]:
+    """Let each input read a few of its sources, chosen by chance, where its format has a file a source."""
+    narrowed = []
+    for one in inputs:
+        sources = [source for source in found.values() if source.config.name == one.name]
+        if len(sources) > MOST_SOURCES and isinstance(format_of(one), FileFormat):
+            by_chance = sorted(sources, key=lambda source: hashlib.sha256(source.name.encode()).digest())
+            one = one.model_copy(update={"path": [source.uri for source in by_chance[:MOST_SOURCES]]})
+        narrowed.append(one)
+    return narrowed
 
 
 def _make(
-    config: RunConfig, engine: Engine, chosen: Mapping[str, list[FoundSource]], most: int, folder: Path
+    config: RunConfig, engine: Engine, inputs: Sequence[InputConfig], limit: int, folder: Path
 ) -> _Trial:
-    """Make a sample of so many examples."""
-    limit = max(1, -(-most // sum(map(len, chosen.values()))))
-    inputs = []
-    for one in config.inputs:
-        is_all = len(chosen[one.name]) != MOST_SOURCES
-        paths = one.path if is_all else [source.uri for source in chosen[one.name]]
-        inputs.append(one.model_copy(update={"path": paths}))
+    """Make a sample of so many examples of each source."""
     ingest = config.ingest.model_copy(update={"limit": limit})
     changes = {"run": str(folder), "inputs": inputs, "ingest": ingest, "reuse": [], "max_dead_fraction": 1.0}
     meter = _Meter()
@@ -192,16 +187,18 @@ def _make(
 
 
 def _estimated(
-    sample: _Trial, found: Mapping[str, FoundSource], chosen: Mapping[str, list[FoundSource]], folder: Path
+    sample: _Trial, found: Mapping[str, FoundSource], sampled: Mapping[str, FoundSource], folder: Path
 ) -> tuple[int, bool]:
     """Tell how many examples there are, by the bytes that a sample's took, and whether that is exact.
 
     Raises ConfigError where the format does not tell.
     """
     total, is_exact = 0.0, True
-    read = _read_of(sample, folder)
-    for name, sources in chosen.items():
-        every = [source for source in found.values() if source.config.name == name]
+    read = _read_of(sample, sampled, folder)
+    for name in dict.fromkeys(source.config.name for source in found.values()):
+        every, sources = (
+            [source for source in some.values() if source.config.name == name] for some in (found, sampled)
+        )
         examples = used = 0.0
         for source in sources:
             seen = read.get(source.name, _SourceShare())
@@ -235,7 +232,7 @@ class _SourceShare:
         return min(1, self.bytes / source.size)
 
 
-def _read_of(sample: _Trial, folder: Path) -> dict[str, _SourceShare]:
+def _read_of(sample: _Trial, sampled: Mapping[str, FoundSource], folder: Path) -> dict[str, _SourceShare]:
     """Tell what was read of each source, by its name.
 
     Of a tar these are how far its images lie apart, elsewhere the images' bytes, if they lie in the source.
@@ -244,17 +241,19 @@ def _read_of(sample: _Trial, folder: Path) -> dict[str, _SourceShare]:
     ingest = RunFolder(str(folder)).generation(record.stage, record.generation)
     found: dict[str, _SourceShare] = defaultdict(_SourceShare)
     offsets: dict[str, list[int]] = defaultdict(list)
+    folders = {name: files.is_folder(source.uri) for name, source in sampled.items()}
     for name, part in record.parts.items():
-        seen = found[source_of(name)]
+        source = sampled[source_of(name)]
+        seen = found[source.name]
         seen.examples += part.came.bit_count()
         for image in parquet.read_table(parts.part_uri(ingest, name), ["image"])["image"].to_pylist():
-            if image["kind"] == "range":
-                offsets[source_of(name)].append(image["offset"])
-            else:
+            if image["uri"] == source.path and image["kind"] == "range":
+                offsets[source.name].append(image["offset"])
+            elif image["uri"] == source.path or folders[source.name]:
                 seen.bytes += image["size"]
-    for source, places in offsets.items():
+    for name, places in offsets.items():
         apart = (max(places) - min(places)) / max(len(places) - 1, 1)
-        found[source].bytes += round(apart * found[source].examples)
+        found[name].bytes += round(apart * found[name].examples)
     return found
 
 
@@ -267,7 +266,6 @@ def _extended(
     for name, record in large.records.items():
         came = large.examples(name)
         sizes = (small.examples(name), came)
-
         begun, was, now = (sample.spent[name] for sample in (first, small, large))
         out = record.count("example", "out") if record.parts else came
         gone = examples * (came - out) / max(came, 1)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,16 +37,22 @@ class OnnxTagger:
         if not self._path.is_file():
             raise ConfigError(f"there is no ONNX file {path}: `tagmill models export` writes one")
         self._session: Any = None
+        self._config: RamConfig | None = None
 
     @property
     def path(self) -> Path:
         """The file that it reads."""
         return self._path
 
-    @cached_property
+    @property
     def config(self) -> RamConfig:
         """What the file says of the model. Raises ConfigError if it says nothing."""
-        held = self._open().get_modelmeta().custom_metadata_map.get(METADATA)
+        if self._config is None:
+            self._config = self._read(self._open())
+        return self._config
+
+    def _read(self, session: Any) -> RamConfig:
+        held = session.get_modelmeta().custom_metadata_map.get(METADATA)
         if held is None:
             raise ConfigError(
                 f"{self._path} does not say what its classes are: `tagmill models export` writes files that "
@@ -74,6 +79,7 @@ class OnnxTagger:
     def load(self) -> None:
         """Open the graph."""
         self._session = self._open()
+        self._config = self._read(self._session)
 
     def _open(self) -> Any:
         import onnxruntime

@@ -77,11 +77,6 @@ class SiteRun:
         return Policy(**record.spec["config"].get("policy", {})) if record else Policy()
 
     @cached_property
-    def tag_places(self) -> dict[str, int]:
-        """The place of each tag in `tags`."""
-        return {row["tag"]: place for place, row in enumerate(self.tags)}
-
-    @cached_property
     def tables(self) -> set[str]:
         """The tables that `tagmill sql` has of the run, as it is."""
         report = files.list_names(self.run.path(REPORT), SUFFIX)

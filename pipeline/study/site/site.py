@@ -153,17 +153,15 @@ def _chosen(pages: Sequence[Page]) -> tuple[dict[str, list[tuple[int, str]]], di
     return by_part, tags
 
 
-def example_page(run: RunFolder, example: Example, *, private: bool = False) -> bytes:
+def example_page(run: RunFolder, example: Example) -> bytes:
     """Make the page of any example as one file that needs no other."""
     pictures: dict[str, bytes] = {}
-    shown = ShownExample(example.key, "index.html", lack=NO_PICTURE)
-    if not private:
-        try:
-            small = made_small(pillow.fromarray(PixelReader(run).read(example)))
-            pictures["picture"] = encoded(small)
-            shown = replace(shown, picture="picture", width=small.width, height=small.height, lack="")
-        except PictureMaker.LACKING as error:
-            shown = replace(shown, lack=str(error))
+    try:
+        small = made_small(pillow.fromarray(PixelReader(run).read(example)))
+        pictures["picture"] = encoded(small)
+        shown = ShownExample(example.key, "index.html", "picture", small.width, small.height)
+    except PictureMaker.LACKING as error:
+        shown = ShownExample(example.key, "index.html", lack=str(error))
     (further,) = further_boxes(run, [example])
     name = Path(files.filesystem(run.root)[1]).name
     return rendering.alone(image.sheet(example, shown, Links(), further), name, pictures)

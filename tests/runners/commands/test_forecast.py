@@ -19,6 +19,10 @@ PRICES = {
 }
 
 
+ALONE = {"tag": None, "localize": None, "embed": None, "cluster": None}
+"""Without models, where they do not matter."""
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     """A run of 120 examples in two tars; every sixth of them is a copy of the one before."""
@@ -64,6 +68,25 @@ def test_what_is_read_to_its_end_is_counted_and_what_is_named_is_believed(config
     found = measured(config, 16, "--total", 1_000_000)
     assert found["stages"][0]["examples"] == found["examples"] == 1_000_000
     assert found["counted"]
+
+
+def test_sources_of_several_folders_are_counted_as_what_they_are(tmp_path):
+    tars = {f"{number % 2}/{number}.tar": (2, 2 * number) for number in range(10)}
+    inputs = [{"name": "squares", "format": "webdataset", "path": str(tmp_path / "data" / "*" / "*.tar")}]
+    assert measured(squares_config(tmp_path, tars, inputs=inputs, **ALONE), 40)["examples"] == 20
+
+
+def test_where_images_lie_apart_the_user_says_how_many_there_are(tmp_path):
+    lines = []
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(members("0", number)["0.png"])
+        lines.append(json.dumps({"image": f"{number}.png", "captions": ["a red square"]}))
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    inputs = [{"name": "lines", "format": "jsonl", "path": str(tmp_path / "lines.jsonl")}]
+    config = squares_config(tmp_path, {}, inputs=inputs, **ALONE)
+    assert "say with --total" in call("plan", config, "--measure", 20, code=2)[1]
+    assert measured(config, 20, "--total", 40)["examples"] == 40
+    assert measured(config, 50)["counted"]  # to its end
 
 
 def test_the_table_fits_and_too_few_are_refused(config):
