@@ -68,7 +68,14 @@ def environment(package: str) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"n": _count, "pct": percent, "score": _score, "words": _words, "short": short}
+    found.filters |= {
+        "n": _count,
+        "pct": percent,
+        "score": _score,
+        "words": _words,
+        "short": short,
+        "exact": _exact,
+    }
     found.filters |= {"why": why, "setting": _setting, "total_seconds": _total_seconds}
     found.globals["vouchers"] = VOUCHERS
     return found
@@ -87,6 +94,11 @@ def _count(value: int) -> str:
 
 def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _exact(value: float) -> str:
+    """Write a share whose last percent counts."""
+    return f"{value:.1%}".replace("%", " %")
 
 
 def _words(value: str) -> str:
