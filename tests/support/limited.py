@@ -23,7 +23,8 @@ def run_limited(call: str, *arguments: Any, room: int | None = None) -> dict[str
         command,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        # Any thread may have glibc map an arena of 64 MiB that it hardly uses: chance would fill the room.
+        env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1"},
         timeout=300,
         check=False,
     )
