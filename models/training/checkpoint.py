@@ -1,7 +1,7 @@
 """Checkpoints: folders that a tagger can use, with all that a training needs to go on exactly.
 
     OUT/steps/00000120/   config.json, model.safetensors, vocab.txt (with a text side): the model
-                          state.safetensors, state.json: the rest
+                          state.safetensors, state.json: the rest; once it is validated, tags.parquet
     OUT/last, OUT/best    links to two of these
     OUT/lock              held by the process that trains
 
@@ -14,7 +14,7 @@ import fcntl
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from torch import Tensor
 from tagmill.models.ram import store
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
+from tagmill.models.training.metrics import TagMetrics
+from tagmill.models.training.tag_table import TAGS, write_tags
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.text import parse_json
@@ -57,12 +59,16 @@ def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None
     _prune(out)
 
 
-def record_evaluation(out: Path, state: dict[str, Any], *, best: bool) -> None:
-    """Make the last checkpoint `best`, if it is, and give it another state, which knows of that.
+def record_evaluation(
+    out: Path, state: dict[str, Any], tags: Sequence[TagMetrics] | None, *, best: bool
+) -> None:
+    """Give the last checkpoint the table of its tags, make it `best`, if it is, and change its state.
 
     The state comes last: a process that ends in between leaves a checkpoint that is to be evaluated again.
     """
     folder = (out / LAST).resolve()
+    if tags is not None:
+        write_tags(folder / TAGS, tags)
     if best:
         _link(out / BEST, Path(STEPS) / folder.name)
         _prune(out)

@@ -25,7 +25,7 @@ from tagmill.models.training.examples import DatasetInfo, Examples, Skipped, Tra
 from tagmill.models.training.labels import EXTENSIONS, KeyedLabels
 from tagmill.models.training.order import DatasetSizes, Order
 from tagmill.models.training.packing import batches
-from tagmill.models.training.scores import UNKNOWN, Labels, ScoreStore, ScoreWriter
+from tagmill.models.training.scores import Labels, ScoreStore, ScoreWriter, labels_of
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap
 from tagmill.tag_system.core import pixels
@@ -129,7 +129,7 @@ def from_shards(
                 yield Rows(
                     tuple(one.key for one in read),
                     tuple(one.image for one in read),
-                    np.stack([_labels(one) for one in read]),
+                    np.stack([labels_of(one.target.values, one.target.known) for one in read]),
                 )
 
 
@@ -207,12 +207,6 @@ def _relabelled(batch: Rows, labels: KeyedLabels) -> Rows:
     return Rows(
         tuple(batch.keys[row] for row, _ in found), tuple(batch.images[row] for row, _ in found), stacked
     )
-
-
-def _labels(example: TrainingExample) -> Labels:
-    """Give the labels [tags] that a sample's verdicts make."""
-    target = example.target
-    return np.where(target.known == 0, UNKNOWN, target.values).astype(np.uint8)
 
 
 class _ModelView:

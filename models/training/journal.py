@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tagmill.models.base import Image
 from tagmill.tag_system.core import files, secrets
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.text import parse_json
@@ -16,17 +18,24 @@ LOG, WANDB_ID = "log.jsonl", "wandb.id"
 class Journal:
     """Appends to OUT/log.jsonl; lines of steps after `step`, which are to be taken again, are cut off first.
 
-    `wandb` are options of `wandb.init`; a training that goes on continues its run there. Raises ConfigError
-    if TensorBoard or W&B is asked for and not installed, or does not start.
+    So are those of the validation of `step` unless that is over (`is_evaluated`). `wandb` are options of
+    `wandb.init`; a training that goes on continues its run there. Raises ConfigError if TensorBoard or W&B is
+    asked for and not installed, or does not start.
     """
 
     def __init__(
-        self, out: Path, step: int, *, tensorboard: bool = False, wandb: dict[str, Any] | None = None
+        self,
+        out: Path,
+        step: int,
+        *,
+        is_evaluated: bool = True,
+        tensorboard: bool = False,
+        wandb: dict[str, Any] | None = None,
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / LOG
         lines = path.read_text().split("\n") if path.exists() else []
-        kept = "".join(f"{line}\n" for line in lines if _step(line) <= step)
+        kept = "".join(f"{line}\n" for line in lines if _is_kept(line, step, is_evaluated))
         files.replace_bytes(str(path), kept.encode())
         self._stream = path.open("a", buffering=1)
         self._board = _board(out, step) if tensorboard else None
@@ -45,6 +54,22 @@ class Journal:
                 if isinstance(value, float):
                     self._board.add_scalar(name, value, line["step"])
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Tell whether there is anything to show pictures on."""
+        return self._board is not None or self._run is not None
+
+    def show(self, step: int, pictures: Sequence[tuple[str, Image]]) -> None:
+        """Show pictures, uint8 [H, W, 3] with their names, beside the figures of a step."""
+        if self._board is not None:
+            for name, pixels in pictures:
+                self._board.add_image(f"val/{name}", pixels, step, dataformats="HWC")
+        if self._run is not None and pictures:
+            import wandb
+
+            found = [wandb.Image(pixels, caption=name) for name, pixels in pictures]
+            self._run.log({"val": found}, step=step)
+
     def close(self) -> None:
         """Close the files."""
         with contextlib.suppress(OSError):  # of a line that could not be written, which was said
@@ -55,12 +80,14 @@ class Journal:
             self._run.finish()
 
 
-def _step(line: str) -> float:
-    """Give a line's step; one that a dying process broke off is as good as of a later step."""
+def _is_kept(line: str, step: int, is_evaluated: bool) -> bool:
+    """Tell whether a line is of what is not done again; one that a dying process broke off is not."""
     try:
-        return float(parse_json(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        values = parse_json(line)
+        of_val = values.get("split") == "val" or any(name.startswith("val_") for name in values)
+        return bool(values["step"] < step or (values["step"] == step and (is_evaluated or not of_val)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _run(out: Path, options: dict[str, Any]) -> Any:

@@ -162,6 +162,10 @@ class Metrics:
         """Average over all tags that anything is known of, or over those of a kind."""
         return summarise([tag for tag in self.tags if tag.images and kind in (None, tag.kind)])
 
+    def present(self) -> Summary:
+        """Average over the tags that have positives alone."""
+        return summarise([tag for tag in self.tags if tag.positives])
+
     def micro_curve(self) -> tuple[Doubles, Doubles]:
         """Give recall and precision of all decisions together, where a threshold of `CUTS` predicts any."""
         some = self.taken > 0

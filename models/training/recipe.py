@@ -2,13 +2,16 @@
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tagmill.models.training.data import DataConfig
 from tagmill.models.training.schedule import ScheduleConfig
 from tagmill.tag_system.core.config import Config
 
 Term = Literal["tagging", "distillation", "alignment", "caption"]
+
+Figure = Literal["loss", "map", "cf1", "of1"]
+"""What a model can be the best by."""
 
 OFFICIAL_TERMS: dict[str, tuple[Term, ...]] = {
     "ram_plus": ("tagging", "distillation", "alignment"),
@@ -71,7 +74,8 @@ class EngineConfig(Config):
     gradient. `ema` is the decay of the averaged weights, which then are the model that is validated and
     saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
     `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
-    encoder with batch normalisation; of the tagging head none are kept for long (see `streaming`).
+    encoder whose batch normalisation is not frozen; of the tagging head none are kept for long (see
+    `streaming`).
     `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are
     known (see `pace`).
     """
@@ -85,6 +89,21 @@ class EngineConfig(Config):
     compile: bool = False
     checkpointing: bool = False
     peak_tflops: float | None = Field(None, gt=0)
+
+
+class ValidationConfig(Config):
+    """When a training looks at the split val, and what follows from it.
+
+    That is after each epoch, and every `every_steps` steps. `best_by` is the figure by which a model is the
+    best: the lowest loss, or the highest mAP, CF1 or OF1 over the classes that have positives in val. After
+    `patience` validations in a row without a better one the training ends; None: it does not. So many
+    `pictures` with their predictions go to TensorBoard and W&B each time.
+    """
+
+    every_steps: int | None = Field(None, ge=1)
+    best_by: Figure = "map"
+    patience: int | None = Field(None, ge=1)
+    pictures: int = Field(8, ge=0, le=64)
 
 
 class Recipe(Config):
@@ -101,8 +120,8 @@ class Recipe(Config):
     that of `init`.
 
     A checkpoint is written every `save_every` steps and after each epoch, and a line is logged every
-    `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`. `validate` measures the loss
-    on the split val after each epoch, and keeps the best model.
+    `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`. `validate` measures the model
+    on the split val, and keeps the best one; false is for data without it, true are the defaults.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -124,9 +143,16 @@ class Recipe(Config):
     seed: int = Field(0, ge=0)
     save_every: int | None = Field(None, ge=1)
     log_every: int = Field(10, ge=1)
-    validation: bool = Field(True, alias="validate")
+    validation: ValidationConfig | None = Field(ValidationConfig(), alias="validate")
     tensorboard: bool = False
     wandb: dict[str, Any] | None = None
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _switched(cls, value: object) -> object:
+        if isinstance(value, bool):
+            return ValidationConfig() if value else None
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

@@ -40,6 +40,11 @@ class Columns:
     labels: Labels
 
 
+def labels_of(values: Floats, known: Floats) -> Labels:
+    """Make labels of targets, 0 or 1, and of what is known of them, 0 or 1; alike in shape."""
+    return np.where(known == 0, UNKNOWN, values).astype(np.uint8)
+
+
 class ScoreWriter:
     """Collects scores into a folder, which is made; what an earlier writer left there is replaced."""
 

@@ -13,36 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from tagmill.models.training.metrics import RECALLS, Metrics, Summary, TagMetrics
+from tagmill.models.training.tag_table import TAGS, write_tags
 from tagmill.runners.commands.fitted import FittedTable, columns_of
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.text import shown
-
-CURVE = pa.list_(pa.float32(), len(RECALLS))
-
-TAGS_SCHEMA = pa.schema(
-    [
-        pa.field("tag", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("threshold", pa.float64(), nullable=False),
-        pa.field("images", pa.int64(), nullable=False),
-        pa.field("positives", pa.int64(), nullable=False),
-        pa.field("predicted", pa.int64(), nullable=False),
-        pa.field("right", pa.int64(), nullable=False),
-        pa.field("ap", pa.float64(), nullable=False),
-        pa.field("precision", pa.float64(), nullable=False),
-        pa.field("recall", pa.float64(), nullable=False),
-        pa.field("f1", pa.float64(), nullable=False),
-        pa.field("precision_at", CURVE, nullable=False),
-        pa.field("threshold_at", CURVE, nullable=False),
-    ]
-)
-"""`images` are those where the tag is known to be there or not; `right` of the `predicted` are `positives`.
-`precision_at` and `threshold_at` are the curve at recalls 0, 0.01, ..., 1; NaN without positives."""
 
 NAMES = {
     "map": "mAP",
@@ -71,17 +48,13 @@ STYLE = (
 
 def write(out: Path, found: Metrics, images: int, model: str) -> None:
     """Write the three files into a folder, which is made. Raises ConfigError if that cannot be done."""
-    rows = [
-        asdict(tag) | {"precision": tag.precision, "recall": tag.recall, "f1": tag.f1} for tag in found.tags
-    ]
     summary = {
         "model": model,
         "images": images,
         "all": asdict(found.summary()),
         **{kind: asdict(found.summary(kind)) for kind in _kinds(found)},
     }
-    with files.replacing(str(out / "tags.parquet")) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, TAGS_SCHEMA), partial, compression="zstd")
+    write_tags(out / TAGS, found.tags)
     with files.replacing(str(out / "summary.json")) as partial:
         partial.write_text(json.dumps(summary, indent=1).replace('"or_"', '"or"') + "\n")
     with files.replacing(str(out / "report.html")) as partial:

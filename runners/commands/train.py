@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from tagmill.runners.commands import training_report
 from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.config import read_config
 
@@ -53,6 +54,7 @@ def train(
     from tagmill.models.training.process import join_process_group
     from tagmill.models.training.profiling import ProfileConfig
     from tagmill.models.training.train import Trainer
+    from tagmill.pipeline.study.tagged_picture import draw_pictured
 
     console = Terminal()
     with ExitStack() as stack:
@@ -70,6 +72,7 @@ def train(
             stop=lambda: bool(asked),
             watch=shown or (lambda report: None),
             say=lambda line: _say(console, line) if process.first else None,
+            draw=draw_pictured,
             profile=None if profile is None else ProfileConfig(*profile),
         )
         started = trainer.step
@@ -85,6 +88,8 @@ def train(
             _say(console, f"{'done' if finished else 'stopped'}: {recipe.out}/last is step {trainer.step}")
             if not finished:
                 _say(console, "go on by the same command with --resume")
+            elif recipe.validation is not None:
+                training_report.show(console, Path(recipe.out), trainer.selection)
     return 0 if finished else STOPPED
 
 

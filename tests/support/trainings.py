@@ -24,6 +24,7 @@ MODEL = {
     "head": {"hidden": 16, "heads": 2, "layers": 1, "inner": 32, "dropout": 0.1},
 }
 TEXT = {"heads": 2, "layers": 2, "inner": 32, "tokens": 1032, "positions": 64}
+FIGURES = ("val_map", "val_cf1", "val_of1")
 HERE = Process(torch.device("cpu"))
 
 
@@ -33,7 +34,7 @@ def trainer_of(values: dict[str, Any], **how: Any) -> Trainer:
 
 def lines(values: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of the log, without what differs from one run to the next."""
-    kept = ("step", "position", "total", "tagging", "gradient", "rate", "val_tagging")
+    kept = ("step", "position", "total", "tagging", "gradient", "rate", "val_tagging", *FIGURES)
     rows = [json.loads(line) for line in (Path(values["out"]) / "log.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["step"]]  # the first is about the classes
     return [{name: row[name] for name in kept if name in row} for row in rows]

@@ -22,13 +22,13 @@ from trainings import CLASSES, MODEL, lines, trainer_of, weights
 
 def watched(trainer):
     """Remember the ids of every batch that the trainer takes."""
-    seen, backward = [], trainer._backward
+    seen, backward = [], trainer.learner._backward
 
     def note(batch, at, count):
         seen.append(batch.ids)
         return backward(batch, at, count)
 
-    trainer._backward = note
+    trainer.learner._backward = note
     return seen
 
 
@@ -36,6 +36,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_tagger(values_of):
     values = values_of(
         epochs=8,
         schedule={"learning_rate": 0.01},
+        validate={"best_by": "loss"},
         model={**MODEL, "head": {"hidden": 16, "heads": 2, "layers": 1, "inner": 32, "dropout": 0.0}},
     )
     assert trainer_of(values).run()
@@ -43,7 +44,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_tagger(values_of):
     assert min(losses) < 0.8 * losses[0]
     out = Path(values["out"])
     best = json.loads((out / "best" / "state.json").read_text())
-    assert best["best"] == min(losses)
+    assert best["best"]["value"] == min(losses)
     tagger = RamTagger(str(out / "last"), device="cpu")
     tagger.load()
     assert list(tagger.classes) == CLASSES
@@ -77,12 +78,12 @@ def test_a_validation_that_fails_costs_no_epoch(values_of, monkeypatch, epoch):
     whole, parts = values_of("whole", engine={"ema": 0.9}), values_of("parts", engine={"ema": 0.9})
     assert trainer_of(whole).run()
     first = trainer_of(parts)
-    validate = first._validate
+    measure = first._validator.measure
 
-    def fail(held):
-        return validate(held) if first.loader.epoch <= epoch else 1 / 0
+    def fail(*what):
+        return measure(*what) if first.loader.epoch <= epoch else 1 / 0
 
-    monkeypatch.setattr(first, "_validate", fail)
+    monkeypatch.setattr(first._validator, "measure", fail)
     with pytest.raises(ZeroDivisionError):
         first.run()
     assert trainer_of(parts, resume=True).run()
@@ -90,7 +91,7 @@ def test_a_validation_that_fails_costs_no_epoch(values_of, monkeypatch, epoch):
     for name in ("last", "best"):
         ours, theirs = Path(parts["out"], name), Path(whole["out"], name)
         assert ours.resolve().name == theirs.resolve().name
-        for file in ("state.json", "model.safetensors", "state.safetensors"):
+        for file in ("state.json", "model.safetensors", "state.safetensors", "tags.parquet"):
             assert (ours / file).read_bytes() == (theirs / file).read_bytes()
 
 
@@ -132,8 +133,8 @@ values = json.loads(Path(sys.argv[1]).read_text())
 seen = []
 with join_process_group("cpu") as process:
     trainer = Trainer(Recipe.model_validate(values), process, resume=len(sys.argv) > 2)
-    backward = trainer._backward
-    trainer._backward = lambda batch, at, count: (seen.append(batch.ids), backward(batch, at, count))[1]
+    learner, backward = trainer.learner, trainer.learner._backward
+    learner._backward = lambda batch, at, count: (seen.append(batch.ids), backward(batch, at, count))[1]
     trainer.run()
     sums = {name: value.double().sum().item() for name, value in trainer.model.named_parameters()}
     Path(values["out"], f"rank{process.rank}.json").write_text(json.dumps([seen, sums]))

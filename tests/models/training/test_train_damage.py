@@ -60,8 +60,8 @@ def test_a_validation_without_a_readable_sample_makes_nothing_the_best(values_of
     one = trainer_of(values, say=said.append)
     os.truncate(copied / "val-000000.tar", 0)
     assert one.run()
-    assert "epoch 2: no sample of val is left: no val_tagging, and no best" in said
-    assert "val_tagging" not in (Path(values["out"]) / "log.jsonl").read_text()
+    assert "epoch 2: no sample of val is left: no figures, and no best" in said
+    assert "val_" not in (Path(values["out"]) / "log.jsonl").read_text()
     assert not (Path(values["out"]) / "best").exists()
     assert skipped(values)[1] == (6, 2, "val", 0, {"source_truncated": 8})
 

@@ -1,0 +1,114 @@
+"""The model as it learns: its weights, their moving average, the optimizer, and how a step is computed."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tagmill.models.ram.store import Model
+from tagmill.models.training import checkpoint, components
+from tagmill.models.training.batches import Batch
+from tagmill.models.training.checkpoint import Saved
+from tagmill.models.training.finite import check_finite
+from tagmill.models.training.objectives import Objective
+from tagmill.models.training.process import Process
+from tagmill.models.training.recipe import Recipe
+
+
+class Learner:
+    """A model in training; `objective` is over that model. `start` is called once, before the first step."""
+
+    def __init__(self, recipe: Recipe, process: Process, model: Model, objective: Objective) -> None:
+        self.model, self._recipe, self._process, self._objective = model, recipe, process, objective
+        self._average = components.average_of(model, recipe.engine)
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self._names, self._trained = list(trained), list(trained.values())
+        self._optimizer = torch.optim.AdamW(
+            self._trained,
+            weight_decay=recipe.engine.weight_decay,
+            fused=True if process.device.type == "cuda" else None,
+        )
+        self._parallel: DistributedDataParallel | None = None
+
+    def start(self) -> None:
+        """Prepare the model for how it is to be computed, and on how many processes."""
+        components.prepare(self.model, self._recipe.engine)
+        if self._process.world > 1:
+            self._parallel = DistributedDataParallel(self._objective)
+
+    @property
+    def result(self) -> Model:
+        """The model that is validated and saved: the averaged one, if there is one."""
+        result: Model = self.model if self._average is None else self._average.module
+        return result
+
+    def update(
+        self,
+        batches: Iterator[Batch],
+        count: int,
+        *,
+        step: int,
+        rate: float,
+        seed: Callable[[int], int],
+        stop: bool,
+    ) -> tuple[dict[str, float], bool]:
+        """Take a step of the optimizer, of `count` batches, one of which is held at a time.
+
+        `seed` is what chance is drawn from for each batch by its number. Gives the figures of the step, means
+        over all processes, and whether any of them is to stop. Raises ConfigError for a loss or gradient that
+        is not finite.
+        """
+        engine, process = self._recipe.engine, self._process
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad()
+        terms = []
+        for at, batch in enumerate(batches):
+            torch.manual_seed(seed(at))
+            terms.append(self._backward(batch, at, count))
+        norm = nn.utils.clip_grad_norm_(self._trained, engine.clip_norm or math.inf)
+        names = list(terms[0])
+        losses = torch.stack([torch.stack([found[name] for name in names]) for found in terms]).mean(0)
+        stops = torch.tensor([float(stop)], device=process.device)
+        *means, stopping = process.mean(torch.cat([losses, stops])).tolist()
+        figures = dict(zip(names, means, strict=True)) | {"gradient": norm.item(), "rate": rate}
+        check_finite(figures, step, engine, saved=checkpoint.exists(Path(self._recipe.out)))
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+        return figures, stopping > 0
+
+    def _backward(self, batch: Batch, at: int, count: int) -> dict[str, Tensor]:
+        """Add a batch's gradient; processes exchange it with the last batch of a step."""
+        whole = self._parallel if self._parallel is not None else self._objective
+        apart = self._parallel is not None and at < count - 1
+        with self._parallel.no_sync() if apart and self._parallel else contextlib.nullcontext():
+            with self.autocast():
+                terms = whole(batch.to(self._process.device))
+            (terms["total"] / count).backward()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def autocast(self) -> torch.autocast:
+        """Compute at the precision of the recipe."""
+        half = self._recipe.engine.precision == "bfloat16"
+        return torch.autocast(self._process.device.type, torch.bfloat16, enabled=half)
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what a checkpoint keeps beside `result`."""
+        tensors = checkpoint.pack_optimizer(self._optimizer, self._names)
+        if self._average is not None:
+            moving = dict(zip(self._names, self._trained, strict=True)) | dict(self.model.named_buffers())
+            tensors |= {f"model/{name}": value for name, value in moving.items()}
+        return tensors
+
+    def restore(self, saved: Saved, step: int) -> None:
+        """Go on from a checkpoint, whose `result` the model is."""
+        checkpoint.unpack_optimizer(self._optimizer, self._names, saved)
+        if self._average is not None:
+            raw = {key[6:]: value for key, value in saved.tensors.items() if key.startswith("model/")}
+            self.model.load_state_dict(raw, strict=False)
+            self._average.n_averaged.fill_(step)
