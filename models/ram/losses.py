@@ -79,10 +79,13 @@ def distillation_loss(tokens: Tensor, features: Tensor, valid: Tensor | None = N
     return (distance.mean(1) * valid).sum() / valid.sum().clamp(min=1)
 
 
-def balanced_loss(caption: Tensor, tagging: Tensor) -> Tensor:
+def balanced_loss(caption: Tensor, tagging: Tensor, levels: Tensor | None = None) -> Tensor:
     """Add the tagging loss to the caption loss, scaled so that both weigh the same at every step.
 
-    Where nothing was captioned (0) the tagging loss counts as 1, and where nothing was tagged as nothing.
+    `levels` [2] are the two losses that the scale is of, where others than these, as their means over
+    processes. Where nothing was captioned (0) the tagging loss counts as 1, and where nothing was tagged as
+    nothing.
     """
-    level = torch.where(caption > 0, caption, torch.ones_like(caption))
-    return caption + tagging * (level / tagging.clamp(min=torch.finfo(tagging.dtype).tiny)).detach()
+    of_caption, of_tagging = (caption, tagging) if levels is None else levels.unbind()
+    level = torch.where(of_caption > 0, of_caption, torch.ones_like(of_caption))
+    return caption + tagging * (level / of_tagging.clamp(min=torch.finfo(tagging.dtype).tiny)).detach()

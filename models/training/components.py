@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch.nn import BatchNorm2d
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -12,6 +11,7 @@ from tagmill.models.ram.config import VOCAB, RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.word_pieces import WordPieces
+from tagmill.models.training import batch_norm
 from tagmill.models.training.newer import StoredDecisions
 from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
@@ -92,11 +92,13 @@ def average_of(model: Model, engine: EngineConfig) -> Any:
 
 
 def prepare(model: Model, engine: EngineConfig) -> None:
-    """Let the model recompute activations and compile its parts; names of weights stay as they are."""
+    """Freeze statistics, recompute activations, compile parts, as asked; names of weights stay the same."""
+    if engine.batch_norm == "frozen":
+        batch_norm.freeze(model)
     if engine.checkpointing:
         trunk = model.encoder.trunk
         # Statistics of batches would be counted twice, once for each time that they are computed.
-        if not any(isinstance(module, BatchNorm2d) for module in trunk.modules()):
+        if engine.batch_norm == "frozen" or not batch_norm.layers_of(trunk):
             trunk.set_grad_checkpointing(True)
         text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
         if isinstance(model, Tag2Text) and model.alignment is not None:

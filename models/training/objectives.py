@@ -35,8 +35,9 @@ class Objective(nn.Module):
 
     `teacher` is needed for RAM++'s alignment, and for distillation of batches without features; `pieces` for
     captions and for Tag2Text's alignment, which is two terms, contrastive and matching, and compares with the
-    rows of all processes, put together by `all_gather`. A term without any row to learn from is 0, never NaN,
-    and every trained parameter takes part in every step.
+    rows of all processes, put together by `all_gather`. `mean` averages values without gradient over all
+    processes, so that the caption loss and its balance with tagging are those of all their rows. A term
+    without any row to learn from is 0, never NaN, and every trained parameter takes part in every step.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Objective(nn.Module):
         teacher: Teacher | None = None,
         pieces: WordPieces | None = None,
         all_gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+        mean: Callable[[Tensor], Tensor] = lambda values: values,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self._losses, self._terms, self._teacher, self._pieces = losses, terms, teacher, pieces
-        self._all_gather = all_gather
+        self._all_gather, self._mean = all_gather, mean
         if "caption" not in terms and model.text is not None:
             model.text.requires_grad_(False)
         if "alignment" not in terms and self._branch is not None:
@@ -82,7 +84,7 @@ class Objective(nn.Module):
             terms["alignment"] = alignment_loss(model.align(tokens, texts).float(), has_caption) * scale
         if "caption" in self._terms and self._pieces is not None:
             terms["caption"] = self._caption(self._pieces, tokens, batch, captions, has_caption)
-        return terms | {"total": _total(terms)}
+        return terms | {"total": self._total(terms)}
 
     def _encode(self, batch: Batch) -> Tensor:
         """Encode the images; rows without an image get zeros, and do not count in batch statistics."""
@@ -148,15 +150,17 @@ class Objective(nn.Module):
             label_smoothing=SMOOTHING,
             reduction="sum",
         )
-        return total / (wanted != IGNORED).sum().clamp(min=1)
+        # The count of all processes, shared evenly: averaged over them, the loss is the mean over all pieces.
+        count = self._mean((wanted != IGNORED).sum().to(total.dtype))
+        return total / count.clamp(min=1e-6)
 
-
-def _total(terms: dict[str, Tensor]) -> Tensor:
-    if "caption" not in terms:
-        return torch.stack(list(terms.values())).sum()
-    total = balanced_loss(terms["caption"], terms["tagging"])
-    others = [value for name, value in terms.items() if name not in ("caption", "tagging")]
-    return total + sum(others)
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        if "caption" not in terms:
+            return torch.stack(list(terms.values())).sum()
+        caption, tagging = terms["caption"], terms["tagging"]
+        total = balanced_loss(caption, tagging, self._mean(torch.stack([caption, tagging]).detach()))
+        others = [value for name, value in terms.items() if name not in ("caption", "tagging")]
+        return total + sum(others)
 
 
 def clean_caption(text: str) -> str:

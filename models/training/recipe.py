@@ -76,6 +76,8 @@ class EngineConfig(Config):
     `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
     encoder whose batch normalisation is not frozen; of the tagging head none are kept for long (see
     `streaming`).
+    `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than one process
+    demands (see `batch_norm`).
     `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are
     known (see `pace`).
     """
@@ -88,6 +90,7 @@ class EngineConfig(Config):
     ema: float | None = Field(None, gt=0, lt=1)
     compile: bool = False
     checkpointing: bool = False
+    batch_norm: Literal["train", "frozen"] = "train"
     peak_tflops: float | None = Field(None, gt=0)
 
 

@@ -22,7 +22,7 @@ from tagmill.models.ram import config as configs
 from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.models.training import checkpoint, components, learnable, pace, resuming, start
+from tagmill.models.training import batch_norm, checkpoint, components, learnable, pace, resuming, start
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.journal import Journal
@@ -103,6 +103,7 @@ class Trainer:
         teacher = components.teacher_of(recipe, process)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
+        batch_norm.check(model, recipe.engine, process)
         self.model = model.to(process.device).train()
         self._vocab = components.vocab_of(recipe, config)
         pieces = WordPieces(self._vocab) if self._vocab else None
@@ -113,6 +114,7 @@ class Trainer:
             teacher=teacher,
             pieces=pieces,
             all_gather=process.all_gather,
+            mean=process.mean,
         )
         self._validator = (
             None if held is None else Validator(held, self._objective, config, process, self.out)

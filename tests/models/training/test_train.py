@@ -142,7 +142,9 @@ with join_process_group("cpu") as process:
 
 
 def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
-    alone, both = values_of("alone"), values_of("both", data={"batch_size": 2})
+    frozen = {"batch_norm": "frozen"}
+    alone, both = (values_of(name, engine=frozen) for name in ("alone", "both"))
+    both["data"] = {**both["data"], "batch_size": 2}
     first = trainer_of(alone)
     wanted = watched(first)
     first.run()
