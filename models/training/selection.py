@@ -10,6 +10,8 @@ from tagmill.models.training.recipe import Figure, ValidationConfig
 class Selection:
     """The best figure that validations found so far, and how many since then found no better one.
 
+    `config` is None for a training without validations.
+
     Attributes:
         figure: What models are compared by.
         value: The best one yet, None before the first.
@@ -18,9 +20,8 @@ class Selection:
     """
 
     def __init__(self, config: ValidationConfig | None) -> None:
-        config = config or ValidationConfig()
-        self.figure: Figure = config.best_by
-        self._patience = config.patience
+        self._config = config
+        self.figure: Figure = (config or ValidationConfig()).best_by
         self.value: float | None = None
         self.step, self.waited = 0, 0
 
@@ -44,7 +45,8 @@ class Selection:
     @property
     def is_over(self) -> bool:
         """Tell whether as many validations as the patience allows found nothing better."""
-        return self._patience is not None and self.waited >= self._patience
+        patience = None if self._config is None else self._config.patience
+        return patience is not None and self.waited >= patience
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a checkpoint keeps of it."""
@@ -53,10 +55,12 @@ class Selection:
     def load_state_dict(self, state: Mapping[str, Any] | float) -> bool:
         """Go on from a state; tells False of one by another figure, which is left: the search begins anew.
 
-        A number is the lowest loss, which is all that version 0.2.0 kept.
+        A number is the lowest loss, which is all that older checkpoints have.
         """
         if not isinstance(state, Mapping):
             state = {"by": "loss", "value": state if math.isfinite(state) else None, "step": 0, "waited": 0}
+        if self._config is None:  # nothing is compared, and what was found stays for who does it again
+            self.figure = state["by"]
         if state["by"] != self.figure:
             return False
         self.value, self.step, self.waited = state["value"], state["step"], state["waited"]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from tagmill.tag_system.core import secrets
 from tagmill.tag_system.core.errors import ConfigError
@@ -258,10 +259,15 @@ def _nearest(location: tuple[int | str, ...], config: type[BaseModel]) -> str:
     model: Any = config
     for step in location[:-1]:
         if isinstance(step, str):
-            model = _section(model.model_fields[step].annotation)
-    known = sorted(field.alias or name for name, field in model.model_fields.items())
+            model = _section(_by_key(model)[step].annotation)
+    known = sorted(_by_key(model))
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known keys here: {', '.join(known)}"
+
+
+def _by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Give a config's fields by the keys that a file has for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _section(annotation: Any) -> Any:

@@ -21,6 +21,8 @@ from pathlib import Path
 from figures import say
 
 FIXED = ("epochs=1", "validate=false", "log_every=1", "save_every=null", "tensorboard=false")
+FROZEN = "engine.batch_norm=frozen"
+"""In all ways: one process alone could train the statistics, two do not."""
 SKIPPED = 3
 """Steps at the start that are not measured: buffers are made and caches filled."""
 
@@ -31,7 +33,7 @@ def start(config: str, out: Path, processes: int, overrides: list[str]) -> "subp
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
     command += ["tagmill.runners.cli", "train", config]
-    for override in (*FIXED, "engine.device=cpu", f"out={out}", *overrides):
+    for override in (*FIXED, FROZEN, "engine.device=cpu", f"out={out}", *overrides):
         command += ["--set", override]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)

@@ -88,6 +88,8 @@ def test_classes_are_by_default_the_dataset_s(values_of, shards):
         ({"speed": 1}, "unknown key speed"),
         ({"validation": False}, "unknown key validation; did you mean validate?"),
         ({"engine": {"precision": "float8"}}, "engine.precision"),
+        ({"validate": {"best_by": "recall"}}, "validate.best_by"),
+        ({"validate": {"evry_steps": 2}}, "unknown key validate.evry_steps; did you mean every_steps?"),
         ({"losses": {"terms": ["caption", "tagging"]}}, "a ram_plus has no caption"),
         ({"losses": {"terms": None}, "clip": None}, "needs a teacher"),
         ({"labels": {"templates": ["a {}", "the {}"]}}, "labels give 2 sentences a class"),

@@ -117,6 +117,8 @@ def test_a_killed_training_goes_on_to_the_same_early_end(values_of, config_of):
     said, _ = call("train", config_of(parts), "--resume")
     assert "ended early" in said
     assert max(of_val(parts)) == steps
+    call("train", config_of(parts), "--resume", "--set", "validate.patience=13")
+    assert steps < max(of_val(parts))
 
 
 def test_a_validation_that_is_due_is_made_by_who_goes_on(values_of):
@@ -136,10 +138,12 @@ def test_another_figure_begins_the_search_anew(values_of, config_of):
     values = values_of(epochs=1, validate={"best_by": "loss"})
     call("train", config_of(values))
     state = Path(values["out"]) / "last" / "state.json"
-    old = json.loads(state.read_text()) | {"best": 0.001}  # as version 0.2.0 wrote it
+    old = json.loads(state.read_text()) | {"best": 0.001}  # as older checkpoints have it
     state.write_text(json.dumps(old))
     longer = values_of(epochs=2, validate={"best_by": "loss"})
     call("train", config_of(longer), "--resume")
+    assert best(longer, "last")["value"] == 0.001
+    call("train", config_of(values_of(epochs=2, validate=False)), "--resume")
     assert best(longer, "last")["value"] == 0.001
     longer = values_of(epochs=3, validate={"best_by": "cf1"})
     said, _ = call("train", config_of(longer), "--resume")
