@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,21 @@ PEAKS: dict[str, dict[str, float]] = {
 
 BACKWARD = 2
 """Forward passes that a backward pass is worth: both matrices of each product get a gradient."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a training is after a step of `steps`, and how fast: images of all processes a second.
+
+    `figures` are the losses of the step, the norm of its gradient and its learning rate.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    figures: dict[str, float]
+    images_per_second: float
+    seconds_left: float
 
 
 class Pace:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from tagmill.models.training.learner import Learner
 from tagmill.models.training.loader import COUNTS, Loader
 from tagmill.models.training.objectives import Objective
 from tagmill.models.training.outcomes import check_read, tell_skipped
-from tagmill.models.training.pace import Pace
+from tagmill.models.training.pace import Pace, Report
 from tagmill.models.training.process import Process
 from tagmill.models.training.profiling import ProfileConfig, open_profiler
 from tagmill.models.training.recipe import Recipe
@@ -39,21 +38,6 @@ from tagmill.models.training.selection import Selection
 from tagmill.models.training.validation import Pictured, Quality, Validator
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Split
-
-
-@dataclass(frozen=True)
-class Report:
-    """How far a training is after a step of `steps`, and how fast: images of all processes a second.
-
-    `figures` are the losses of the step, the norm of its gradient and its learning rate.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    figures: dict[str, float]
-    images_per_second: float
-    seconds_left: float
 
 
 class Trainer:
@@ -280,13 +264,8 @@ class Trainer:
         pictures = config.pictures if config is not None and shows and self._draw is not None else 0
         found = validator.measure(self.learner.result, self.learner.autocast, pictures)
         self._tell_skipped("val", validator.loader, journal)
-        if "loss" not in found.figures:
-            self._say(f"epoch {self.loader.epoch}: no sample of val is left: no figures, and no best")
-        elif self.selection.figure not in found.figures:
-            self._say(
-                f"no class has a positive in val: no {self.selection.figure}, and no best; "
-                "validate.best_by: loss needs none"
-            )
+        if lack := found.lack(self.selection.figure):
+            self._say(f"epoch {self.loader.epoch}: {lack}")
         if journal is not None and found.figures:
             journal.write({"step": self.step, "epoch": self.loader.epoch} | found.as_log())
             if self._draw is not None:

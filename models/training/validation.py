@@ -64,6 +64,14 @@ class Quality:
     metrics: Metrics | None
     pictures: tuple[Pictured, ...]
 
+    def lack(self, figure: Figure) -> str:
+        """Say why a figure could not be measured; nothing if it was."""
+        if figure in self.figures:
+            return ""
+        if "loss" not in self.figures:
+            return "no sample of val is left: no figures, and no best"
+        return f"no class has a positive in val: no {figure}, and no best; validate.best_by: loss needs none"
+
     def as_log(self) -> dict[str, float]:
         """Give the figures as the log names them."""
         names = {"loss": "tagging"}

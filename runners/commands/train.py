@@ -18,8 +18,8 @@ from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.config import read_config
 
 if TYPE_CHECKING:
+    from tagmill.models.training.pace import Report
     from tagmill.models.training.recipe import Recipe
-    from tagmill.models.training.train import Report
 
 STOPPED = 143
 """Exit code of a training that was asked to end and has saved: that of SIGTERM."""

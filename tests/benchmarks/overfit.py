@@ -41,10 +41,11 @@ from tagmill.models.training.batches import Batch
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.metrics import measure
 from tagmill.models.training.objectives import clean_caption
+from tagmill.models.training.pace import Report
 from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.scores import UNKNOWN, ScoreWriter
-from tagmill.models.training.train import Report, Trainer
+from tagmill.models.training.train import Trainer
 from tagmill.models.training.views import PlainView
 from tagmill.pipeline.run_folder import RunFolder
 from tagmill.runners.commands.demo import embedded

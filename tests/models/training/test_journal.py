@@ -33,6 +33,18 @@ def test_lines_of_steps_that_are_taken_anew_are_cut_off(tmp_path):
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
+def test_lines_of_a_validation_that_is_made_again_are_cut_off(tmp_path):
+    journal = Journal(tmp_path, 0)
+    for line in ({"total": 1.0}, {"split": "train"}, {"split": "val"}, {"val_map": 0.5}):
+        for step in (2, 4):
+            journal.write({"step": step} | line)
+    journal.close()
+    Journal(tmp_path, 4, is_evaluated=True).close()
+    assert steps(tmp_path) == [2, 4] * 4
+    Journal(tmp_path, 4, is_evaluated=False).close()
+    assert steps(tmp_path) == [2, 4, 2, 4, 2, 2]
+
+
 def test_tensorboard_has_the_same_numbers_and_forgets_steps_that_are_taken_anew(tmp_path):
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     write(tmp_path, range(1, 6), tensorboard=True)

@@ -156,7 +156,10 @@ def test_without_a_positive_in_val_there_is_a_loss_alone(values_of, config_of, c
     data = {"datasets": [{"path": str(copied), "name": "squares"}]}
     values = values_of(epochs=1, data=data, classes=["yellow"], validate={"patience": 1})
     said, _ = call("train", config_of(values))
-    assert "no class has a positive in val: no map, and no best; validate.best_by: loss needs none\n" in said
+    assert (
+        "epoch 1: no class has a positive in val: no map, and no best; validate.best_by: loss needs none\n"
+        in said
+    )
     assert "best:" not in said
     assert "ended early" not in said
     assert list(of_val(values)[3]) == ["step", "val_tagging"]
