@@ -57,7 +57,7 @@ def two(tmp_path):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         pairs = zip(paths, free_ports(len(paths)), strict=True)
         command += [str(tmp_path / "trainings.py"), *(f"{path}@{port}" for path, port in pairs)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         assert done.returncode == 0, done.stderr
         found = [[path.with_suffix(f".{rank}") for rank in (0, 1)] for path in paths]
         return [[one.read_text() for one in both if one.exists()] for both in found]
