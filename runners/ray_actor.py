@@ -1,5 +1,6 @@
 """What runs on the nodes of a Ray cluster: an actor, which is one process and does one task at a time."""
 
+import gc
 import logging
 import os
 import pickle
@@ -95,6 +96,7 @@ class TaskActor:
         # What is installed on the node comes first; plug-ins of a shared folder are found as well.
         kept = [folder for folder in sys.path if folder != directory]
         sys.path[:] = kept + [folder for folder in path if folder not in kept and os.path.isdir(folder)]
+        self._worker: Any = None
         wind()
         threading.Thread(target=_end_with, args=[os.getppid()], name="watch the node", daemon=True).start()
 
@@ -109,6 +111,7 @@ class TaskActor:
         """Take a worker, which loads its model."""
 
         def take() -> None:
+            self._forget()
             import_alone(imports_alone)
             self._worker = pickle.loads(worker)
             self._worker.setup()
@@ -121,7 +124,13 @@ class TaskActor:
 
     def run(self, job: bytes) -> Outcome:
         """Run a job whose tasks depend on each other."""
+        self._forget()
         return self._outcome(lambda: LocalEngine(0, PipelineOptions([])).execute(pickle.loads(job)))
+
+    def _forget(self) -> None:
+        """Drop the worker of an earlier job, and with it the memory that its model takes."""
+        self._worker = None
+        gc.collect()
 
     def _outcome(self, work: Callable[[], None]) -> Outcome:
         try:

@@ -53,7 +53,8 @@ class RayEngine(PersistentEngine):
     flags: RayFlags
     hints: RayHints
     _done: set[str] = field(default_factory=set, init=False, repr=False)
-    _spare: list[tuple[Job, Dealt, PoolMember]] = field(default_factory=list, init=False, repr=False)
+    _spare: list[tuple[Dealt, PoolMember]] = field(default_factory=list, init=False, repr=False)
+    _has_gpus: bool = field(default=False, init=False, repr=False)
     _is_joined: bool = field(default=False, init=False, repr=False)
     _scratch: str = field(default="", init=False, repr=False)
 
@@ -81,7 +82,9 @@ class RayEngine(PersistentEngine):
         hints = self.hints
         gpus = hints.num_gpus
         if gpus is None:
-            gpus = 1 if ray.cluster_resources().get("GPU") else 0
+            # Once there were some they are waited for: a model on a CPU would take days, and differ in bits.
+            self._has_gpus = self._has_gpus or bool(ray.cluster_resources().get("GPU"))
+            gpus = int(self._has_gpus)
         asked = {"num_cpus": threads if hints.num_cpus is None else hints.num_cpus, "num_gpus": gpus}
         return asked if hints.memory is None else asked | {"memory": hints.memory}
 

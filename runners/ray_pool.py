@@ -6,7 +6,6 @@ process from one whose node went away.
 
 import logging
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,11 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from tagmill.pipeline.job import Job
+from tagmill.runners import ray_endings
 from tagmill.runners.attempts import ATTEMPTS, Death
 from tagmill.runners.fork_server import search_path
 from tagmill.runners.ray_actor import NodeReport, Outcome, TaskActor, Versions
+from tagmill.runners.ray_nodes import RayNodes
 from tagmill.tag_system.core.errors import ConfigError, StoppedError
 from tagmill.tag_system.core.redaction import redacted
 
@@ -37,9 +38,6 @@ DOUBT_SECONDS = 60.0
 
 POLL_SECONDS = 1.0
 """How long an answer is waited for, before the cluster is looked at again."""
-
-NODES_SECONDS = 3.0
-"""How often the cluster is asked for its nodes."""
 
 HIRE_SECONDS = 5.0
 """How long no actor is asked for after one was lost before it was known where it was."""
@@ -75,7 +73,7 @@ class Dealt:
 class PoolMember:
     """An actor, what it was last called for, and since when.
 
-    It may go on to another job, but no model stays where another is loaded.
+    It may go on to another job, but not to one that loads a model.
     """
 
     handle: Any
@@ -98,7 +96,7 @@ class ActorPool:
         dealt: What is dealt out.
         node_timeout: Seconds to wait for a node that can take an actor.
         done: Names of finished tasks, which is added to.
-        spare: Actors of earlier jobs, each with the job and what it asked; those of this one are left there.
+        spare: Actors of earlier jobs, each with what was dealt out to it; those of this one are left there.
     """
 
     def __init__(
@@ -107,7 +105,7 @@ class ActorPool:
         dealt: Dealt,
         node_timeout: float,
         done: set[str],
-        spare: list[tuple[Job, Dealt, PoolMember]],
+        spare: list[tuple[Dealt, PoolMember]],
     ) -> None:
         self._job = job
         self._dealt = dealt
@@ -120,15 +118,14 @@ class ActorPool:
         self._deaths: list[Death] = []
         self._unready = 0
         self._gone: set[str] = set()
-        self._nodes: list[dict[str, Any]] = []
-        self._asked_at = 0.0
+        self._nodes = RayNodes(self._asked)
         self._placed_at = self._hires_at = time.monotonic()
         self._has_said = False
         self._actor = ray.remote(TaskActor).options(max_restarts=0, max_task_retries=0, **self._asked)
 
     def __enter__(self) -> "ActorPool":
-        for job, dealt, member in self._spare:
-            if self._can_use(job, dealt):
+        for dealt, member in self._spare:
+            if self._can_use(dealt):
                 self._call(member, "look", self._dealt.marker)
                 self._members.append(member)
             else:
@@ -141,17 +138,15 @@ class ActorPool:
             is_idle = member.step == "do" and member.call is None
             if is_idle and kind is None and not self._dealt.is_fresh:
                 member.looks = 0
-                self._spare.append((self._job, self._dealt, member))
+                self._spare.append((self._dealt, member))
             else:
                 ray.kill(member.handle)
 
-    def _can_use(self, job: Job, dealt: Dealt) -> bool:
-        """Tell whether an actor of another job serves: without models, or with the same one."""
+    def _can_use(self, dealt: Dealt) -> bool:
+        """Tell whether an actor of another job serves: a model is loaded where no other one was."""
         if self._dealt.is_fresh or dict(dealt.asked) != self._asked:
             return False
-        if job.uses_model or self._job.uses_model:
-            return dealt.begin == self._dealt.begin
-        return True
+        return not self._job.uses_model or dealt.begin == self._dealt.begin
 
     def work(self) -> list[Death]:
         """Deal until all is done; gives the processes that died, if that left something undone.
@@ -192,28 +187,13 @@ class ActorPool:
         """Ask for one actor more than there is room for: a node that comes later is then used."""
         if not self._left or self._is_stopping() or time.monotonic() < self._hires_at:
             return
-        wanted = min(self._dealt.most, self._slots() + 1 - self._unready)
+        wanted = min(self._dealt.most, self._nodes.slots() + 1 - self._unready)
         wanted = min(
             max(wanted, 1), len(self._left) + sum(member.item is not None for member in self._members)
         )
         for _ in range(wanted - len(self._members)):
             handle: Any = self._actor.remote(search_path(), os.getcwd())
             self._members.append(PoolMember(handle, handle.look.remote(self._dealt.marker)))
-
-    def _slots(self) -> int:
-        """Count the actors that the nodes have room for, if nobody else uses them."""
-        wanted = _resources(self._asked)
-        total = 0
-        for node in self._living():
-            has = node["Resources"]
-            total += int(min(has.get(name, 0) / amount for name, amount in wanted.items()))
-        return total
-
-    def _living(self, *, now: bool = False) -> list[dict[str, Any]]:
-        moment = time.monotonic()
-        if now or moment - self._asked_at > NODES_SECONDS:
-            self._nodes, self._asked_at = ray.nodes(), moment
-        return [node for node in self._nodes if node["Alive"]]
 
     def _hear(self, member: PoolMember) -> None:
         """Take the answer of an actor, and give it what comes next."""
@@ -228,7 +208,7 @@ class ActorPool:
         except RayError as error:
             raise RuntimeError(redacted(f"{self._job.name}: Ray could not run it: {error}")) from error
         if member.doubted is not None:
-            self._let_go(member)  # it lives, but what became of its call nobody knows
+            self._let_go(member, "was out of reach")  # what became of its call nobody knows
         elif isinstance(answer, NodeReport):
             self._welcome(member, answer)
         else:
@@ -247,21 +227,21 @@ class ActorPool:
         if not report.sees_run:
             member.looks += 1
             if member.looks == LOOKS:
+                where = f"{report.host} ({self._nodes.address(report.node)})"
                 raise ConfigError(
-                    f"the node {report.host} ({self._address(report.node)}) does not see the run folder at "
-                    f"{self._job.folder}: set `run` to a folder that all nodes share, or to one of an object "
-                    "store"
+                    f"the node {where} does not see the run folder at {self._job.folder}: set `run` to a "
+                    "folder that all nodes share, or to one of an object store"
                 )
             time.sleep(1)
             self._call(member, "look", self._dealt.marker)
-        elif self._dealt.begin not in ((), member.begun):
-            member.begun = ()
-            self._call(member, "begin", *self._dealt.begin)
-        else:
+        elif self._dealt.begin and self._dealt.begin == member.begun:
             self._deal(member)
-
-    def _address(self, node: str) -> str:
-        return next((one["NodeManagerAddress"] for one in self._nodes if one["NodeID"] == node), node)
+        else:
+            member.begun = ()
+            if self._dealt.begin:
+                self._call(member, "begin", *self._dealt.begin)
+            else:
+                self._deal(member)
 
     def _take(self, member: PoolMember, outcome: Outcome) -> None:
         for name, level, message in outcome.warnings:
@@ -297,62 +277,58 @@ class ActorPool:
         doubted = [member for member in self._members if member.doubted is not None]
         if not doubted:
             return
-        living = {node["NodeID"] for node in self._living(now=True)}
         for member in doubted:
-            is_late = time.monotonic() - (member.doubted or 0) > DOUBT_SECONDS
-            if is_late or (member.node and member.node not in living):
+            if member.node and not self._nodes.lives(member.node):
                 self._let_go(member)
+            elif time.monotonic() - (member.doubted or 0) > DOUBT_SECONDS:
+                self._let_go(member, "is out of reach")
 
     def _lose(self, member: PoolMember, error: RayActorError) -> None:
         """Tell a process that died from one whose node is gone."""
-        if "failed to import" in str(error) or error.actor_init_failed:
+        if why := ray_endings.why_never_began(error):
             raise ConfigError(
                 f"a node of the cluster cannot start tagmill: install tagmill {Versions.here().tagmill} with "
-                f"the extra `ray` where its Ray runs ({_last_line(str(error))})"
+                f"the extra `ray` where its Ray runs ({why})"
             ) from error
-        living = {node["NodeID"] for node in self._living(now=True)}
-        if error.preempted or _NODE_GONE.search(str(error)) or (member.node and member.node not in living):
+        if ray_endings.is_of_node(error) or (member.node and not self._nodes.lives(member.node)):
             self._let_go(member)
             return
         self._members.remove(member)
+        if member.step == "look" and member.node and not member.looks:
+            return  # it had ended before, between two jobs, and was at nothing
         task = member.item[0] if member.item else ""
         self._unready += task == ""
         self._deaths.append(Death(task, self._how(member, error), member.host))
 
-    def _let_go(self, member: PoolMember) -> None:
-        """Do without an actor whose node is gone, which is not the fault of its task. Raises StoppedError."""
+    def _let_go(self, member: PoolMember, what: str = "is gone") -> None:
+        """Do without an actor for what its node is, which no task is to blame for. Raises StoppedError."""
         self._members.remove(member)
         ray.kill(member.handle)
         if member.item:
             self._left.appendleft(member.item)
         if member.node not in self._gone | {""}:
             _log.warning(
-                "%s: the node %s is gone; what it was at goes to another", self._job.name, member.host
+                "%s: the node %s %s; what it was at goes to another", self._job.name, member.host, what
             )
-        self._gone.add(member.node)
-        if not member.node and time.monotonic() >= self._hires_at:
+        if member.node:
+            self._gone.add(member.node)
+        elif time.monotonic() >= self._hires_at:
             # Ray does not know yet that the node is gone, and would put others there as well.
             self._hires_at = time.monotonic() + HIRE_SECONDS
             self._gone.add(f"unknown, until {self._hires_at}")
-        if len(self._gone) > NODES_IN_A_ROW + len(self._nodes):
+        if len(self._gone) > NODES_IN_A_ROW + self._nodes.most:
             raise StoppedError(
                 f"{self._job.name}: {len(self._gone)} nodes of the cluster went away one after the other, "
                 "and no task was done in between; run the same command again when they stay"
             )
 
     def _how(self, member: PoolMember, error: RayActorError) -> str:
-        """Say how a process ended, as far as Ray knows: it passes on no signal."""
-        said = str(error)
+        found = ray_endings.how(error)
         timeout = getattr(self._job.stage.config, "timeout", None)
-        if "OUT_OF_MEMORY" in said:
-            return "was ended by Ray, since its node ran short of memory"
-        if "INTENDED_USER_EXIT" in said:
-            return "ended itself"
-        if timeout is not None and member.item and time.monotonic() - member.since >= timeout:
-            return (
-                f"was lost, most likely since a batch took longer than {self._job.name}.timeout, {timeout} s"
-            )
-        return "was lost"
+        is_late = timeout is not None and member.item and time.monotonic() - member.since >= timeout
+        if found == ray_endings.LOST and is_late:
+            found += f", most likely since a batch took longer than {self._job.name}.timeout, {timeout} s"
+        return found
 
     def _check_placed(self) -> None:
         """Wait for a node within bounds. Raises StoppedError."""
@@ -362,37 +338,9 @@ class ActorPool:
         waited = time.monotonic() - self._placed_at
         if waited < min(WORD_SECONDS, self._node_timeout):
             return
-        line = f"{self._job.name}: {self._want()}"
+        line = f"{self._job.name}: {self._nodes.shortage()}"
         if waited >= self._node_timeout:
             raise StoppedError(f"{line}; waited {self._node_timeout:g} s for a node, see --node-timeout")
         if not self._has_said:
             _log.warning("%s; waiting for a node", line)
             self._has_said = True
-
-    def _want(self) -> str:
-        asked = ", ".join(f"{name}={amount:g}" for name, amount in self._asked.items() if amount)
-        living = self._living(now=True)
-        total: dict[str, float] = {}
-        for node in living:
-            for name in ("CPU", "GPU", "memory"):
-                total[name] = total.get(name, 0) + node["Resources"].get(name, 0)
-        cores, gpus, memory = (total.get(name, 0) for name in ("CPU", "GPU", "memory"))
-        has = f"{cores:g} CPUs, {gpus:g} GPUs, {memory / 1e9:.1f} GB"
-        is_taken = self._slots() > 0
-        why = "no node had room for it" if is_taken else "no node of the cluster can give that"
-        return f"a worker asks for {asked}, and {why} ({len(living)} nodes with {has})"
-
-
-_NODE_GONE = re.compile(r"node (has )?died|node (was|is) (terminated|dead)|node failure", re.IGNORECASE)
-
-
-def _resources(asked: Mapping[str, float]) -> dict[str, float]:
-    """Give what is asked for by the names of a node's resources."""
-    names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    return {names[name]: amount for name, amount in asked.items() if amount}
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"\w*(Error|Exception)\b", line)]
-    return redacted((errors or lines or [""])[-1][:300])

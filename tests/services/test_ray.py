@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from commands import start
-from runs import current_folder, drive, parts_there, shard_bytes, squares_config
+from commands import environment, start
+from runs import Quiet, current_folder, drive, parts_there, shard_bytes, squares_config
+from tagmill.pipeline.config import load_config
+from tagmill.pipeline.job import Job
+from tagmill.pipeline.run import Driver
+from tagmill.runners.ray_engine import RayEngine
+from tagmill.runners.ray_flags import RayFlags, RayHints
 from troubled_models import digests_of
 
 pytestmark = pytest.mark.services
@@ -79,9 +86,14 @@ def await_that(holds: Callable[[], Any], process: "subprocess.Popen[str] | None"
         time.sleep(0.05)
 
 
-def actors() -> list[str]:
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if line.startswith(ACTOR)]
+def actors(of: Iterable[psutil.Process] | None = None) -> list[psutil.Process]:
+    """The actors among some processes, or among all of this machine."""
+    found = []
+    for process in psutil.process_iter() if of is None else of:
+        with suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(ACTOR):
+                found.append(process)
+    return found
 
 
 def test_a_cluster_makes_what_one_process_makes(tmp_path, cluster):
@@ -113,6 +125,39 @@ def test_a_node_that_is_killed_costs_only_what_it_was_at(tmp_path, cluster):
     assert "Traceback" not in err
     assert "attempt" not in err
     assert shard_bytes(tmp_path / "run") == expected
+
+
+def test_nodes_that_go_one_after_the_other_end_the_run(tmp_path, machines):
+    """One worker node at a time, and the head; of those that may go beyond as many, there are none here."""
+    for other in list(machines.worker_nodes):
+        machines.remove_node(other)
+    begun = tmp_path / "begun"
+    config = small(tmp_path, tag=troubled("SlowTagger", seconds=60, begun=str(begun)))
+    node = machines.add_node(**NODE)
+    script = "from tagmill.runners import cli, ray_pool; ray_pool.NODES_IN_A_ROW = 0; cli.main()"
+    arguments = ["run", str(config), "--runner", "ray", "--", f"--address={machines.address}"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", script, *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(5):
+        await_that(lambda: begun.exists() or process.poll() is not None)
+        if process.poll() is not None:
+            break
+        (raylet,) = node.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+        await_that(lambda: not actors())
+        machines.remove_node(node, allow_graceful=False)
+        begun.unlink()
+        node = machines.add_node(**NODE)
+    code, err = ended(process)
+    assert code == 1, err
+    last = err.splitlines()[-1]
+    assert re.fullmatch(r"tagmill: tag: \d nodes of the cluster went away one after the other, .*", last), err
+    assert "attempt" not in err
 
 
 def test_a_node_that_comes_late_is_used(tmp_path, cluster, expected):
@@ -205,6 +250,13 @@ def test_a_driver_that_is_killed_leaves_no_actor_and_is_gone_on_from(tmp_path, c
     assert shard_bytes(tmp_path / "run") == expected
 
 
+NOT_EDITABLE = """
+import sys
+sys.meta_path[:] = [one for one in sys.meta_path if not one.__module__.startswith("__editable__")]
+"""
+"""Takes away what finds tagmill in a checkout."""
+
+
 @pytest.mark.parametrize(
     ("stub", "last"),
     [
@@ -217,9 +269,13 @@ def test_a_driver_that_is_killed_leaves_no_actor_and_is_gone_on_from(tmp_path, c
     ids=["another", "none"],
 )
 def test_a_node_without_this_tagmill_is_refused(tmp_path, machines, stub, last):
+    """The only one that takes tasks: another could do them all before it has one."""
     (tmp_path / "there" / stub).parent.mkdir(parents=True)
     (tmp_path / "there" / stub).write_text("Name: tagmill\nVersion: 9.9\n" if "dist" in stub else "")
     path = os.pathsep.join([str(tmp_path / "there"), os.environ.get("PYTHONPATH", "")])
+    (tmp_path / "there" / "sitecustomize.py").write_text(NOT_EDITABLE if "init" in stub else "")
+    for other in list(machines.worker_nodes):
+        machines.remove_node(other)
     node = machines.add_node(**NODE, env_vars={"PYTHONPATH": path})
     try:
         code, err = ended(launch(machines, small(tmp_path)))
@@ -228,6 +284,29 @@ def test_a_node_without_this_tagmill_is_refused(tmp_path, machines, stub, last):
     assert code == 2, err
     assert re.fullmatch(f"tagmill: {last}", err.splitlines()[-1]), err
     assert "Traceback" not in err
+
+
+def test_actors_that_end_between_two_jobs_are_replaced(tmp_path, cluster, expected, caplog):
+    """All of them, and no part is blamed."""
+    killed = []
+
+    class Killing(RayEngine):
+        def execute(self, job: Job) -> None:
+            mine = actors(psutil.Process().children(recursive=True))
+            for actor in mine:
+                actor.kill()
+            await_that(lambda: not any(actor.is_running() for actor in mine))
+            killed.extend(mine)
+            super().execute(job)
+
+    engine = Killing(RayFlags(cluster.address), RayHints())
+    try:
+        Driver(load_config(str(small(tmp_path)))).run(engine, Quiet())
+    finally:
+        engine.close()
+    assert len(killed) >= 4
+    assert shard_bytes(tmp_path / "run") == expected
+    assert caplog.messages == []
 
 
 def test_what_a_worker_warns_of_is_seen(tmp_path, cluster):
