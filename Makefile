@@ -8,7 +8,7 @@ GCS := .cache/services/fake-gcs-server-1.56.1
 MOTO := .cache/services/moto-5.2.5
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test services portable trust bench check format-check lint types package clean
+.PHONY: demo setup links test services portable cluster trust bench check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
@@ -56,6 +56,13 @@ services: setup .cache/services/installed $(PRISM) $(GCS) $(MOTO)
 # Runs on Beam's own portable runner alone, with a pool of workers.
 portable: setup $(PRISM)
 	$(BIN)/pytest -m services tests/services/test_prism.py
+
+# The demo on a Ray cluster whose machines share nothing but an object store, while nodes, workers and the driver are
+# killed; prints a table. The machines are namespaces of this one, which only root may make.
+cluster: setup $(MOTO)
+	@test "$$(id -u)" = 0 || { echo "make cluster needs root, who may make network namespaces"; exit 2; }
+	@command -v ip > /dev/null || { echo "make cluster needs ip: install iproute2"; exit 2; }
+	$(BIN)/pytest -m cluster tests/services/test_cluster.py
 
 $(PRISM): PACKAGE_OF_GO := github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
 $(GCS): PACKAGE_OF_GO := github.com/fsouza/fake-gcs-server@v1.56.1

@@ -43,13 +43,13 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(holds: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait until something holds. Raises TimeoutError."""
+def wait_until(holds: Callable[[], object], what: str, seconds: float = 60, every: float = 0.05) -> None:
+    """Wait until something holds, looking so often. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError(what)
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 class Service:
