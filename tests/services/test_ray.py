@@ -72,14 +72,14 @@ def launch(cluster: Cluster, config: Path, *options: object) -> "subprocess.Pope
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Wait for the end; gives the exit code and standard error."""
     try:
-        _, err = process.communicate(timeout=100)
+        _, err = process.communicate(timeout=250)
     finally:
         process.kill()
     return process.returncode, err
 
 
 def await_that(holds: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while not holds():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
