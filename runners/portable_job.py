@@ -13,6 +13,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # has no stubs
 from apache_beam.portability.api import beam_job_api_pb2 as api
 
+from tagmill.runners.worker_pool import ExternalPool
 from tagmill.tag_system.core.errors import StoppedError
 
 ANSWER_SECONDS = 10
@@ -36,20 +37,23 @@ class PortableJob:
     Args:
         result: What Beam gave for the job.
         endpoint: Where the service is, for messages.
+        pool: The pool of its workers, if it is looked after.
     """
 
-    def __init__(self, result: Any, endpoint: str) -> None:
+    def __init__(self, result: Any, endpoint: str, pool: ExternalPool | None = None) -> None:
         self._service = result._job_service
         self._id = result._job_id
         self._clean_up = result._cleanup
         self._endpoint = endpoint
+        self._pool = pool
         self._errors: list[str] = []
         self._listener = threading.Thread(target=self._listen, name="listen to job", daemon=True)
 
     def wait(self) -> tuple[str, str]:
         """Wait until the job ends: the name of its state, and what the service said went wrong.
 
-        The job is cancelled if this is interrupted. Raises StoppedError if the service is lost.
+        The job is cancelled if this is interrupted. Raises StoppedError if the service or the pool is
+        lost.
         """
         self._listener.start()
         with self._cancelled_if_left():
@@ -68,6 +72,8 @@ class PortableJob:
             except grpc.RpcError as error:
                 if error.code() not in PASSING or time.monotonic() - answered > LOST_SECONDS:
                     raise StoppedError(self._lost(error)) from error
+            if self._pool:
+                self._pool.look()
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 

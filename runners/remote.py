@@ -13,6 +13,7 @@ from apache_beam.transforms.resources import parse_resource_hints
 
 from tagmill.pipeline.job import Job
 from tagmill.runners.portable_job import PortableJob
+from tagmill.runners.worker_pool import ExternalPool
 from tagmill.tag_system.core.errors import ConfigError, StoppedError
 from tagmill.tag_system.core.text import one_line
 from tagmill.transforms import failures
@@ -31,11 +32,19 @@ LONGEST_WORD = 300
 
 @dataclass
 class RemoteEngine:
-    """Submits each job and waits for its end. `hints` go to the stages that run a model."""
+    """Submits each job and waits for its end.
+
+    Attributes:
+        runner: A name of `BEAM_RUNNERS`.
+        options: Beam's.
+        hints: What the stages that run a model ask of their workers.
+        pool: The pool that starts the workers, if it is looked after.
+    """
 
     runner: str
     options: PipelineOptions
     hints: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_HINTS))
+    pool: ExternalPool | None = None
 
     def execute(self, job: Job) -> None:
         """Run one job; it is cancelled if this is interrupted.
@@ -44,6 +53,7 @@ class RemoteEngine:
         """
         with job.store_tasks() as stored:
             pipeline = self.pipeline(job, stored)
+            self._expect_pool(job)
             state, said = self._wait(job, self._submit(pipeline))
         if state == "DONE":
             return
@@ -54,6 +64,13 @@ class RemoteEngine:
             where = f"; all that its runner said is in {failures.keep(job.folder, said)}"
         line = f"{job.name}: its job failed: {last_word(said)}{where}, more in the logs of its workers"
         raise StoppedError(line) from RuntimeError(said)
+
+    def _expect_pool(self, job: Job) -> None:
+        if self.pool:
+            try:
+                self.pool.expect()
+            except StoppedError as error:
+                raise StoppedError(f"{job.name}: {error}") from error
 
     def _submit(self, pipeline: beam.Pipeline) -> Any:
         try:
@@ -78,7 +95,7 @@ class RemoteEngine:
         """Wait for the end of a job: its state, and what its runner said went wrong."""
         if isinstance(getattr(result, "_job_service", None), beam_job_api_pb2_grpc.JobServiceStub):
             try:
-                return PortableJob(result, self._endpoint).wait()
+                return PortableJob(result, self._endpoint, self.pool).wait()
             except StoppedError as error:
                 raise StoppedError(f"{job.name}: {error}") from error
         try:

@@ -25,6 +25,7 @@ from tagmill.runners.commands.logs import log_json
 from tagmill.runners.local import LocalEngine
 from tagmill.runners.ray_flags import parse_ray_flags, parse_ray_hints
 from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
+from tagmill.runners.worker_pool import pool_of, take_pool_check
 from tagmill.tag_system.core import extras, files
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -142,7 +143,10 @@ def _engine(request: RunRequest, console: Console) -> Engine:
         )
     if name == "ray":
         return _ray_engine(request)
-    return RemoteEngine(name, parse_flags(request.flags), parse_hints(request.hints))
+    flags, is_checked = take_pool_check(request.flags) if name == "portable" else (request.flags, False)
+    options = parse_flags(flags)
+    pool = pool_of(options) if is_checked else None
+    return RemoteEngine(name, options, parse_hints(request.hints), pool)
 
 
 def _ray_engine(request: RunRequest) -> Engine:

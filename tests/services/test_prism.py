@@ -48,7 +48,7 @@ class Prism:
 
 
 @pytest.fixture(scope="module")
-def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
     program = installed("prism", "portable")
     folder, port = tmp_path_factory.mktemp("prism"), free_port()
     command = [program, f"-job_port={port}", "-serve_http=false"]
@@ -63,14 +63,22 @@ def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prism]:
         pool.kill()
 
 
+@pytest.fixture
+def prism(services: Prism) -> Prism:
+    """Both services, whatever the test before has killed."""
+    services.pool.ensure()
+    services.jobs.ensure()
+    return services
+
+
 def slow(seconds: float, begun: object = "") -> dict[str, object]:
     return {"model": "troubled_models:SlowTagger", "options": {"seconds": seconds, "begun": str(begun)}}
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+def finish(process: "subprocess.Popen[str]", seconds: float = BOUND) -> tuple[int, str]:
     """Wait for a command, within the bound: its exit code, and what it said on standard error."""
     try:
-        _, err = process.communicate(timeout=BOUND)
+        _, err = process.communicate(timeout=seconds)
     finally:
         process.kill()
     return process.returncode, err
@@ -84,6 +92,16 @@ def test_a_run_through_all_stages_gives_the_same_shards(tmp_path, prism):
     tagmill("run", config, *prism.flags, "--job_server_timeout=3")
     assert shard_bytes(tmp_path / "portable" / "run") == shard_bytes(tmp_path / "local" / "run")
     assert damaged(tmp_path / "portable" / "run") == []
+    assert set(prism.states()) == {"DONE"}
+
+
+@pytest.mark.timeout(900)
+def test_the_whole_demo_gives_the_same_shards(tmp_path, prism, demo):
+    config = demo.config(tmp_path, str(tmp_path / "run"))
+    code, err = finish(start("run", config, *prism.flags), 600)
+    assert (code, err) == (0, "")
+    assert shard_bytes(tmp_path / "run") == demo.shards
+    assert damaged(tmp_path / "run") == []
     assert set(prism.states()) == {"DONE"}
 
 
@@ -107,7 +125,11 @@ def test_what_a_worker_noted_in_the_run_goes_first(tmp_path, prism):
 
 @pytest.mark.parametrize(
     ("killed", "words"),
-    [("pool", "its job failed: .*disconnected"), ("jobs", "nothing answers at localhost"), ("driver", None)],
+    [
+        ("pool", "its job failed: .*disconnected|the pool of workers at .* does not answer any more"),
+        ("jobs", "nothing answers at localhost"),
+        ("driver", None),
+    ],
 )
 def test_after_a_kill_the_same_command_goes_on(tmp_path, prism, killed, words):
     begun = tmp_path / "begun"
@@ -132,6 +154,31 @@ def test_after_a_kill_the_same_command_goes_on(tmp_path, prism, killed, words):
     drive(squares_config(tmp_path / "local", tars, **FEW, tag=slow(0)))
     assert shard_bytes(tmp_path / "portable" / "run") == shard_bytes(tmp_path / "local" / "run")
     assert damaged(tmp_path / "portable" / "run") == []
+
+
+def test_a_pool_that_prism_does_not_miss_ends_the_job(tmp_path, prism):
+    """The worker that it started goes on, so that nothing is amiss for Prism."""
+    begun = tmp_path / "begun"
+    config = squares_config(tmp_path, {"b.tar": (30, 0)}, **FEW, tag=slow(3, begun))
+    process = start("run", config, *prism.flags)
+    wait_until(begun.exists, "the stage did not begin")
+    prism.pool.kill_alone()
+    code, err = finish(process)
+    assert code == 1
+    (line,) = err.splitlines()
+    assert line.startswith(
+        f"tagmill: tag: the pool of workers at localhost:{prism.pool.port} does not answer"
+    )
+    wait_until(lambda: prism.states()[-1] == "CANCELLED", f"{prism.states()}", 10)
+
+
+def test_a_job_is_not_handed_over_without_its_pool(tmp_path, prism):
+    """Prism would end itself."""
+    prism.pool.kill()
+    _, err = tagmill("run", squares_config(tmp_path, {"b.tar": (2, 0)}, **FEW), *prism.flags, code=2)
+    (line,) = err.splitlines()
+    assert line.startswith(f"tagmill: no pool of workers answers at localhost:{prism.pool.port} within 20 s")
+    prism.states()
 
 
 def test_an_interruption_cancels_the_job(tmp_path, prism):

@@ -80,6 +80,17 @@ class Service:
         )
         assert self._process.poll() is None, f"it ended before it listened:\n{self.log.read_text()}"
 
+    def ensure(self) -> None:
+        """Start it again if it has ended."""
+        if self._process.poll() is not None:
+            self.kill()
+            self.start()
+
+    def kill_alone(self) -> None:
+        """Kill it, and leave what it started."""
+        self._process.kill()
+        self._process.wait()
+
     def kill(self) -> None:
         """Kill it and all that it started."""
         with suppress(ProcessLookupError):
