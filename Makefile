@@ -6,9 +6,10 @@ PACKAGE := build/package
 PRISM := .cache/services/prism-2.77.0
 GCS := .cache/services/fake-gcs-server-1.56.1
 MOTO := .cache/services/moto-5.2.5
+GCP := .cache/services/gcp-2.77
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test services portable cluster trust bench check format-check lint types package clean
+.PHONY: demo setup links test services portable dataflow cluster trust bench check format-check lint types package clean
 
 demo: setup
 	$(BIN)/tagmill demo
@@ -48,14 +49,18 @@ types: setup
 trust: setup
 	PYTHONPATH=tests/support $(BIN)/python tests/support/trust.py
 
-# What needs programs or a cluster: the site in a browser, Ray's nodes on this machine, runs on Prism and on object
-# stores. Chromium comes from the system's packages, the programs in Go are built here, once.
-services: setup .cache/services/installed $(PRISM) $(GCS) $(MOTO)
+# What needs programs or a cluster: the site in a browser, Ray's nodes on this machine, runs on Prism, on a double of
+# Dataflow and on object stores. Chromium comes from the system's packages, the programs in Go are built here, once.
+services: setup .cache/services/installed $(PRISM) $(GCS) $(MOTO) $(GCP)
 	NODE_PATH=.cache/services/node_modules $(BIN)/pytest -m services tests/services
 
 # Runs on Beam's own portable runner alone, with a pool of workers.
 portable: setup $(PRISM)
 	$(BIN)/pytest -m services tests/services/test_prism.py
+
+# Runs on a double of Dataflow alone, by Beam's own client.
+dataflow: setup $(PRISM) $(GCS) $(GCP)
+	$(BIN)/pytest -m services tests/services/test_dataflow.py
 
 # The demo on a Ray cluster whose machines share nothing but an object store, while nodes, workers and the driver are
 # killed; prints a table. The machines are namespaces of this one, which only root may make.
@@ -76,6 +81,17 @@ $(PRISM) $(GCS):
 $(MOTO):
 	$(PYTHON) -m venv --clear .cache/services/moto
 	.cache/services/moto/bin/pip install --quiet 'moto[server]==5.2.5'
+	touch $@
+
+# Beam's client of Google Cloud in an environment of its own, which also sees what is in that of the tests: it is fifty
+# packages, with which importing Beam takes half as long again. The name has the line read after those of packages that
+# set up a part of `google`.
+$(GCP): SITE := import site; print(site.getsitepackages()[0])
+$(GCP):
+	$(BIN)/python -m venv --clear .cache/services/gcp
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
+		> "$$(.cache/services/gcp/bin/python -c '$(SITE)')/zz-tests.pth"
+	.cache/services/gcp/bin/pip install --quiet 'apache-beam[gcp]==2.77.*'
 	touch $@
 
 .cache/services/installed: tests/services/package.json

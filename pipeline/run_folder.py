@@ -3,6 +3,7 @@
 RUN/run.yaml                          the resolved config and the versions of the libraries
 RUN/whole.json                        what the run held when it was last whole, see `growth`
 RUN/summary.json                      what the records say in short, see `summary`
+RUN/job.json                          the job that a driver handed to a service, see `runners/left_job.py`
 RUN/lease.json                        who drives the run; RUN/tokens/ the tokens of all drivers
 RUN/<stage>/_STAGE-<token>-<n>.json   which generation is current, and which other one is worth keeping
 RUN/<stage>/<gen>/                    parts, dead/, superseded/, records/: what is known of the parts

@@ -1,4 +1,4 @@
-"""Runs jobs elsewhere: on Dataflow, or on any of Beam's portable runners (Flink, Spark, a job service)."""
+"""Runs jobs elsewhere: on any of Beam's portable runners (Prism, Flink, Spark, a job service)."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 import grpc  # type: ignore[import-untyped]  # has no stubs
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, SetupOptions
-from apache_beam.portability.api import beam_job_api_pb2_grpc
+from apache_beam.portability.api import beam_job_api_pb2_grpc, beam_runner_api_pb2
 from apache_beam.transforms.resources import parse_resource_hints
 
 from tagmill.pipeline.job import Job
@@ -52,9 +52,7 @@ class RemoteEngine:
         Raises StoppedError if it does not end well, ConfigError if nobody takes it.
         """
         with job.store_tasks() as stored:
-            pipeline = self.pipeline(job, stored)
-            self._expect_pool(job)
-            state, said = self._wait(job, self._submit(pipeline))
+            state, said = self._run(job, self.pipeline(job, stored))
         if state == "DONE":
             return
         if state != "FAILED":
@@ -65,12 +63,23 @@ class RemoteEngine:
         line = f"{job.name}: its job failed: {last_word(said)}{where}, more in the logs of its workers"
         raise StoppedError(line) from RuntimeError(said)
 
-    def _expect_pool(self, job: Job) -> None:
-        if self.pool:
-            try:
+    def _run(self, job: Job, pipeline: beam.Pipeline) -> tuple[str, str]:
+        """Run a job's pipeline to its end: its state, and what its runner said went wrong."""
+        try:
+            if self.pool:
                 self.pool.expect()
-            except StoppedError as error:
-                raise StoppedError(f"{job.name}: {error}") from error
+            result = self._submit(pipeline)
+            if isinstance(getattr(result, "_job_service", None), beam_job_api_pb2_grpc.JobServiceStub):
+                return PortableJob(result, self._endpoint, self.pool).wait()
+        except StoppedError as error:
+            raise StoppedError(f"{job.name}: {error}") from error
+        try:  # a service in this process
+            return result.wait_until_finish(), ""
+        except KeyboardInterrupt:
+            result.cancel()
+            raise
+        except RuntimeError as error:
+            return "FAILED", str(error)
 
     def _submit(self, pipeline: beam.Pipeline) -> Any:
         try:
@@ -91,26 +100,18 @@ class RemoteEngine:
     def _endpoint(self) -> str:
         return str(self.options.view_as(PortableOptions).job_endpoint)
 
-    def _wait(self, job: Job, result: Any) -> tuple[str, str]:
-        """Wait for the end of a job: its state, and what its runner said went wrong."""
-        if isinstance(getattr(result, "_job_service", None), beam_job_api_pb2_grpc.JobServiceStub):
-            try:
-                return PortableJob(result, self._endpoint, self.pool).wait()
-            except StoppedError as error:
-                raise StoppedError(f"{job.name}: {error}") from error
-        try:
-            return result.wait_until_finish(), ""
-        except KeyboardInterrupt:
-            result.cancel()
-            raise
-        except RuntimeError as error:
-            return "FAILED", str(error)
-
     def pipeline(self, job: Job, stored: str = "") -> beam.Pipeline:
         """Build a job's pipeline, which talks to nobody before it is run; for `stored` see `Job.build`."""
+        return self._pipeline(job, self._job_options(job), stored)
+
+    def _job_options(self, job: Job) -> PipelineOptions:
+        """Give the options of one job: Beam changes those that it is given."""
         options = PipelineOptions.from_dictionary(self.options.get_all_options(drop_default=True))
         # tagmill is installed on the workers: nothing of this process's main module has to travel.
         options.view_as(SetupOptions).save_main_session = False
+        return options
+
+    def _pipeline(self, job: Job, options: PipelineOptions, stored: str) -> beam.Pipeline:
         try:
             pipeline = beam.Pipeline(runner=BEAM_RUNNERS[self.runner], options=options)
         except (ImportError, ValueError) as error:
@@ -126,6 +127,11 @@ def last_word(said: str) -> str:
     if starts:
         lines = [line for line in lines[starts[-1] + 1 :] if not line[0].isspace()] or lines
     return lines[0].removesuffix(".")[:LONGEST_WORD] if lines else "its runner does not say why"
+
+
+def hints_of(environment: beam_runner_api_pb2.Environment) -> dict[str, str]:
+    """Give the resource hints of the steps of an environment, by their short names."""
+    return {urn.split(":")[-2]: value.decode() for urn, value in environment.resource_hints.items()}
 
 
 def what_is_missing(runner: str) -> str | None:

@@ -1,12 +1,15 @@
 """Shows the Beam jobs of a run without running them: steps, where they run, what they ask for."""
 
+import json
+
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 from tagmill.pipeline.job import Engine, Job
 from tagmill.pipeline.run import Driver
-from tagmill.runners.remote import RemoteEngine
+from tagmill.runners.dataflow import DataflowEngine
+from tagmill.runners.remote import RemoteEngine, hints_of, what_is_missing
 
 
 def show_jobs(console: Console, driver: Driver, engine: Engine) -> None:
@@ -23,6 +26,15 @@ def show_jobs(console: Console, driver: Driver, engine: Engine) -> None:
                 for step, asked in steps(job, hints):
                     needs = "".join(f"  [{name}={value}]" for name, value in asked.items())
                     console.print(f"  {step}{needs}", markup=False, highlight=False)
+                if isinstance(engine, DataflowEngine) and not what_is_missing("dataflow"):
+                    _show_request(console, engine, job)
+
+
+def _show_request(console: Console, engine: DataflowEngine, job: Job) -> None:
+    request, size = engine.request(job)
+    for line in json.dumps(request, indent=2).splitlines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"a request of {size:,} bytes, of which Dataflow takes 10 MB", highlight=False)
 
 
 def steps(job: Job, hints: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -36,7 +48,5 @@ def steps(job: Job, hints: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
     found = []
     for step in components.transforms.values():
         if step.environment_id and not step.subtransforms:
-            resources = components.environments[step.environment_id].resource_hints
-            asked = {urn.split(":")[-2]: value.decode() for urn, value in resources.items()}
-            found.append((step.unique_name, asked))
+            found.append((step.unique_name, hints_of(components.environments[step.environment_id])))
     return found

@@ -22,6 +22,8 @@ from tagmill.runners.beam_flags import parse_flags
 from tagmill.runners.commands.console import ConsoleProgress, LogFormat
 from tagmill.runners.commands.job_view import show_jobs
 from tagmill.runners.commands.logs import log_json
+from tagmill.runners.dataflow import DataflowEngine
+from tagmill.runners.left_job import attend
 from tagmill.runners.local import LocalEngine
 from tagmill.runners.ray_flags import parse_ray_flags, parse_ray_hints
 from tagmill.runners.remote import BEAM_RUNNERS, RemoteEngine, parse_hints, what_is_missing
@@ -89,6 +91,8 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
             f"--runner dataflow: its workers cannot reach {config.run} on this machine; set `run` to a "
             "folder of an object store, such as gs://BUCKET/FOLDER"
         )
+    if isinstance(engine, DataflowEngine):
+        engine.check()
     with closing(engine) if isinstance(engine, PersistentEngine) else nullcontext():
         make(driver, engine, console, request.log_format)
 
@@ -96,6 +100,7 @@ def run(request: RunRequest, console: Console, *, dry_run: bool = False) -> None
 def make(driver: Driver, engine: Engine, console: Console, log_format: LogFormat) -> None:
     """Make a run whole under its lease, show how far it is, and write its report."""
     with Lease(driver.run_folder.path("lease.json")) as lease:
+        attend(driver.run_folder, engine)
         names = [stage.name for stage in driver.stages]
         before = Holdings.read(driver.run_folder)
         on_store = not files.is_local(driver.run_folder.root)
@@ -143,7 +148,9 @@ def _engine(request: RunRequest, console: Console) -> Engine:
         )
     if name == "ray":
         return _ray_engine(request)
-    flags, is_checked = take_pool_check(request.flags) if name == "portable" else (request.flags, False)
+    if name == "dataflow":
+        return DataflowEngine(name, parse_flags(request.flags), parse_hints(request.hints))
+    flags, is_checked = take_pool_check(request.flags)
     options = parse_flags(flags)
     pool = pool_of(options) if is_checked else None
     return RemoteEngine(name, options, parse_hints(request.hints), pool)

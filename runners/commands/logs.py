@@ -16,13 +16,18 @@ NOISE = (
 """Words of Beam on its own extras and options, and of libraries on what ends a job, which its end reports."""
 
 
+TWICE = ("gcsfs", "apache_beam.runners.dataflow.internal.apiclient")
+"""Loggers of what raises the same that it logs, at every attempt."""
+
+
 def configure_logging() -> None:
     """Set up logging for this process; to be called before Beam is imported, which logs while it is."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it raises what it logs, a traceback an attempt
+    for name in TWICE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     handler.addFilter(_is_worth_reading)
     guard_standard_error()
 

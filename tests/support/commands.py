@@ -23,8 +23,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def start(*arguments: object, most: int | None = None) -> "subprocess.Popen[str]":
-    """Start a process; no file that it writes grows beyond `most` bytes, as on a full disk."""
+def start(
+    *arguments: object, most: int | None = None, python: str = sys.executable, code: str = ""
+) -> "subprocess.Popen[str]":
+    """Start a process; no file that it writes grows beyond `most` bytes, as on a full disk.
+
+    `python` is another one's path, and `code` what it does in place of the command line's module.
+    """
 
     def prepare() -> None:
         # Ignored where a script runs the tests in its background; an interruption is to be heeded here.
@@ -33,7 +38,7 @@ def start(*arguments: object, most: int | None = None) -> "subprocess.Popen[str]
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "tagmill.runners.cli", *map(str, arguments)],
+        [python, "-P", *(["-c", code] if code else ["-m", "tagmill.runners.cli"]), *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

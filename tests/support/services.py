@@ -21,8 +21,8 @@ INSTALLED = Path(__file__).parents[2] / ".cache" / "services"
 
 def installed(name: str, door: str) -> str:
     """Give the path of an installed program; skip the test without it, but fail where CI runs it."""
-    places = (INSTALLED / "bin" / name, INSTALLED / "moto" / "bin" / name, shutil.which(name))
-    for place in places:
+    own = [INSTALLED / folder / name for folder in ("bin", "moto/bin", "")]
+    for place in (*own, shutil.which(name)):
         if place and Path(place).exists():
             return str(place)
     said = f"{name} is not installed: run `make {door}`, which installs it into .cache/services"
