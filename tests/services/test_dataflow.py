@@ -19,7 +19,7 @@ from tagmill.tag_system.core import files
 
 pytestmark = pytest.mark.services
 
-BOUND = 90
+BOUND = 240
 """Seconds within which a command ends whose job does not go on."""
 
 FEW = {"duplicates": None, "localize": None, "embed": None}
@@ -68,6 +68,12 @@ class Cloud:
     def state(self) -> str:
         """The state of the last job."""
         return str(self.jobs()[-1]["currentState"]).removeprefix("JOB_STATE_")
+
+    def counts(self, job_id: str) -> list[int]:
+        """How many elements the collections of a job had."""
+        place = f"/v1b3/projects/{PROJECT}/locations/{REGION}/jobs/{job_id}/metrics"
+        with urlopen(self._url(place), timeout=10) as answer:
+            return [metric["scalar"] for metric in json.load(answer)["metrics"]]
 
     def shards(self, run: str, folder: Path) -> dict[str, str]:
         """What `shard_bytes` says of a run in the store."""
@@ -118,13 +124,35 @@ def cloud(services: Cloud) -> Cloud:
     return services
 
 
-def slow(seconds: float, begun: object = "") -> dict[str, object]:
-    return {"model": "troubled_models:SlowTagger", "options": {"seconds": seconds, "begun": str(begun)}}
+def held(folder: Path) -> dict[str, object]:
+    """A tagger that begins, and goes on when it is let go."""
+    return {"model": "troubled_models:HeldTagger", "options": {"folder": str(folder)}}
+
+
+def let_go(folder: Path) -> None:
+    (folder / "go").touch()
+
+
+def begin(folder: Path, process: "subprocess.Popen[str]") -> "subprocess.Popen[str]":
+    """Wait until the tagger of a run has begun."""
+    wait_until((folder / "begun").exists, "the stage did not begin")
+    return process
+
+
+def local_shards(folder: Path) -> dict[str, str]:
+    """The shards of the same run, made here."""
+    drive(few(folder / "local", tag=held(folder)))
+    return shard_bytes(folder / "local" / "run")
 
 
 def few(folder: Path, run: str = "", count: int = 6, **changes: object) -> Path:
     """Write a config of few stages, whose run folder lies in the store unless `run` is empty."""
     return squares_config(folder, {"b.tar": (count, 0)}, **FEW, **changes, **({"run": run} if run else {}))
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    assert finish(process)[0] == -signal.SIGKILL
 
 
 def finish(process: "subprocess.Popen[str]", seconds: float = BOUND) -> tuple[int, str]:
@@ -134,13 +162,6 @@ def finish(process: "subprocess.Popen[str]", seconds: float = BOUND) -> tuple[in
     finally:
         process.kill()
     return process.returncode, err
-
-
-def kill_at(begun: Path, process: "subprocess.Popen[str]") -> None:
-    """Kill a driver once its stage has begun."""
-    wait_until(begun.exists, "the stage did not begin")
-    process.kill()
-    assert finish(process)[0] == -signal.SIGKILL
 
 
 @pytest.mark.timeout(900)
@@ -158,6 +179,7 @@ def test_what_fails_now_and_then_is_asked_again(tmp_path, cloud):
     cloud.fail(create=[503], get=[503, 404, 503, 429])
     run = "gs://bucket/faulty/run"
     assert finish(cloud.run(few(tmp_path, run))) == (0, "")
+    assert 1 in cloud.counts(cloud.jobs()[-1]["id"])
     drive(few(tmp_path / "local"))
     assert cloud.shards(run, tmp_path) == shard_bytes(tmp_path / "local" / "run")
 
@@ -174,10 +196,9 @@ def test_what_the_service_refuses_is_one_line(tmp_path, cloud):
 
 
 def test_a_job_whose_workers_die_is_one_line_and_the_same_command_goes_on(tmp_path, cloud):
-    begun, run = tmp_path / "begun", "gs://bucket/died/run"
-    config = few(tmp_path, run, tag=slow(0.5, begun))
-    process = cloud.run(config)
-    wait_until(begun.exists, "the stage did not begin")
+    run = "gs://bucket/died/run"
+    config = few(tmp_path, run, tag=held(tmp_path))
+    process = begin(tmp_path, cloud.run(config))
     cloud.pool.kill()
     code, err = finish(process)
     assert code == 1
@@ -185,66 +206,65 @@ def test_a_job_whose_workers_die_is_one_line_and_the_same_command_goes_on(tmp_pa
     assert re.match("tagmill: tag: its job failed: .*(disconnected|does not answer any more)", line), line
     assert cloud.state() == "FAILED"
     cloud.pool.start()
+    let_go(tmp_path)
     assert finish(cloud.run(config)) == (0, "")
-    drive(few(tmp_path / "local", tag=slow(0)))
-    assert cloud.shards(run, tmp_path) == shard_bytes(tmp_path / "local" / "run")
+    assert cloud.shards(run, tmp_path) == local_shards(tmp_path)
 
 
 def test_an_interruption_cancels_the_job(tmp_path, cloud):
-    begun, run = tmp_path / "begun", "gs://bucket/interrupted/run"
+    run = "gs://bucket/interrupted/run"
     cloud.fail(update=[503])
-    process = cloud.run(few(tmp_path, run, tag=slow(1, begun)))
-    wait_until(begun.exists, "the stage did not begin")
+    process = begin(tmp_path, cloud.run(few(tmp_path, run, tag=held(tmp_path))))
     process.send_signal(signal.SIGINT)
     assert finish(process) == (130, "tagmill: interrupted; run the same command to go on\n")
-    wait_until(lambda: cloud.state() == "CANCELLED", f"{cloud.jobs()[-1]}", 10)
+    wait_until(lambda: cloud.state() == "CANCELLED", f"{cloud.jobs()[-1]}", 30)
+    let_go(tmp_path)
     assert not files.exists(f"{run}/job.json")
 
 
 def test_the_job_of_a_driver_that_was_killed_is_waited_for(tmp_path, cloud):
-    begun, run = tmp_path / "begun", "gs://bucket/killed/run"
-    config = few(tmp_path, run, 20, tag=slow(0.5, begun))
-    kill_at(begun, cloud.run(config))
+    run = "gs://bucket/killed/run"
+    config = few(tmp_path, run, tag=held(tmp_path))
+    kill(begin(tmp_path, cloud.run(config)))
     left, count = cloud.jobs()[-1], len(cloud.jobs())
-    code, err = finish(cloud.run(config, "--until", "tag"))
-    assert code == 0
-    (line,) = err.splitlines()
+    process = cloud.run(config, "--until", "tag")
+    line = process.stderr.readline()
     assert "tag: an earlier driver left this job, which still runs; waiting for it" in line
     assert f"/dataflow/jobs/{REGION}/{left['id']}?project={PROJECT}" in line
+    let_go(tmp_path)
+    assert finish(process) == (0, "")
     assert len(cloud.jobs()) == count, "it had made everything"
     assert cloud.state() == "DONE"
     assert finish(cloud.run(config)) == (0, "")
-    drive(few(tmp_path / "local", count=20, tag=slow(0)))
-    assert cloud.shards(run, tmp_path) == shard_bytes(tmp_path / "local" / "run")
+    assert cloud.shards(run, tmp_path) == local_shards(tmp_path)
 
 
 def test_who_waits_for_a_job_that_was_left_can_cancel_it_and_another_runner_names_it(tmp_path, cloud):
-    begun, run = tmp_path / "begun", "gs://bucket/left/run"
-    config = few(tmp_path, run, 20, tag=slow(1, begun))
-    kill_at(begun, cloud.run(config))
+    run = "gs://bucket/left/run"
+    config = few(tmp_path, run, tag=held(tmp_path))
+    kill(begin(tmp_path, cloud.run(config)))
     _, err = tagmill("run", config, "--until", "ingest")
     (line,) = err.splitlines()
     assert f"tag: an earlier driver left the job {cloud.jobs()[-1]['name']} on Dataflow" in line
     assert cloud.state() == "RUNNING"
     process = cloud.run(config)
-    said = process.stderr.readline()
-    assert "waiting for it, Ctrl-C cancels it" in said
+    assert "waiting for it, Ctrl-C cancels it" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert finish(process)[0] == 130
-    wait_until(lambda: cloud.state() == "CANCELLED", f"{cloud.jobs()[-1]}", 10)
+    wait_until(lambda: cloud.state() == "CANCELLED", f"{cloud.jobs()[-1]}", 30)
+    let_go(tmp_path)
     assert not files.exists(f"{run}/job.json")
 
 
 def test_a_service_that_is_gone_for_good_is_one_line(tmp_path, cloud):
     """In a driver that waits two seconds where ours waits ten minutes."""
-    begun = tmp_path / "begun"
     hasty = "from tagmill.runners import cli, dataflow_job; dataflow_job.LOST_SECONDS = 2; cli.main()"
-    config = few(tmp_path, "gs://bucket/gone/run", tag=slow(1, begun))
-    process = start("run", config, *cloud.flags, python=python(), code=hasty)
-    wait_until(begun.exists, "the stage did not begin")
+    config = few(tmp_path, "gs://bucket/gone/run", tag=held(tmp_path))
+    process = begin(tmp_path, start("run", config, *cloud.flags, python=python(), code=hasty))
     job_id = cloud.jobs()[-1]["id"]
     cloud.double.kill()
     code, err = finish(process)
+    let_go(tmp_path)
     assert code == 1
     (line,) = err.splitlines()
     assert line.startswith(f"tagmill: tag: Dataflow does not say any more how job {job_id} does (")

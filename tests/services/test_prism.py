@@ -158,10 +158,10 @@ def test_after_a_kill_the_same_command_goes_on(tmp_path, prism, killed, words):
 
 def test_a_pool_that_prism_does_not_miss_ends_the_job(tmp_path, prism):
     """The worker that it started goes on, so that nothing is amiss for Prism."""
-    begun = tmp_path / "begun"
-    config = squares_config(tmp_path, {"b.tar": (30, 0)}, **FEW, tag=slow(3, begun))
+    held = {"model": "troubled_models:HeldTagger", "options": {"folder": str(tmp_path)}}
+    config = squares_config(tmp_path, {"b.tar": (2, 0)}, **FEW, tag=held)
     process = start("run", config, *prism.flags)
-    wait_until(begun.exists, "the stage did not begin")
+    wait_until((tmp_path / "begun").exists, "the stage did not begin")
     prism.pool.kill_alone()
     code, err = finish(process)
     assert code == 1

@@ -66,8 +66,8 @@ class DoubledJob:
 
     def metrics(self) -> list[dict[str, Any]]:
         return [
-            {"name": {"origin": "user", "name": name, "context": {"namespace": space}}, "scalar": count}
-            for (space, name), count in self._prism.counters().items()
+            {"name": {"name": "ElementCount", "context": {"output_user_name": name}}, "scalar": count}
+            for name, count in self._prism.elements().items()
         ]
 
     def _follow(self) -> None:

@@ -17,7 +17,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 ANSWER_SECONDS = 30
 
-COUNTER = "beam:metric:user:sum_int64:v1"
+ELEMENTS = "beam:metric:element_count:v1"
 
 
 class PrismJob:
@@ -74,15 +74,15 @@ class PrismJob:
             with suppress(grpc.RpcError):
                 self._service.Cancel(jobs.CancelJobRequest(job_id=self._id), timeout=ANSWER_SECONDS)
 
-    def counters(self) -> dict[tuple[str, str], int]:
-        """Give the sums that the steps have counted, by namespace and name."""
+    def elements(self) -> dict[str, int]:
+        """Count the elements of each collection."""
         request = jobs.GetJobMetricsRequest(job_id=self._id)
-        found: dict[tuple[str, str], int] = {}
-        for info in self._service.GetJobMetrics(request, timeout=ANSWER_SECONDS).metrics.committed:
-            if info.urn == COUNTER:
-                name = info.labels["NAMESPACE"], info.labels["NAME"]
-                found[name] = found.get(name, 0) + VarIntCoder().decode(info.payload)
-        return found
+        found = self._service.GetJobMetrics(request, timeout=ANSWER_SECONDS).metrics.committed
+        return {
+            info.labels["PCOLLECTION"]: VarIntCoder().decode(info.payload)
+            for info in found
+            if info.urn == ELEMENTS
+        }
 
     def close(self) -> None:
         """Hear what was said to the end."""

@@ -36,6 +36,19 @@ class SlowTagger(SquareTagger):
         return super().predict(batch)
 
 
+class HeldTagger(SquareTagger):
+    """Leaves a file `begun` in `folder` when it starts, and goes on once there is another there, `go`."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def predict(self, batch: Sequence[Image]) -> list[Floats]:
+        (self.folder / "begun").touch()
+        while not (self.folder / "go").exists():
+            time.sleep(0.05)
+        return super().predict(batch)
+
+
 class WarningTagger(SquareTagger):
     """Warns in both of Python's ways."""
 
