@@ -170,6 +170,8 @@ class Verifier(PixelModel, Protocol):
 BUILT_IN = {
     "grounding-dino": "tagmill.models.grounding_dino:GroundingDino",
     "onnx": "tagmill.models.ram.onnx_tagger:OnnxTagger",
+    "onnx-clip": "tagmill.models.onnx_clip:OnnxClip",
+    "onnx-grounding-dino": "tagmill.models.onnx_grounding_dino:OnnxGroundingDino",
     "open-clip": "tagmill.models.open_clip:OpenClip",
     "ram": "tagmill.models.ram.tagger:RamTagger",
     "tag2text": "tagmill.models.ram.captioner:Tag2TextCaptioner",
@@ -179,6 +181,8 @@ BUILT_IN = {
 IMPORTS = {
     "grounding-dino": ("torch", "torchvision.ops", "transformers.models.grounding_dino"),
     "onnx": ("onnxruntime",),
+    "onnx-clip": ("onnxruntime", "tokenizers"),
+    "onnx-grounding-dino": ("onnxruntime", "tokenizers"),
     "open-clip": ("torch", "open_clip"),
     "ram": ("torch", "timm"),
     "tag2text": ("torch", "timm"),

@@ -14,13 +14,12 @@ import numpy as np
 
 from tagmill.models import guard, pretrained
 from tagmill.models.base import Boxes, Image, Prepared
+from tagmill.models.grounding_dino_boxes import check_options
 from tagmill.models.grounding_dino_images import Picture, Preparation
+from tagmill.models.grounding_dino_texts import Prompts, check_vocabulary, join
 from tagmill.tag_system.core.errors import ConfigError, DataError, Reason
 from tagmill.tag_system.core.text import parse_json
-from tagmill.tag_system.prompts import Text, build
-
-CLS, SEP, DOT, QUESTION = 101, 102, 1012, 1029
-"""Token ids that part a text into blocks; the model's code in transformers has them as numbers."""
+from tagmill.tag_system.prompts import Text
 
 NEEDS = (
     ("config.json",),
@@ -75,14 +74,9 @@ class GroundingDino:
         tags_a_text: int | None = None,
     ) -> None:
         pretrained.check_dtype(dtype)
-        if span not in ("max", "mean"):
-            raise ConfigError(f"span must be max or mean, got {span!r}")
-        if not 0 <= box_floor < 1 or not 0 < nms_iou <= 1:
-            raise ConfigError(
-                f"box_floor must be in [0, 1) and nms_iou in (0, 1], got {box_floor} and {nms_iou}"
-            )
-        if any(count is not None and count < 1 for count in (shortest, longest, pad_to, tags_a_text)):
-            raise ConfigError("shortest, longest, pad_to and tags_a_text must be at least 1")
+        check_options(box_floor, span, nms_iou, tags_a_text)
+        if any(count is not None and count < 1 for count in (shortest, longest, pad_to)):
+            raise ConfigError("shortest, longest and pad_to must be at least 1")
         self._device = device
         self._options: dict[str, Any] = {
             "dtype": dtype,
@@ -122,36 +116,20 @@ class GroundingDino:
     def load(self) -> None:
         """Read processor and weights (safetensors only). Raises ConfigError if they do not fit."""
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-        from transformers.utils import logging
 
         from tagmill.models.grounding_dino_sides import take_sides
 
-        # Its bar for half a second of loading would run through the lines of the run's own progress.
-        logging.disable_progress_bar()
         folder = self._source.folder()
-        _check_family(folder)
         self._dtype = getattr(torch, self._options["dtype"])
-        try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            _ = self._images.edges  # read here, in one thread
-            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-                folder,
-                dtype=self._dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ConfigError(f"cannot load Grounding DINO from {folder}: {error}") from error
-        if report["missing_keys"]:
-            # transformers fills what a file lacks with random numbers and goes on.
-            raise ConfigError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
-        self._tokenizer = processor.tokenizer
-        _check_vocabulary(self._tokenizer, folder)
+        model, processor = read_checkpoint(folder, self._dtype)
+        _ = self._images.edges  # read here, in one thread
+        tokenizer = processor.tokenizer
+        self._prompts = Prompts(
+            lambda word: tokenizer(word, add_special_tokens=False)["input_ids"],
+            model.config.max_text_len,
+            self._options["tags_a_text"],
+        )
         self._place = pretrained.resolve_device(self._device)
-        self._tokens: dict[str, list[int]] = {}
         self._model = model.to(self._place).eval()
         self._image_side, self._text_side = take_sides(self._model)
 
@@ -184,24 +162,24 @@ class GroundingDino:
 
         if len(batch) != len(prompts):
             raise ValueError(f"{len(batch)} images but {len(prompts)} prompts")
-        texts = [self._texts(prompt) for prompt in prompts]
+        texts = [self._prompts.texts(prompt) for prompt in prompts]
         found: list[list[Boxes]] = [[] for _ in batch]
         with torch.inference_mode():
             for places in _same_size({place: one for place, one in enumerate(batch) if texts[place]}):
                 jobs = [(place, text) for place in places for text in texts[place]]
                 self._find([batch[place] for place in places], places, jobs, found)
-        return [_join(parts) for parts in found]
+        return [join(parts) for parts in found]
 
     def lengths_of(self, prompt: Sequence[str]) -> list[int]:
         """Count the tokens of each text that a prompt is asked in. Raises ValueError as `predict` does."""
-        return [len(text.ids) for text in self._texts(prompt)]
+        return [len(text.ids) for text in self._prompts.texts(prompt)]
 
     def read(self, prompts: Sequence[Sequence[str]], at_once: int) -> None:
         """Take note of the prompts to come, so that the text side reads each of their texts once; see
         `ReadingLocalizer`.
         """
         self._at_once = at_once
-        self._text_side.expect(tuple(text.ids) for prompt in prompts for text in self._texts(prompt))
+        self._text_side.expect(tuple(text.ids) for prompt in prompts for text in self._prompts.texts(prompt))
 
     def _find(
         self, images: Sequence[Picture], places: Sequence[int], jobs: Sequence[Job], found: list[list[Boxes]]
@@ -232,26 +210,6 @@ class GroundingDino:
             self._image_side.forget()
         for (place, _), boxes in zip(jobs, answers, strict=True):
             found[place].append(boxes)
-
-    def _texts(self, prompt: Sequence[str]) -> list[Text]:
-        try:
-            return build(
-                [self._pieces(tag) for tag in prompt],
-                self._model.config.max_text_len,
-                self._options["tags_a_text"],
-                start=CLS,
-                dot=DOT,
-                end=SEP,
-            )
-        except ValueError as error:
-            raise ValueError(f"prompt {list(prompt)}: {error}") from error
-
-    def _pieces(self, tag: str) -> list[int]:
-        """Tokenize one tag alone; tokens that would end its block ("st. bernard") are left out."""
-        if tag not in self._tokens:
-            ids = self._tokenizer(tag.lower(), add_special_tokens=False)["input_ids"]
-            self._tokens[tag] = [i for i in ids if i not in (CLS, SEP, DOT, QUESTION)]
-        return self._tokens[tag]
 
     def _run(self, pixels: Any, inside: Any, rows: Sequence[int], texts: Sequence[Text]) -> tuple[Any, Any]:
         """Ask texts about rows of pixels: scores (n, queries, tokens), boxes (n, queries, 4)."""
@@ -315,6 +273,45 @@ class GroundingDino:
         )
 
 
+def family_of(folder: Path) -> str | None:
+    """Say which `FAMILY` a folder's checkpoint is of; None if of none."""
+    try:
+        _check_family(folder)
+    except (ConfigError, OSError):
+        return None
+    return str(parse_json((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+
+
+def read_checkpoint(folder: Path, dtype: Any) -> tuple[Any, Any]:
+    """Read the network, in numbers of a dtype of torch, and its processor.
+
+    Raises ConfigError for files that do not fit.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+    from transformers.utils import logging
+
+    # Its bar for half a second of loading would run through the lines of the run's own progress.
+    logging.disable_progress_bar()
+    _check_family(folder)
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"cannot load Grounding DINO from {folder}: {error}") from error
+    if report["missing_keys"]:
+        # transformers fills what a file lacks with random numbers and goes on.
+        raise ConfigError(f"{folder} lacks the weights {sorted(report['missing_keys'])[:3]}")
+    check_vocabulary(processor.tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"]), folder)
+    return model, processor
+
+
 def _check_family(folder: Path) -> None:
     try:
         kind = parse_json((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -324,27 +321,9 @@ def _check_family(folder: Path) -> None:
         raise ConfigError(f"{folder} holds a model of type {kind!r}, not one of {FAMILY}")
 
 
-def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
-    ids = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"])
-    if ids != [CLS, SEP, DOT, QUESTION]:
-        raise ConfigError(
-            f"the tokenizer of {folder} has [CLS] [SEP] . ? at {ids}; Grounding DINO needs them at "
-            f"{[CLS, SEP, DOT, QUESTION]}, as bert-base-uncased has them"
-        )
-
-
 def _same_size(images: Mapping[int, Picture]) -> list[list[int]]:
     """Group the places of images by their processed size."""
     by_size: dict[tuple[int, ...], list[int]] = {}
     for place, image in images.items():
         by_size.setdefault(tuple(image.pixels.shape), []).append(place)
     return list(by_size.values())
-
-
-def _join(parts: Sequence[Boxes]) -> Boxes:
-    """Put the boxes of one image's texts together: by tag, falling score, corners."""
-    tags = np.concatenate([np.zeros(0, np.int64), *(part.tags for part in parts)])
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
-    order = np.lexsort((*boxes.T[::-1], -scores, tags))
-    return Boxes(tags[order], boxes[order], scores[order])

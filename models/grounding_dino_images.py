@@ -55,11 +55,8 @@ class Preparation:
 
         height, width, _ = image.shape
         shortest, longest = self.edges
-        down, across = _repeats(width, height, longest)
-        image = np.repeat(image, down, 0) if down > 1 else image
-        image = np.repeat(image, across, 1) if across > 1 else image
         pixels = self.processor(
-            images=[image],
+            images=[enlarged(image, longest)],
             size={"shortest_edge": shortest, "longest_edge": longest},
             do_pad=False,
             return_tensors="pt",
@@ -76,12 +73,28 @@ class Preparation:
 
     def unpadded_size_of(self, width: int, height: int) -> tuple[int, int]:
         """Say how wide and high an image of this size will be, resized alone."""
-        from transformers.image_transforms import get_size_with_aspect_ratio
+        return size_within(width, height, *self.edges)
 
-        shortest, longest = self.edges
-        down, across = _repeats(width, height, longest)
-        high, wide = get_size_with_aspect_ratio((height * down, width * across), shortest, longest)
-        return wide, high
+
+def enlarged(image: Image, longest: int) -> Image:
+    """Repeat rows and columns: of a side too short, resizing would leave nothing."""
+    down, across = _repeats(image.shape[1], image.shape[0], longest)
+    image = np.repeat(image, down, 0) if down > 1 else image
+    return np.repeat(image, across, 1) if across > 1 else image
+
+
+def size_within(width: int, height: int, shortest: int, longest: int) -> tuple[int, int]:
+    """Say how wide and high an image is once its short side is `shortest`, or its long side `longest`."""
+    down, across = _repeats(width, height, longest)
+    width, height = width * across, height * down
+    short, long = min(width, height), max(width, height)
+    side: float = shortest
+    if long / short * shortest > longest:
+        side = longest * short / long
+    if short == round(side):
+        return width, height
+    other = int(side * long / short)
+    return (round(side), other) if width < height else (other, round(side))
 
 
 def _repeats(width: int, height: int, longest: int) -> tuple[int, int]:

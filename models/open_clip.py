@@ -58,7 +58,8 @@ class OpenClip:
         template: str = "a photo of a {}.",
         fit: str | None = "pad",
     ) -> None:
-        _check_options(dtype, template, fit)
+        check_dtype(dtype)
+        check_words(template, fit)
         self._name, self._weights, self._device = model, pretrained, device
         self._dtype, self._template, self._fit = dtype, template, fit
         self._source = _source(model, revision)
@@ -218,8 +219,8 @@ def _finite(vectors: Any) -> Floats:
     return np.asarray(rows, dtype=np.float32)
 
 
-def _check_options(dtype: str, template: str, fit: str | None) -> None:
-    check_dtype(dtype)
+def check_words(template: str, fit: str | None) -> None:
+    """Raise ConfigError unless `template` has its place for a name, and `fit` is one there is."""
     if fit is not None and fit not in RESIZE:
         raise ConfigError(f"fit must be one of {', '.join(RESIZE)} or null, got {fit!r}")
     if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:

@@ -12,10 +12,10 @@ from tagmill.tag_system.core.errors import ConfigError
 
 CONFIG, WEIGHTS, VOCAB = "config.json", "model.safetensors", "vocab.txt"
 NEEDS = ((CONFIG,), (WEIGHTS,))
+"""Files that a model's folder must have, as `pretrained.require_files` takes them."""
 
 METADATA = "tagmill_config"
 """Name of an ONNX file's metadata that holds the model's config, with classes and thresholds, as JSON."""
-"""Files that a model's folder must have, as `pretrained.require_files` takes them."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

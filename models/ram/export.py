@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from tagmill.models import onnx_writing
+from tagmill.models.onnx_session import open_session
 from tagmill.models.ram import official
 from tagmill.models.ram.config import METADATA, RamConfig
 from tagmill.models.ram.store import Model
@@ -76,19 +78,20 @@ def _write_safetensors(model: Model, path: Path) -> Exported:
 
 
 def _write_onnx(model: Model, path: Path) -> Exported:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch needs it, and says so only in the middle
-    except ImportError as error:
-        raise ConfigError(f"ONNX needs {error.name}: pip install 'tagmill[export]'") from error
-    program = torch.onnx.export(
-        _trace(model), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
-    )
-    if program is None:
-        raise AssertionError("torch.onnx.export gave no program")
-    program.model.metadata_props[METADATA] = model.config.model_dump_json()
-    program.save(path, external_data=_bytes(model) > INSIDE)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    onnx_writing.require_export()
+    said = {METADATA: model.config.model_dump_json()}
+    if _bytes(model) > INSIDE:
+        program = torch.onnx.export(
+            _trace(model), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        )
+        if program is None:
+            raise AssertionError("torch.onnx.export gave no program")
+        program.model.metadata_props.update(said)
+        program.save(path, external_data=True)
+    else:
+        free = {"images": {0: "batch"}, "logits": {0: "batch"}}
+        onnx_writing.write(_Graph(model), path, {"images": _images(model.config, 2)}, ["logits"], free, said)
+    session = open_session(path)
 
     def run(images: Tensor) -> Tensor:
         (logits,) = session.run(None, {"images": images.numpy()})

@@ -1,6 +1,5 @@
 """RAM, RAM++ and Tag2Text as taggers without torch: the ONNX file of `tagmill models export`."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tagmill.models.base import Floats, Image
+from tagmill.models.onnx_session import open_session
 from tagmill.models.pretrained import changed, digest
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import METADATA, RamConfig
@@ -48,7 +48,7 @@ class OnnxTagger:
     def config(self) -> RamConfig:
         """What the file says of the model. Raises ConfigError if it says nothing."""
         if self._config is None:
-            self._config = self._read(self._open())
+            self._config = self._read(open_session(self._path))
         return self._config
 
     def _read(self, session: Any) -> RamConfig:
@@ -78,19 +78,8 @@ class OnnxTagger:
 
     def load(self) -> None:
         """Open the graph."""
-        self._session = self._open()
+        self._session = open_session(self._path)
         self._config = self._read(self._session)
-
-    def _open(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-        options.inter_op_num_threads = 1
-        try:
-            return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no common class of their own
-            raise ConfigError(f"{self._path} is not an ONNX file that runs here: {error}") from error
 
     def prepare(self, image: Image) -> Floats:
         """Resize and normalise one image."""

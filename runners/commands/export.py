@@ -1,4 +1,4 @@
-"""`tagmill models export`: a model's folder as one file for other programs."""
+"""`tagmill models export`: a model's folder for other programs, or to run without torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,13 +6,54 @@ from typing import Annotated
 import typer
 
 from tagmill.runners.commands.terminal import Terminal
+from tagmill.tag_system.core.errors import ConfigError
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="a folder with config.json and model.safetensors")],
-    out: Annotated[Path, typer.Argument(help="the file to write: .pth, .safetensors, .onnx or .pt2")],
+    folder: Annotated[Path, typer.Argument(help="of a RAM, RAM++, Tag2Text, open_clip or Grounding DINO")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="a new file .pth, .safetensors, .onnx or .pt2 of the first kinds, a new folder of the others"
+        ),
+    ],
 ) -> None:
     """Write a model as an official checkpoint, ONNX or torch.export; the file's ending says which."""
+    from tagmill.models import open_clip
+    from tagmill.models.grounding_dino import family_of
+
+    if (folder / open_clip.CONFIG).is_file():
+        from tagmill.models import clip_export
+
+        _check_folder(out)
+        difference = clip_export.export(folder, out)
+        _say_folder(out, "clip", "onnx-clip", f"features differ by at most {difference:.1g}")
+    elif family_of(folder) is not None:
+        from tagmill.models import grounding_dino_export
+
+        _check_folder(out)
+        difference = grounding_dino_export.export(folder, out)
+        said = f"scores and boxes differ by at most {difference:.1g}"
+        _say_folder(out, "grounding-dino", "onnx-grounding-dino", said)
+    else:
+        _export_tagger(folder, out)
+
+
+def _check_folder(out: Path) -> None:
+    if out.suffix in (".onnx", ".pth", ".pt2", ".safetensors"):
+        raise ConfigError(
+            f"{out}: such a model becomes a folder, with its tokenizer; name one without an ending"
+        )
+    if out.exists():
+        raise ConfigError(f"{out} exists already: name a new folder")
+
+
+def _say_folder(out: Path, kind: str, model: str, differs: str) -> None:
+    said = f"{out}: {kind} as ONNX, float32; {differs}; it runs as the model {model}, with the option path"
+    Terminal().print(said, markup=False, highlight=False)
+
+
+def _export_tagger(folder: Path, out: Path) -> None:
     from tagmill.models.ram import export as exporting
     from tagmill.models.ram import store
 

@@ -16,8 +16,13 @@ MODELS = (
 """The top-level modules that the extra `models` brings; they are imported in many places."""
 
 
-_EXTRAS = dict.fromkeys(MODELS, "models") | {"duckdb": "sql", "onnxruntime": "onnx", "ray": "ray"}
-"""Which extra brings a module."""
+_EXTRAS = dict.fromkeys(MODELS, "models") | {
+    "duckdb": "sql",
+    "onnxruntime": "onnx",
+    "ray": "ray",
+    "tokenizers": "onnx",
+}
+"""Which extra brings a module, the smallest of them."""
 
 
 def lacking(error: ImportError) -> str | None:

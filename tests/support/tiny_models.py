@@ -146,8 +146,13 @@ def tag2text(folder: Path, *, seed: int = 4) -> Path:
     return folder
 
 
-def open_clip(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
-    """Save a CLIP of about 0.2M weights as an open_clip folder (`local-dir:FOLDER`)."""
+def open_clip(
+    folder: Path, *, seed: int = 0, image_size: int | list[int] = 32, own_tokenizer: bool = False
+) -> Path:
+    """Save a CLIP of about 0.2M weights as an open_clip folder (`local-dir:FOLDER`).
+
+    `own_tokenizer`: with CLIP's own byte pairs, which are in no file, in place of word pieces.
+    """
     import open_clip as library
     import torch
     from safetensors.torch import save_file
@@ -170,6 +175,8 @@ def open_clip(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
         },
     }
     config["vision_cfg"]["head_width"] = 16
+    if own_tokenizer:
+        config["text_cfg"] = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 4, "layers": 1}
     folder.mkdir(parents=True, exist_ok=True)
     model = library.CLIP(**config)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")

@@ -110,7 +110,9 @@ def shallow(config):
     return model
 
 
-def test_an_onnx_file_takes_any_batch_and_knows_its_classes(golden, tmp_path):
+@pytest.mark.parametrize("inside", [export.INSIDE, 0], ids=["in one file", "weights beside it"])
+def test_an_onnx_file_takes_any_batch_and_knows_its_classes(golden, tmp_path, monkeypatch, inside):
+    monkeypatch.setattr(export, "INSIDE", inside)
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model = shallow(golden.config())
@@ -129,6 +131,7 @@ def test_an_onnx_file_takes_any_batch_and_knows_its_classes(golden, tmp_path):
     )
     assert list(named) == list(names)
     np.testing.assert_allclose(scored, scores, atol=1e-5)
+    assert (tmp_path / "model.onnx.data").exists() == (inside == 0)
     assert run_without_torch(tmp_path / "model.onnx", tmp_path).startswith("3 images")
 
 
