@@ -15,7 +15,7 @@ from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 
 CONFIG = "demo.yaml"
-PIECES = ("scenes-*.tar", "truth.parquet", "tagger", "grounding-dino", "clip")
+PIECES = ("scenes-*.tar", "truth.parquet", "tagger.onnx", "grounding-dino-onnx", "clip-onnx")
 
 SCENES = (
     "The whole engine, on this machine and offline: drawn scenes whose captions forget and err, as people's "

@@ -32,22 +32,25 @@ PHOTOS = """\
     path: {path}"""
 
 MODELS = """\
+# The models are ONNX files, which run without torch. On a GPU one takes `ram`, `grounding-dino` and
+# `open-clip`; `tagmill models export` writes theirs as such files.
+
 # Whole image -> scores of tags.
 tag:
-  model: ram # a Recognize Anything Plus, tiny, of the demo world's tags
+  model: onnx # a Recognize Anything Plus, tiny, of the demo world's tags
   options: {{path: {tagger}}}
   batch_size: 32 # images in one call of the model
 
 # Image and tags -> boxes.
 localize:
-  model: grounding-dino
+  model: onnx-grounding-dino
   options: {{path: {localizer}}}
   batch_size: 32
 
 # Boxes -> embeddings, and how each compares with its own tag and the image's other tags.
 embed:
-  model: open-clip
-  options: {{model: {embedder}, template: "a {{}}"}} # the sentence that it was trained on
+  model: onnx-clip
+  options: {{path: {embedder}, template: "a {{}}"}} # the sentence that it was trained on
   batch_size: 64 # regions in one call of the model
 
 # All evidence -> kept, dropped or uncertain. Change the policy, and only this stage and the shards are made
@@ -80,9 +83,9 @@ def demo_config(run: str, data: Path, photos: Path | None) -> str:
 def demo_models(data: Path) -> str:
     """Write the sections of the models and of the rules."""
     return MODELS.format(
-        tagger=_quoted(data / "tagger"),
-        localizer=_quoted(data / "grounding-dino"),
-        embedder=_quoted(f"local-dir:{data / 'clip'}"),
+        tagger=_quoted(data / "tagger.onnx"),
+        localizer=_quoted(data / "grounding-dino-onnx"),
+        embedder=_quoted(data / "clip-onnx"),
     )
 
 

@@ -73,6 +73,7 @@ SHORT = (
     Short("bare_loop", "{quarter} --workers 1 --rounds 1"),
     Short("loader_speed", "{shards} --rounds 2 --batches 10"),
     Short("two_processes", "{recipe} --rounds 1 --batch 32"),
+    Short("without_torch", "--rounds 3"),
     Short("cleaning_rules", "{run}/demo.yaml {truth} --paper-threshold 0.7"),  # last: it changes the run
 )
 

@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What stands in for the embedded data: coloured squares, whose captions err once, and their truth."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "vocabulary.tsv").write_text(VOCABULARY)
-    for name in ("tagger", "clip", "grounding-dino"):
+    for name in ("tagger.onnx", "clip-onnx", "grounding-dino-onnx"):
         (folder / name).mkdir()
     contents, truth = [], []
     for number in range(12):
@@ -170,5 +170,5 @@ def test_the_config_of_the_embedded_models_is_one_that_is_understood(tmp_path):
     (tmp_path / "demo.yaml").write_text(text)
     config = load_config(str(tmp_path / "demo.yaml"))
     assert config.run == config.inputs[0].path == str(path)
-    assert config.embed.options == {"model": f"local-dir:{embedded() / 'clip'}", "template": "a {}"}
+    assert config.embed.options == {"path": str(embedded() / "clip-onnx"), "template": "a {}"}
     assert max(map(len, text.splitlines())) < 200

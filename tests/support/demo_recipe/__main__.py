@@ -18,6 +18,9 @@ from demo_recipe import backbone, clip, corpus, detector, scenes, tagger
 from demo_recipe.sprites import Sprites
 from demo_recipe.words import tokenizer
 from demo_recipe.world import RANGES, World
+from tagmill.models import clip_export, grounding_dino_export
+from tagmill.models.ram import store
+from tagmill.models.ram.export import export
 from tagmill.tag_system.core import files
 
 THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
@@ -57,6 +60,11 @@ def main() -> None:
             work / "detector",
         ),
     )
+    _once(data / "tagger.onnx", lambda to: export(store.load(folders["tagger"]), to))
+    _once(data / "clip-onnx", lambda to: clip_export.export(folders["clip"], to))
+    _once(
+        data / "grounding-dino-onnx", lambda to: grounding_dino_export.export(folders["grounding-dino"], to)
+    )
     unseen = render("test")
     metrics = {
         "clip": clip.evaluate(folders["clip"], unseen),
@@ -93,7 +101,7 @@ def _logger(path: Path) -> Callable[[dict[str, Any]], None]:
     return log
 
 
-def _once(folder: Path, make: Callable[[Path], None]) -> None:
+def _once(folder: Path, make: Callable[[Path], object]) -> None:
     """Make a model's folder unless it is there; it gets its name when it is whole."""
     if not folder.exists():
         with files.replacing(str(folder)) as unfinished:
@@ -104,7 +112,7 @@ def _write_record(data: Path, metrics: dict[str, Any]) -> None:
     digests = {
         str(path.relative_to(data)): files.sha256(str(path))
         for path in sorted(data.rglob("*"))
-        if path.suffix in (".safetensors", ".tar", ".parquet")
+        if path.suffix in (".onnx", ".safetensors", ".tar", ".parquet")
     }
     record = {"metrics": metrics, "sha256": digests}
     files.replace_bytes(str(data / "record.json"), (json.dumps(record, indent=2) + "\n").encode())
