@@ -1,7 +1,8 @@
-# Three doors, each of which sets everything up: `make demo` shows the whole engine on embedded scenes, offline;
-# `make test` runs the tests; `make check` is what CI runs.
+# Three doors, each of which sets up what it needs: `make demo` shows the whole engine on embedded scenes, offline, and
+# installs no torch; `make test` runs the tests; `make check` is what CI runs.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 PACKAGE := build/package
 PRISM := .cache/services/prism-2.77.0
 GCS := .cache/services/fake-gcs-server-1.56.1
@@ -9,20 +10,37 @@ MOTO := .cache/services/moto-5.2.5
 GCP := .cache/services/gcp-2.77
 LAYERS := models pipeline runners tag_system transforms
 
-.PHONY: demo setup links test services portable dataflow cluster trust bench check format-check lint types package clean
+.PHONY: demo setup links test pythons services portable dataflow cluster trust bench check format-check lint types package clean
 
-demo: setup
-	$(BIN)/tagmill demo
+demo: $(VENV)/demo
+	$(BIN)/tagmill demo --workers 2
 
-setup: .venv/installed links
+setup: $(VENV)/installed links
 
-.venv/installed: pyproject.toml
+# Without compiling, a quarter of pip's time: Python does it itself with the modules that it imports.
+INSTALL := PYTHONUNBUFFERED=1 $(BIN)/pip install --no-compile --progress-bar off --disable-pip-version-check
+
+# Says which large packages come, and what is not as it should be: pip alone writes two lines for each of them.
+WATCH := { failed=1; while IFS= read -r line; do case "$$failed $$line" in \
+	*" ("[1-9][0-9]*" MB)") echo "$$line";; \
+	*" Installing collected"*) echo "  ... now all is unpacked";; \
+	*" Successfully installed"*) failed=0;; \
+	*"ERROR: "* | *"error: "* | 2*) failed=2; echo "$$line";; \
+	esac; done; exit $$failed; }
+
+# The two are one environment: the second adds torch and what tests need to the first.
+$(VENV)/demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tagmill needs Python 3.11 or newer: make PYTHON=/path/to/python3"; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@
+	@echo "Setting up $(VENV): 85 packages, 0.3 GB to download, 0.9 GB when unpacked. The large ones:"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --editable '.[demo]' 2>&1 | $(WATCH)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/demo
+	@echo "Adding torch and what the tests need to $(VENV): some gigabytes. The large ones:"
+	@$(INSTALL) --editable '.[dev]' 2>&1 | $(WATCH)
+	@touch $@
 
 # Tools that read sources find tagmill here under its installed name.
 links:
@@ -33,6 +51,24 @@ links:
 # as is usual, the longest would come last, when there is nothing left to do beside them.
 test: setup
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The suite on every Python that pyproject.toml names and that is here (as pythonX.Y, by uv or by pyenv), each in an
+# environment of its own.
+PYTHONS := $(shell sed -n 's/.*:: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
+
+pythons:
+	@passed= failed= missing=; for version in $(PYTHONS); do \
+		find() { for python in python$$version $$(uv python find $$version 2> /dev/null) \
+			$$(ls -d "$$(pyenv root 2> /dev/null)"/versions/$$version.*/bin/python 2> /dev/null); do \
+			test "$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null)" = $$version && \
+				return; \
+		done; false; }; \
+		find || { missing="$$missing $$version"; continue; }; \
+		echo "Python $$version: $$python"; \
+		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=.cache/pythons/$$version && \
+			passed="$$passed $$version" || failed="$$failed $$version"; \
+	done; echo "passed:$${passed:- none}; failed:$${failed:- none}; not here:$${missing:- none}"; \
+	test -z "$$failed" && test -n "$$passed"
 
 check: format-check lint types test package
 

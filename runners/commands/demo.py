@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,9 @@ from tagmill.tag_system.core.errors import ConfigError
 
 CONFIG = "demo.yaml"
 PIECES = ("scenes-*.tar", "truth.parquet", "tagger.onnx", "grounding-dino-onnx", "clip-onnx")
+
+NEEDS = ("faiss", "onnxruntime", "tokenizers")
+"""Modules that its stages import; the extra `demo` brings them."""
 
 SCENES = (
     "The whole engine, on this machine and offline: drawn scenes whose captions forget and err, as people's "
@@ -92,6 +96,8 @@ def show_demo(console: Console, demo: Demo, data: Path, models: Callable[[Path],
 def _check(demo: Demo, data: Path) -> None:
     if demo.photos is not None and not Path(demo.photos).is_dir():
         raise ConfigError(f"{demo.photos} is not a folder; give a folder of jpg, png or webp files")
+    if lacks := [module for module in NEEDS if find_spec(module) is None]:
+        raise ConfigError(f"the demo: {', '.join(lacks)} is not installed: pip install 'tagmill[demo]'")
     missing = [piece for piece in PIECES if not any(data.glob(piece))]
     if missing:
         raise ConfigError(f"the demo needs {', '.join(missing)} in {data}; install tagmill again")

@@ -34,6 +34,7 @@ def files(tmp_path):
         (["run", "config.yaml"], "timm", "models"),
         (["train", "train.yaml"], "torch", "models"),
         (["sql", "run", "FROM clean"], "duckdb", "sql"),
+        (["demo"], "onnxruntime", "demo"),
     ],
 )
 def test_an_extra_that_is_missing_is_one_line_with_its_name(files, command, module, extra):
