@@ -9,8 +9,6 @@ A folder is written whole or not at all (`files.replacing`), and a link is repla
 process ends, both lead to something whole.
 """
 
-import errno
-import fcntl
 import itertools
 import json
 import shutil
@@ -30,7 +28,7 @@ from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
 from tagmill.models.training.metrics import TagMetrics
 from tagmill.models.training.tag_table import TAGS, write_tags
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, locks
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.text import parse_json
 
@@ -85,16 +83,10 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"out: cannot write into {out}: {error.strerror}") from error
     with stream:
-        try:
-            # Unlike those of flock, such a lock is not inherited: a worker that outlives a killed training
-            # for some seconds does not hold it.
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise ConfigError(
-                    f"another process is training into {out}: wait for its end, or name another out"
-                ) from error
-            # Some file systems of clusters have no locks: there a training goes on without.
+        if not locks.acquire(stream):
+            raise ConfigError(
+                f"another process is training into {out}: wait for its end, or name another out"
+            )
         yield
 
 

@@ -12,9 +12,11 @@ from tagmill.models.training.datasets import Dataset
 from tagmill.models.training.examples import DatasetInfo, Examples
 from tagmill.models.training.loader import Loader
 from tagmill.models.training.order import DatasetSizes, Order
+from tagmill.models.training.shard_cache import CacheConfig, ShardCache
 from tagmill.models.training.steps import Share, Steps
 from tagmill.models.training.targets import ClassMap, Decisions, Preset, TagChoice, choose
 from tagmill.models.training.views import PlainView, TrainView, View
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.pixels import MAX_BYTES
@@ -40,17 +42,19 @@ class DatasetConfig(Config):
 class DataConfig(Config):
     """What a training reads.
 
-    `batch_size` is that of one rank. `window`: see `order`. `verify` compares the sha256 of all shards first,
-    each rank its part of them. `decisions` is the folder of a run over the same inputs, whose decisions go
-    before those of the shards: its policy was changed, but no new shards were written. An image of more than
-    `max_pixels`, or that takes more than `max_image_bytes` of memory to decode, is skipped. `workers`
-    processes each read `prefetch` batches ahead.
+    `batch_size` is that of one rank. `window`: see `order`. `cache` is for shards of `train` that are not
+    local, see `shard_cache`. `verify` compares the sha256 of all shards first, each rank its part of them.
+    `decisions` is the folder of a run over the same inputs, whose decisions go before those of the shards:
+    its policy was changed, but no new shards were written. An image of more than `max_pixels`, or that takes
+    more than `max_image_bytes` of memory to decode, is skipped. `workers` processes each read `prefetch`
+    batches ahead.
     """
 
     datasets: list[DatasetConfig] = Field(min_length=1)
     batch_size: int = Field(ge=1)
     seed: int = Field(0, ge=0)
     window: int | None = Field(None, ge=1)
+    cache: CacheConfig | None = None
     verify: bool = False
     decisions: str | None = None
     max_pixels: int = Field(100_000_000, ge=1)
@@ -84,6 +88,7 @@ def open_loader(
         for _, dataset in opened:
             decisions.check(dataset.name, dataset.manifest.vocabulary, datasets.first_keys(dataset))
     sources = [DatasetSizes(dataset.counts, config.weight) for config, dataset in opened]
+    cache = ShardCache(data.cache) if data.cache is not None and training else None
     examples = Examples(
         [_origin(config, dataset, model) for config, dataset in opened],
         view or (TrainView(model) if training else PlainView(model)),
@@ -91,6 +96,7 @@ def open_loader(
         max_pixels=data.max_pixels,
         max_bytes=data.max_image_bytes,
         decisions=decisions,
+        copies=_copies(cache, [dataset for _, dataset in opened], data.window),
     )
     steps = Steps(
         [dataset for _, dataset in opened],
@@ -105,7 +111,21 @@ def open_loader(
         workers=data.workers,
         prefetch=data.prefetch,
         pin_memory=torch.cuda.is_available(),
+        cache=cache,
     )
+
+
+def _copies(cache: ShardCache | None, opened: Sequence[Dataset], window: int | None) -> dict[str, str]:
+    """Name the copies of shards that are not local. Raises ConfigError if those of a window do not fit."""
+    if cache is None:
+        return {}
+    remote = [dataset for dataset in opened if not files.is_local(dataset.folder)]
+    cache.check_room([[shard.bytes for shard in dataset.shards] for dataset in remote], window)
+    return {
+        dataset.shard_uri(at): cache.path(shard.sha256)
+        for dataset in remote
+        for at, shard in enumerate(dataset.shards)
+    }
 
 
 def _dimension(opened: Sequence[tuple[DatasetConfig, Dataset]], model: RamConfig) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ class Examples:
 
     An address of None asks for nothing, which pads a batch. All chance is keyed by seed, dataset, key
     and turn: not by worker, rank or what was read before. The caption is drawn in each turn from
-    all that a sample has; empty if it has none.
+    all that a sample has; empty if it has none. `copies`: see `RangeReader`.
     """
 
     def __init__(
@@ -96,11 +96,12 @@ class Examples:
         max_pixels: int,
         max_bytes: int = pixels.MAX_BYTES,
         decisions: Decisions | None = None,
+        copies: Mapping[str, str] | None = None,
     ) -> None:
         self.origins, self._view = tuple(origins), view
         self._seed, self._decisions = seed, decisions
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
-        self._reader = RangeReader()
+        self._reader = RangeReader(copies)
 
     def __getitems__(self, addresses: Sequence[Address | None]) -> list[TrainingExample | Skipped | None]:
         """Make the samples of a batch. Raises OSError if a shard cannot be read at all."""
@@ -175,9 +176,10 @@ class Examples:
             raise DataError(Reason.SOURCE_TRUNCATED, f"{len(data)} of {size} bytes")
         image_at, record_at = address.image - start, address.record - start
         sample = parse_sample(data[record_at : record_at + address.record_size])
-        image = pixels.decode(
-            data[image_at : image_at + address.image_size], self._max_pixels, self._max_bytes
-        )
+        stored = data[image_at : image_at + address.image_size]
+        image = pixels.decode(stored, self._max_pixels, self._max_bytes)
+        if hashlib.sha256(stored).hexdigest() != sample.sha256:  # the index may pair it with another's record
+            raise DataError(Reason.IMAGE_CHANGED, f"{sample.key}: the image is not the one of its record")
         view_seed, caption_draw = _chance(self._seed, origin.name, sample.key, address.turn)
         captions = [caption for caption in sample.captions if caption.text.strip()]
         caption = captions[caption_draw % len(captions)] if captions else None

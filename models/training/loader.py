@@ -13,6 +13,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tagmill.models.training.batches import Batch, Collate
 from tagmill.models.training.datasets import Dataset
 from tagmill.models.training.examples import DatasetInfo, Examples
+from tagmill.models.training.shard_cache import ShardCache
 from tagmill.models.training.steps import Steps
 from tagmill.models.training.targets import Target
 from tagmill.tag_system.core.errors import ConfigError
@@ -46,13 +47,14 @@ class Loader:
         workers: int = 0,
         prefetch: int = 2,
         pin_memory: bool = False,
+        cache: ShardCache | None = None,
     ) -> None:
         self.skipped: Counter[str] = Counter()
         self.unmapped: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         # The batch sampler is not part of this object: in a cycle of references, the garbage collector would
         # finalise the queues before the workers, which then take five seconds each to notice.
-        self._place, self._examples = steps, examples
+        self._place, self._examples, self._cache = steps, examples, cache
         self._batches: DataLoader[Any] = DataLoader(
             examples,  # type: ignore[arg-type]  # it has __getitems__, which is all that is called
             batch_sampler=steps,
@@ -107,7 +109,7 @@ class Loader:
         _check_agreement(self._place.common())
         if not self.position:
             self.outcomes.clear()
-        for batch in self._batches:
+        for batch in self._read():
             self._place.position += self._place.share.step
             skipped = Counter(str(skipped.reason) for skipped in batch.skipped)
             self.skipped.update(skipped)
@@ -116,6 +118,17 @@ class Loader:
             yield batch
         self._place.epoch += 1
         self._place.position = 0
+
+    def _read(self) -> Iterator[Batch]:
+        """Read the batches; a cache is filled meanwhile, which begins when the workers have been forked."""
+        batches = iter(self._batches)
+        if self._cache is None:
+            yield from batches
+            return
+        with self._cache.filling(self._place.uses(), lambda: self._place.position):
+            for batch in batches:
+                self._cache.check()
+                yield batch
 
     def close(self) -> None:
         """End the workers. Left to the end of the process, they would outlast it, see `_outlast`."""

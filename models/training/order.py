@@ -7,8 +7,10 @@ ranks and workers share the epoch does not matter: they take slices of one order
 A turn is by default one permutation over all samples. That costs a read a sample, which a solid-state disk
 gives at full rate, and which an object store gives as many at a time as a batch has; blocks of neighbours
 would read faster from a spinning disk, but shards follow their sources, and neighbours in a batch are alike.
-For storage that must be read in sequence `window` limits a stretch of the order to so many shards, which are
-then few enough to be cached whole.
+For storage that is better read in sequence there is `window`: shards are begun one after the other, and
+each sample is shown at a random moment before as many more have begun. It mixes like the shuffle buffer of a
+stream, but nothing of it is state, and at no moment are more than `window` + 1 shards in use, which can be
+cached whole.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 
-_TURN, _SHARDS, _WINDOW, _MIX = range(4)
+_TURN, _SHARDS, _DELAYS, _MIX, _EDGES = range(5)
 """What a permutation is for: part of its key, so that no two share one."""
 
 
@@ -67,7 +69,8 @@ class Order:
     def spec(self) -> dict[str, Any]:
         """Say what decides the order."""
         sources = [[list(source.shards), source.weight] for source in self._sources]
-        return {"seed": self._seed, "shuffle": self._shuffle, "window": self._window, "sources": sources}
+        window = None if self._window is None else {"sliding": self._window}
+        return {"seed": self._seed, "shuffle": self._shuffle, "window": window, "sources": sources}
 
     def length(self, epoch: int) -> int:
         """Count the samples of an epoch; with broken weights it may differ by one a source between epochs."""
@@ -110,18 +113,33 @@ class Order:
             return np.arange(counts.sum())
         if self._window is None:
             return permutation(int(counts.sum()), *key, _TURN)
-        starts = counts.cumsum() - counts
-        shards = permutation(len(counts), *key, _SHARDS)
-        pieces = []
-        for at in range(0, len(shards), self._window):
-            numbers = np.concatenate(
-                [
-                    np.arange(starts[shard], starts[shard] + counts[shard])
-                    for shard in shards[at : at + self._window]
-                ]
-            )
-            pieces.append(numbers[permutation(len(numbers), *key, _WINDOW, at)])
-        return np.concatenate(pieces)
+        begun = np.empty(len(counts), dtype=np.uint64)
+        begun[permutation(len(counts), *key, _SHARDS)] = np.arange(len(counts), dtype=np.uint64)
+        return _sliding(np.repeat(begun, counts), self._window, key)
+
+
+def _sliding(begun: NDArray[np.uint64], window: int, key: tuple[int, int, int]) -> Numbers:
+    """Order samples by the moments at which they are shown: int64 [samples].
+
+    Args:
+        begun: How many shards begin before the one of each sample.
+        window: How many more may begin until it is shown.
+        key: What the chance is keyed by.
+    """
+    bits = np.uint64(32)  # of a moment's fraction
+    last = np.uint64(int(begun.max(initial=0)) + 1) << bits
+    moments = (begun << bits) + np.uint64(window) * _draws(len(begun), *key, _DELAYS)
+    # Few shards are begun at first and few are left at last: all that is shown then is mixed once more.
+    edges = np.uint64(window) * _draws(len(begun), *key, _EDGES)
+    first = moments < min(np.uint64(window) << bits, last)
+    moments[first] = edges[first] % last
+    moments[moments >= last] = last + edges[moments >= last]
+    return np.argsort(moments, kind="stable")
+
+
+def _draws(count: int, *key: int) -> NDArray[np.uint64]:
+    """Draw numbers below 2 ** 32: [count]; see `permutation`."""
+    return np.random.Philox(np.random.SeedSequence(key)).random_raw(count) >> np.uint64(32)
 
 
 def permutation(count: int, *key: int) -> Numbers:

@@ -1,13 +1,16 @@
-"""Ranges of bytes of files: local ones by positioned reads, remote ones a batch of requests at a time."""
+"""Ranges of bytes of files: local ones by positioned reads, remote ones a batch of requests at a time.
+
+Of a remote file there may be a local copy, which comes and goes.
+"""
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, stores
 
 OPEN_FILES = 128
 """How many files one process keeps open: under the usual limit of 1,024, with room for other workers."""
@@ -17,9 +20,13 @@ Range = tuple[str, int, int]
 
 
 class RangeReader:
-    """Reads ranges of files in whatever process it finds itself; nothing open is pickled or shared."""
+    """Reads ranges of files in whatever process it finds itself; nothing open is pickled or shared.
 
-    def __init__(self) -> None:
+    `copies` names the local copies by the uris of their files.
+    """
+
+    def __init__(self, copies: Mapping[str, str] | None = None) -> None:
+        self._copies = dict(copies or {})
         self._start()
 
     def _start(self) -> None:
@@ -28,9 +35,10 @@ class RangeReader:
         self._systems: dict[str, tuple[Any, str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}
+        return {"_copies": self._copies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._copies = state["_copies"]
         self._start()
 
     def __del__(self) -> None:
@@ -49,6 +57,9 @@ class RangeReader:
         found: list[bytes] = [b""] * len(ranges)
         remote: dict[int, tuple[Any, list[int]]] = {}
         for place, (uri, start, stop) in enumerate(ranges):
+            if (copied := self._read_copy(uri, start, stop)) is not None:
+                found[place] = copied
+                continue
             fs, path = self._system(uri)
             if isinstance(fs, LocalFileSystem):
                 found[place] = self._read_local(path, start, stop)
@@ -57,11 +68,25 @@ class RangeReader:
         for fs, places in remote.values():
             paths = [self._system(ranges[place][0])[1] for place in places]
             starts, stops = ([ranges[place][side] for place in places] for side in (1, 2))
-            for place, data in zip(places, fs.cat_ranges(paths, starts, stops), strict=True):
-                if isinstance(data, Exception):
-                    raise data
-                found[place] = data
+            with stores.naming(ranges[places[0]][0]):
+                for place, data in zip(places, fs.cat_ranges(paths, starts, stops), strict=True):
+                    if isinstance(data, Exception):
+                        raise data
+                    found[place] = data
         return found
+
+    def _read_copy(self, uri: str, start: int, stop: int) -> bytes | None:
+        """Read from a copy, if there is one; kept open, one that was removed would still fill the disk."""
+        if uri not in self._copies:
+            return None
+        try:
+            file = os.open(self._copies[uri], os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.pread(file, stop - start, start)
+        finally:
+            os.close(file)
 
     def _system(self, uri: str) -> tuple[Any, str]:
         if uri not in self._systems:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tagmill.models.training.datasets import Dataset
 from tagmill.models.training.examples import Address
 from tagmill.models.training.order import Epoch, Order
+from tagmill.models.training.shard_cache import ShardUse
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,20 @@ class Steps:
             for start in range(share.rank * size, count, share.world * size):
                 numbers = range(start, min(start + size, count))
                 yield [self._sample(source, number, 0) for number in numbers]
+
+    def uses(self) -> list[ShardUse]:
+        """Say which shards the rest of the epoch reads, and at which places of the order."""
+        epoch, found = self._epoch(), []
+        for source, dataset in enumerate(self.datasets):
+            places = self.position + np.flatnonzero(epoch.sources[self.position :] == source)
+            shards = dataset.ends.searchsorted(epoch.numbers[places], side="right")
+            first, last = (np.full(len(dataset.shards), -1) for _ in range(2))
+            first[shards[::-1]] = places[::-1]  # of several values for one shard, the last one stays
+            last[shards] = places
+            for at in np.unique(shards).tolist():
+                shard, uri = dataset.shards[at], dataset.shard_uri(at)
+                found.append(ShardUse(uri, shard.sha256, shard.bytes, int(first[at]), int(last[at])))
+        return found
 
     def _epoch(self) -> Epoch:
         if self._made is None or self._made[0] != self.epoch:

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_TOO_THIN = "image_too_thin"
     IMAGE_TRUNCATED = "image_truncated"
+    IMAGE_CHANGED = "image_changed"
     MEMBER_TOO_LARGE = "member_too_large"
     SOURCE_UNREADABLE = "source_unreadable"
     SOURCE_TRUNCATED = "source_truncated"

@@ -3,6 +3,8 @@
 import os
 import pickle
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batches import ids
@@ -49,6 +51,18 @@ def test_a_shard_that_shrinks_under_a_training_costs_its_samples(copied, loader_
     (batch,) = loader
     assert int(batch.valid.sum()) == 9
     assert loader.skipped == {"source_truncated": 5}
+
+
+def test_images_that_the_index_pairs_with_other_records_are_skipped(copied, loader_of):
+    index = copied / "train-000000.index.parquet"
+    rows = pq.read_table(index)
+    swapped = rows.take([2, 1, 0, *range(3, len(rows))])  # two images, each with the record of the other
+    columns = {name: (swapped if name in ("offset", "size") else rows)[name] for name in rows.column_names}
+    pq.write_table(pa.table(columns, schema=rows.schema), index)
+    loader = loader_of(copied, batch_size=14)
+    (batch,) = loader
+    assert loader.skipped == {"image_changed": 2}
+    assert batch.skipped[0].detail.endswith(": the image is not the one of its record")
 
 
 class Trap:

@@ -68,12 +68,22 @@ def test_seed_and_epoch_change_the_order():
     assert len({tuple(order.numbers.tolist()) for order in orders.values()}) == 4
 
 
-def test_a_window_reads_few_shards_at_a_time_and_all_of_them_mixed():
-    order = Order([DatasetSizes((10,) * 6)], 0, window=2).epoch(0)
-    assert sorted(order.numbers.tolist()) == list(range(60))
-    stretches = [set((order.numbers[at : at + 20] // 10).tolist()) for at in (0, 20, 40)]
-    assert [len(stretch) for stretch in stretches] == [2, 2, 2]
-    assert len(set((order.numbers[:10] // 10).tolist())) == 2
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 14), st.integers(0, 99))
+def test_a_window_has_few_shards_in_use_at_a_time(counts, window, seed):
+    numbers = Order([DatasetSizes(tuple(counts))], seed, window=window).epoch(0).numbers
+    assert sorted(numbers.tolist()) == list(range(sum(counts)))
+    shards = np.repeat(np.arange(len(counts)), counts)[numbers]
+    places = [np.flatnonzero(shards == shard) for shard in range(len(counts))]
+    for at in range(len(shards)):
+        assert sum(found[0] <= at <= found[-1] for found in places) <= window + 1
+
+
+def test_a_window_mixes_its_shards_from_the_first_sample_to_the_last():
+    """Any stretch as long as a shard shows several, and the most of none that follow each other."""
+    shards = Order([DatasetSizes((100,) * 30)], 0, window=8).epoch(0).numbers // 100
+    for at in range(0, 3000, 100):
+        assert len(set(shards[at : at + 100].tolist())) >= 6
+    assert np.mean(shards[1:] == shards[:-1]) < 0.25
 
 
 def test_a_mix_interleaves_its_sources():
