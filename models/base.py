@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmill.models.local_copies import local_copy, local_options
 from tagmill.tag_system.core import extras, plugins
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -207,6 +208,8 @@ def create(name: str, options: Mapping[str, Any]) -> Any:
     lacks = extras.missing(module.partition(".")[0] for module in imports_of(name))
     if lacks:
         raise ConfigError(f"model {name!r}: {lacks}")
+    if name in BUILT_IN:
+        options = local_options(options)
     needs = " (the built-in models need: pip install 'tagmill[models]')"
     return plugins.create("model", name, options, BUILT_IN, needs)
 
@@ -227,13 +230,14 @@ def create_for_pixels(name: str, options: Mapping[str, Any]) -> Any:
 def create_named(name: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
     """Construct a `PixelModel` as `create_for_pixels` does, or of the folder of a RAM, RAM++ or Tag2Text.
 
-    A folder is the built-in "ram" with the option `path`, a file that ends in .onnx the built-in "onnx".
+    A folder is the built-in "ram" with the option `path`, a file that ends in .onnx the built-in "onnx"; both
+    may be urls.
     Raises ConfigError also for the file of a checkpoint, which says what to make of it.
     """
     text = os.fspath(name)
     if "://" in text:
-        raise ConfigError(f"model {text}: weights are read from a folder of this machine; {_DOWNLOAD}")
-    if ":" in text:
+        text = local_copy(text)
+    elif ":" in text:
         return create_for_pixels(text, options)
     path = Path(text)
     if path.is_file() and path.suffix == ".onnx":

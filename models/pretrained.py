@@ -88,13 +88,13 @@ class CheckpointSource:
         folder = self.folder()
         if self._on_hub:
             return digest([], {**options, "hub": f"{self._place}@{folder.name}"})
-        return digest([path for path in folder.iterdir() if _fits(path.name, MODEL_FILES)], options)
+        return digest([path for path in folder.iterdir() if fits(path.name, MODEL_FILES)], options)
 
 
 def missing_files(folder: Path, needs: Sequence[Sequence[str]]) -> list[str]:
     """Say which needs (see `CheckpointSource`) no file of the folder meets."""
     names = [path.name for path in folder.iterdir()]
-    return [" or ".join(need) for need in needs if not any(_fits(name, need) for name in names)]
+    return [" or ".join(need) for need in needs if not any(fits(name, need) for name in names)]
 
 
 def require_files(folder: Path, needs: Sequence[Sequence[str]]) -> None:
@@ -129,7 +129,8 @@ def digest(paths: Sequence[Path], options: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fits(name: str, patterns: Sequence[str]) -> bool:
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a name fits any of the patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 

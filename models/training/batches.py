@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from tagmill.models.training.examples import Skipped, TrainingExample
+from tagmill.models.training.examples import Failed, Skipped, TrainingExample
 from tagmill.models.training.targets import Target
 
 
@@ -74,8 +74,10 @@ class Collate:
         features = np.full(dimension, np.nan, np.float32)
         self._blank = TrainingExample("", "", torch.zeros(image), target, "", features)
 
-    def __call__(self, samples: Sequence[TrainingExample | Skipped | None]) -> Batch:
-        """Make a batch of the rows."""
+    def __call__(self, samples: Sequence[TrainingExample | Skipped | None] | Failed) -> Batch | Failed:
+        """Make a batch of the rows, if they could be read."""
+        if isinstance(samples, Failed):
+            return samples
         rows = [sample if isinstance(sample, TrainingExample) else self._blank for sample in samples]
         # Collated by torch, the tensors of a worker lie in shared memory from the start and are not copied.
         return Batch(

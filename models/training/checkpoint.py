@@ -66,7 +66,7 @@ def record_evaluation(
     """
     folder = (out / LAST).resolve()
     if tags is not None:
-        write_tags(folder / TAGS, tags)
+        write_tags(str(folder / TAGS), tags)
     if best:
         _link(out / BEST, Path(STEPS) / folder.name)
         _prune(out)

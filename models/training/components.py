@@ -7,6 +7,7 @@ from typing import Any
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint as recompute
 
+from tagmill.models.local_copies import local_copy, local_options
 from tagmill.models.ram.config import VOCAB, RamConfig
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
@@ -57,7 +58,7 @@ def teacher_of(recipe: Recipe, process: Process) -> Teacher | None:
     if recipe.clip is None:
         return None
     try:
-        teacher = Teacher(**{"device": str(process.device), **secrets.resolve(recipe.clip)})
+        teacher = Teacher(**{"device": str(process.device), **local_options(secrets.resolve(recipe.clip))})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"clip: {error}") from error
     teacher.load()
@@ -70,7 +71,7 @@ def vocab_of(recipe: Recipe, config: RamConfig) -> Path | None:
         return None
     if recipe.vocab is None and recipe.init is None:
         raise ConfigError("vocab: a text side needs BERT's vocab.txt")
-    path = Path(recipe.vocab) if recipe.vocab is not None else Path(str(recipe.init)) / VOCAB
+    path = Path(local_copy(recipe.vocab)) if recipe.vocab else Path(local_copy(str(recipe.init))) / VOCAB
     count = WordPieces(path).count
     if count != config.text.tokens:
         raise ConfigError(

@@ -16,7 +16,7 @@ from tagmill.models.training.ranges import Range, RangeReader
 from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
 from tagmill.models.training.views import View
 from tagmill.tag_system.core import pixels
-from tagmill.tag_system.core.errors import DataError, Reason
+from tagmill.tag_system.core.errors import DamageError, DataError, Reason
 from tagmill.tag_system.shard_contract import Sample, SampleCaption, parse_sample, parse_verdicts
 
 MAX_BYTES = 256 << 20
@@ -69,6 +69,13 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """What ends the training; torch would raise what a worker raises with its traceback for a message."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What the workers need of a dataset: name, tars, features, and how tags become targets."""
 
@@ -103,8 +110,16 @@ class Examples:
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._reader = RangeReader(copies)
 
-    def __getitems__(self, addresses: Sequence[Address | None]) -> list[TrainingExample | Skipped | None]:
-        """Make the samples of a batch. Raises OSError if a shard cannot be read at all."""
+    def __getitems__(
+        self, addresses: Sequence[Address | None]
+    ) -> "list[TrainingExample | Skipped | None] | Failed":
+        """Make the samples of a batch, or say why a shard cannot be read at all."""
+        try:
+            return self._samples(addresses)
+        except (DamageError, OSError) as error:
+            return Failed(error)
+
+    def _samples(self, addresses: Sequence[Address | None]) -> list[TrainingExample | Skipped | None]:
         wanted = [address for address in addresses if address is not None and _span(address)[1] <= MAX_BYTES]
         ranges = [self._range(address) for address in wanted]
         ranges += [self._features(address) for address in wanted if self.origins[address.dataset].features]

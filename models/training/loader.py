@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tagmill.models.training.batches import Batch, Collate
 from tagmill.models.training.datasets import Dataset
-from tagmill.models.training.examples import DatasetInfo, Examples
+from tagmill.models.training.examples import DatasetInfo, Examples, Failed
 from tagmill.models.training.shard_cache import ShardCache
 from tagmill.models.training.steps import Steps
 from tagmill.models.training.targets import Target
@@ -120,14 +121,17 @@ class Loader:
         self._place.position = 0
 
     def _read(self) -> Iterator[Batch]:
-        """Read the batches; a cache is filled meanwhile, which begins when the workers have been forked."""
-        batches = iter(self._batches)
-        if self._cache is None:
-            yield from batches
-            return
-        with self._cache.filling(self._place.uses(), lambda: self._place.position):
+        """Read the batches; a cache is filled meanwhile, which begins when the workers have been forked.
+
+        Raises DamageError or OSError for a shard that cannot be read, ConfigError for a cache that cannot.
+        """
+        batches, cache = iter(self._batches), self._cache
+        with cache.filling(self._place.uses(), lambda: self._place.position) if cache else nullcontext():
             for batch in batches:
-                self._cache.check()
+                if cache is not None:
+                    cache.check()
+                if isinstance(batch, Failed):
+                    raise batch.error
                 yield batch
 
     def close(self) -> None:

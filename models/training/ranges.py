@@ -5,12 +5,14 @@ Of a remote file there may be a local copy, which comes and goes.
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from tagmill.tag_system.core import files, stores
+from tagmill.tag_system.core.errors import DamageError
 
 OPEN_FILES = 128
 """How many files one process keeps open: under the usual limit of 1,024, with room for other workers."""
@@ -51,7 +53,10 @@ class RangeReader:
             os.close(self._files.popitem()[1])
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Read ranges, in their order; what lies past the end of a file is missing. Raises OSError."""
+        """Read ranges, in their order; what lies past the end of a file is missing.
+
+        Raises DamageError for a file that is gone, OSError for what cannot be read for other reasons.
+        """
         if self._process != os.getpid():  # forked: connections belong to the parent
             self._start()
         found: list[bytes] = [b""] * len(ranges)
@@ -69,10 +74,12 @@ class RangeReader:
             paths = [self._system(ranges[place][0])[1] for place in places]
             starts, stops = ([ranges[place][side] for place in places] for side in (1, 2))
             with stores.naming(ranges[places[0]][0]):
-                for place, data in zip(places, fs.cat_ranges(paths, starts, stops), strict=True):
-                    if isinstance(data, Exception):
+                read = fs.cat_ranges(paths, starts, stops)
+            for place, data in zip(places, read, strict=True):
+                if isinstance(data, Exception):
+                    with _there(ranges[place][0]), stores.naming(ranges[place][0]):
                         raise data
-                    found[place] = data
+                found[place] = data
         return found
 
     def _read_copy(self, uri: str, start: int, stop: int) -> bytes | None:
@@ -96,8 +103,18 @@ class RangeReader:
     def _read_local(self, path: str, start: int, stop: int) -> bytes:
         file = self._files.pop(path, None)
         if file is None:
-            file = os.open(path, os.O_RDONLY)
+            with _there(path):
+                file = os.open(path, os.O_RDONLY)
             while len(self._files) >= OPEN_FILES:
                 os.close(self._files.popitem(last=False)[1])
         self._files[path] = file
         return os.pread(file, stop - start, start)
+
+
+@contextmanager
+def _there(uri: str) -> Iterator[None]:
+    """Raise DamageError for a file that is not found within."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamageError(f"{uri} is not there any more: put it back, then go on by --resume") from error

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tagmill.models.local_copies import local_copy
 from tagmill.models.ram import checkpoints, store
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import RamConfig
@@ -31,7 +32,7 @@ def resolve(recipe: Recipe) -> RamConfig:
 
     With another list of classes than that of `init`, thresholds are left out: they belong to the old scores.
     """
-    base = None if recipe.init is None else configs.read(Path(recipe.init))
+    base = None if recipe.init is None else configs.read(Path(local_copy(recipe.init)))
     values: dict[str, Any] = {} if base is None else base.model_dump()
     names = _classes(recipe, base)
     if base is None or names != base.classes:
@@ -57,7 +58,7 @@ def build(recipe: Recipe, config: RamConfig, teacher: Teacher | None) -> Model:
     weights = dict(state)
     known: dict[str, Tensor] = {}
     if recipe.init is not None:
-        start = store.load(Path(recipe.init))
+        start = store.load(Path(local_copy(recipe.init)))
         loaded = start.state_dict()
         if not isinstance(model, Tag2Text):
             known = _known(start.config, config, loaded["label_embed"])
@@ -73,7 +74,7 @@ def build(recipe: Recipe, config: RamConfig, teacher: Teacher | None) -> Model:
             if key in state or not key.startswith(("text.", ALIGNMENT))
         }
     if recipe.trunk is not None:
-        weights |= _trunk(Path(recipe.trunk), state)
+        weights |= _trunk(Path(local_copy(recipe.trunk)), state)
     if not isinstance(model, Tag2Text):
         weights["label_embed"] = class_labels.extend(known, recipe.labels, config, teacher)
     checkpoints.load(weights, model)

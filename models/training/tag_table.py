@@ -38,10 +38,10 @@ SCHEMA = pa.schema(
 SHOWN = ("tag", "positives", "ap", "precision", "recall", "f1")
 
 
-def write_tags(path: Path, tags: Sequence[TagMetrics]) -> None:
+def write_tags(uri: str, tags: Sequence[TagMetrics]) -> None:
     """Write the table, whole or not at all. Raises ConfigError if that cannot be done."""
     rows = [asdict(tag) | {"precision": tag.precision, "recall": tag.recall, "f1": tag.f1} for tag in tags]
-    with files.replacing(str(path)) as partial:
+    with files.replacing(uri) as partial:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial, compression="zstd")
 
 

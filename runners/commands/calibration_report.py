@@ -6,7 +6,6 @@ OUT/calibration.parquet   a row a tag: its threshold, why it is not its own, cou
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -39,12 +38,12 @@ SCHEMA = pa.schema(
 `check` the others, `before` these by the threshold before; intervals are those of `check`."""
 
 
-def write(out: Path, found: Calibration) -> None:
+def write(out: str, found: Calibration) -> None:
     """Write both files into a folder, which is made. Raises ConfigError if that cannot be done."""
     table = pa.Table.from_pylist([_record(tag) for tag in found.tags], SCHEMA)
-    with files.replacing(str(out / "thresholds.txt")) as partial:
+    with files.replacing(files.join(out, "thresholds.txt")) as partial:
         partial.write_text("".join(f"{tag.threshold!r}\n" for tag in found.tags))
-    with files.replacing(str(out / "calibration.parquet")) as partial:
+    with files.replacing(files.join(out, "calibration.parquet")) as partial:
         pq.write_table(table, partial, compression="zstd")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tagmill.runners.commands import scoring
+from tagmill.runners.commands.places import READ
 from tagmill.runners.commands.scoring import ScoringRequest
 from tagmill.runners.commands.taggers import sharing
 from tagmill.runners.commands.terminal import Terminal
@@ -15,11 +16,11 @@ from tagmill.tag_system.core.errors import ConfigError
 @sharing(ScoringRequest)
 def evaluate(
     request: ScoringRequest,
-    out: Annotated[Path, typer.Option(help="folder for the tables and the report")],
+    out: Annotated[str, typer.Option(help="folder or url for the tables and the report")],
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="one for all tags; default: the model's own, or 0.5")
     ] = None,
-    thresholds: Annotated[Path | None, typer.Option(help="one for each tag, a line each")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="one for each tag, a line each", **READ)] = None,
 ) -> None:
     """Measure a model on labelled images: mAP, CP, CR, CF1, OP, OR, OF1, a table of its tags, PR curves."""
     from tagmill.models.training import evaluation, metrics
@@ -44,7 +45,7 @@ def evaluate(
 @sharing(ScoringRequest)
 def calibrate(
     request: ScoringRequest,
-    out: Annotated[Path, typer.Option(help="folder for the thresholds and the table of their check")],
+    out: Annotated[str, typer.Option(help="folder or url for the thresholds and the table of their check")],
     precision: Annotated[
         float | None, typer.Option(min=0, max=1, help="least precision of each tag; default: the best F1")
     ] = None,
@@ -62,6 +63,11 @@ def calibrate(
 
     if apply and request.taglist is not None:
         raise ConfigError("--apply needs a threshold for every class of the model: leave --taglist out")
+    if apply and "://" in request.model:
+        raise ConfigError(
+            f"--apply writes into a folder of this machine: leave it out, take the thresholds from "
+            f"{out}/thresholds.txt, and copy the model's folder to put them into it"
+        )
     tagger = request.tagger()
     if apply and not isinstance(tagger, RamTagger):
         raise ConfigError(

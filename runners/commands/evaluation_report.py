@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ STYLE = (
 )
 
 
-def write(out: Path, found: Metrics, images: int, model: str) -> None:
+def write(out: str, found: Metrics, images: int, model: str) -> None:
     """Write the three files into a folder, which is made. Raises ConfigError if that cannot be done."""
     summary = {
         "model": model,
@@ -54,10 +53,10 @@ def write(out: Path, found: Metrics, images: int, model: str) -> None:
         "all": asdict(found.summary()),
         **{kind: asdict(found.summary(kind)) for kind in _kinds(found)},
     }
-    write_tags(out / TAGS, found.tags)
-    with files.replacing(str(out / "summary.json")) as partial:
+    write_tags(files.join(out, TAGS), found.tags)
+    with files.replacing(files.join(out, "summary.json")) as partial:
         partial.write_text(json.dumps(summary, indent=1).replace('"or_"', '"or"') + "\n")
-    with files.replacing(str(out / "report.html")) as partial:
+    with files.replacing(files.join(out, "report.html")) as partial:
         partial.write_text(_page(found, images, model), encoding="utf-8")
 
 

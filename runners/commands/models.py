@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tagmill.runners.commands import export
+from tagmill.runners.commands.places import READ
 from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core import text as texts
@@ -36,11 +37,15 @@ NEVER = 1.0
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="published .pth, or its weights as .safetensors")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="published .pth, or its weights as .safetensors", **READ)
+    ],
     out: Annotated[Path, typer.Argument(help="the folder to write, which must not exist yet")],
-    classes: Annotated[Path | None, typer.Option(help="names of the classes, one a line")] = None,
-    thresholds: Annotated[Path | None, typer.Option(help="a score for each class, one a line")] = None,
-    vocab: Annotated[Path | None, typer.Option(help="BERT's vocab.txt, for a text side")] = None,
+    classes: Annotated[Path | None, typer.Option(help="names of the classes, one a line", **READ)] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(help="a score for each class, one a line", **READ)
+    ] = None,
+    vocab: Annotated[Path | None, typer.Option(help="BERT's vocab.txt, for a text side", **READ)] = None,
     vocabulary: Annotated[
         str | None, typer.Option(help="vocabulary that the classes come from; its digest is kept")
     ] = None,
@@ -90,7 +95,7 @@ def convert(
 
 @app.command()
 def info(
-    folder: Annotated[Path, typer.Argument(help="a folder with config.json and model.safetensors")],
+    folder: Annotated[Path, typer.Argument(help="a folder with config.json and model.safetensors", **READ)],
 ) -> None:
     """Say what a model's folder holds."""
     from tagmill.models.ram import convert as conversion
@@ -119,9 +124,9 @@ def info(
 
 @app.command()
 def relabel(
-    folder: Annotated[Path, typer.Argument(help="folder of a RAM or RAM++")],
+    folder: Annotated[Path, typer.Argument(help="folder of a RAM or RAM++", **READ)],
     out: Annotated[Path, typer.Argument(help="the folder to write, which must not exist yet")],
-    labels: Annotated[Path, typer.Option(help="what `tagmill vocab embed` wrote")],
+    labels: Annotated[Path, typer.Option(help="what `tagmill vocab embed` wrote", **READ)],
 ) -> None:
     """Copy a model with other classes: open-set tagging, by their label embeddings alone."""
     from tagmill.models.ram import labels as embeddings

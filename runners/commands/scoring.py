@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tagmill.runners.commands import taggers
 from tagmill.runners.commands.models import read_numbers
+from tagmill.runners.commands.places import READ
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import SPLITS
 
@@ -45,17 +46,19 @@ class ScoringRequest:
     ] = None
     truth: Annotated[
         Path | None,
-        typer.Option(help="labels, Parquet or JSON lines (key, tags), in place of the shards' own"),
+        typer.Option(help="labels, Parquet or JSON lines (key, tags), in place of the shards' own", **READ),
     ] = None
     annotations: Annotated[
-        Path | None, typer.Option("--annots", help="labels as an official list of images")
+        Path | None, typer.Option("--annots", help="labels as an official list of images", **READ)
     ] = None
-    taglist: Annotated[Path | None, typer.Option(help="tags to ask, one a line; default: all classes")] = None
+    taglist: Annotated[
+        Path | None, typer.Option(help="tags to ask, one a line; default: all classes", **READ)
+    ] = None
     images: Annotated[
         Path | None, typer.Option(help="folder of the images of --annots, if not in shards")
     ] = None
     embeddings: Annotated[
-        Path | None, typer.Option(help="label embeddings of a --taglist that the model does not know")
+        Path | None, typer.Option(help="label embeddings of a --taglist that the model does not know", **READ)
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, help="images in one call of the model")] = 32
     workers: Annotated[int, typer.Option(min=0, help="processes that decode and prepare images")] = 0

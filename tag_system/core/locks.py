@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+from contextlib import suppress
 from typing import IO
 
 
@@ -16,3 +17,9 @@ def acquire(stream: IO[str]) -> bool:
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)
     return True
+
+
+def wait(stream: IO[str]) -> None:
+    """Wait until this process holds the lock of a file that is open for writing, where there are locks."""
+    with suppress(OSError):
+        fcntl.lockf(stream, fcntl.LOCK_EX)

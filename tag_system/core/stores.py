@@ -25,7 +25,19 @@ BUCKET_TYPES = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 CONNECT_SECONDS, READ_SECONDS = 15, 60
 """How long gcsfs waits for a connection, and for the next bytes of an answer, before it asks again."""
 
-CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "fsspec", "s3fs")
+CLIENTS = (
+    "aiobotocore",
+    "aiohttp",
+    "botocore",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "httpx",
+    "httpx2",
+    "huggingface_hub",
+    "requests",
+    "s3fs",
+)
 """Packages whose errors are those of a store."""
 
 ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -43,6 +55,9 @@ class StoreError(OSError):
 
     def __init__(self, line: str, number: int | None) -> None:
         super().__init__(number or errno.EIO, line)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.strerror, self.errno)
 
     def __str__(self) -> str:
         return str(self.strerror)

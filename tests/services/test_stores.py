@@ -1,78 +1,20 @@
 """Runs whose inputs, run folder and shards lie in an object store: S3's by moto, Google's by its emulator."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from buckets import TARS, squares
 from commands import tagmill
-from faulty_proxy import KINDS, FaultyProxy
+from faulty_proxy import KINDS
 from runs import damaged, drive, shard_bytes, squares_config
-from services import Service, free_port, installed
 from tagmill.tag_system.core import files
 
 pytestmark = pytest.mark.services
 
 
-TARS = {"b.tar": (8, 0)}
-
 FEW = {"duplicates": None, "localize": None, "embed": None}
 """Stages that are left out where any stage will do."""
-
-
-def squares(folder: object) -> list[dict[str, str]]:
-    path = f"{folder}/data/*.tar"
-    return [{"name": "squares", "format": "webdataset", "path": path, "labels": "truth"}]
-
-
-@dataclass
-class Store:
-    """A store of one bucket, behind a proxy."""
-
-    scheme: str
-    proxy: FaultyProxy
-
-    def uri(self, *names: str) -> str:
-        return files.join(f"{self.scheme}://bucket", *names)
-
-    def config(self, folder: Path, name: str, **changes: object) -> Path:
-        """Write a config whose tar and run folder lie in the store."""
-        changes |= {"run": self.uri(name, "run"), "inputs": squares(self.uri(name))}
-        config = squares_config(folder, TARS, **changes)
-        fs, path = files.filesystem(self.uri(name, "data", "b.tar"))
-        fs.put_file(str(folder / "data" / "b.tar"), path)
-        return config
-
-    def shards(self, folder: Path, name: str) -> dict[str, str]:
-        fs, path = files.filesystem(self.uri(name, "run"))
-        fs.get(path, str(folder / "copy"), recursive=True)
-        return shard_bytes(folder / "copy")
-
-
-@pytest.fixture(scope="module", params=["s3", "gs"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    port, log = free_port(), tmp_path_factory.mktemp("store") / "log"
-    proxy = FaultyProxy(port)
-    if request.param == "s3":
-        command = [installed("moto_server", "services"), "-p", str(port)]
-        env = {"AWS_ENDPOINT_URL": proxy.url, "AWS_DEFAULT_REGION": "us-east-1"}
-        env |= {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
-    else:
-        command = [installed("fake-gcs-server", "services"), "-backend=memory", "-scheme=http"]
-        command += ["-host=127.0.0.1", f"-port={port}", f"-external-url={proxy.url}", "-log-level=error"]
-        env = {"STORAGE_EMULATOR_HOST": proxy.url}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        service = Service(command, port, log)
-        try:
-            files.filesystem(f"{request.param}://bucket")[0].mkdir("bucket")
-            yield Store(request.param, proxy)
-        finally:
-            service.kill()
-            proxy.shutdown()
 
 
 @pytest.fixture(scope="module")
