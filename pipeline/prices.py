@@ -15,12 +15,14 @@ class Machine(Config):
 
 
 class Prices(Config):
-    """The prices of machines and of a gigabyte for a month, in `currency`.
+    """The prices of machines, of a gigabyte for a month and of a thousand requests to a store, in `currency`.
 
-    Stages without a model run on `cpu`, those with one on `gpu`; None is as `cpu`.
+    Stages without a model run on `cpu`, those with one on `gpu`; None is as `cpu`. Listings count as writes.
     """
 
     currency: str = "USD"
     cpu: Machine | None = None
     gpu: Machine | None = None
     gigabyte_month: float | None = Field(None, ge=0)
+    thousand_reads: float | None = Field(None, ge=0)
+    thousand_writes: float | None = Field(None, ge=0)

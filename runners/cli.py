@@ -189,6 +189,10 @@ def plan(
     ] = None,
     total: Annotated[int | None, typer.Option(min=1, help="examples of the whole run, for --measure")] = None,
     workers: Annotated[int, typer.Option(min=1, help="worker processes of it, for --measure")] = 1,
+    scratch: Annotated[
+        str | None,
+        typer.Option(help="folder or url that --measure works in; on a store, requests are counted"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what --measure finds as JSON")] = False,
     accept_changes: AcceptChanges = False,
     check_sources: CheckSources = False,
@@ -202,7 +206,7 @@ def plan(
     if measure is not None:
         from tagmill.runners.commands.forecast_view import ForecastRequest, show_forecast
 
-        request = ForecastRequest(measure, total, workers, as_json)
+        request = ForecastRequest(measure, total, workers, as_json, scratch)
         show_forecast(Terminal(), load_config(config, overrides or []), request)
         return
     driver = Driver(
