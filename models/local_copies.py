@@ -1,6 +1,6 @@
 """Local copies of models that lie in an object store: their libraries read files of this machine alone.
 
-    CACHE/<digest>/<the model's own name>
+    CACHE/<digest>/copy/<the model's own name>
 
 The digest is of the url and of what the store says of each file, so a model that was written anew is copied
 anew, and who finds a copy asks the store for one listing. Old copies stay until they are removed.
@@ -22,28 +22,36 @@ from tagmill.tag_system.core.errors import ConfigError
 CACHE = "TAGMILL_MODELS"
 """Variable of the environment that names the folder of the copies, ~/.cache/tagmill/models without it."""
 
+ONNX, OUTSIDE = ".onnx", ".data"
+"""Endings of an ONNX file, and of the file with the weights of a large graph, which is named after it."""
+
+COPIED = (*MODEL_FILES, f"*{ONNX}", f"*{ONNX}{OUTSIDE}")
+"""Files of a model's folder that are copied."""
+
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def local_copy(place: str) -> str:
     """Give the local path of a model's file or folder, which for a url is copied unless it is here already.
 
-    Of a folder come the files that a model may have (`MODEL_FILES`), none of folders in it. Raises
-    ConfigError if there is no such model, or if it cannot be written here; OSError of the store.
+    Of a folder come the files that a model may have (`COPIED`), none of folders in it; with an ONNX file the
+    weights beside it. Raises ConfigError if there is no such model, or if it cannot be written here; OSError
+    of the store.
     """
     if files.is_local(place):
         return files.filesystem(place)[1] if "://" in place else place
+    place = place.rstrip("/")
     about = _about(place)
     if not about:
         raise ConfigError(f"there is no model {place}: name a folder that has one, or a file")
     said = json.dumps([place, sorted(about.items())])
     folder = _cache() / hashlib.sha256(said.encode()).hexdigest()[:24]
-    target = folder / place.rstrip("/").rsplit("/", 1)[-1]
-    if not target.exists():
+    copy = folder / "copy"
+    if not copy.exists():
         with _ONE_AT_A_TIME, _alone(folder):
-            if not target.exists():
-                _fetch(place, about, target)
-    return str(target)
+            if not copy.exists():
+                _fetch(place, about, copy)
+    return str(copy / place.rsplit("/", 1)[-1])
 
 
 def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,10 +73,13 @@ def _cache() -> Path:
 
 
 def _about(place: str) -> dict[str, tuple[int, str]]:
-    """Tell size and stamp of each file of a model, by name; "" is the name of one that is a file."""
+    """Tell size and stamp of each file of a model, by its path from where the model lies."""
+    name = place.rsplit("/", 1)[-1]
     if files.is_folder(place):
-        return {name: one for name, one in files.list_stamps(place).items() if fits(name, MODEL_FILES)}
-    return {"": files.size_and_stamp(place)} if files.exists(place) else {}
+        found = files.list_stamps(place)
+        return {f"{name}/{one}": found[one] for one in found if fits(one, COPIED)}
+    beside = [place, place + OUTSIDE] if place.endswith(ONNX) else [place]
+    return {uri.rsplit("/", 1)[-1]: files.size_and_stamp(uri) for uri in beside if files.exists(uri)}
 
 
 @contextmanager
@@ -89,9 +100,9 @@ def _alone(folder: Path) -> Iterator[None]:
 def _fetch(place: str, names: Iterable[str], target: Path) -> None:
     with files.replacing(str(target)) as partial:
         for name in names:
-            local = partial / name if name else partial
-            local.parent.mkdir(exist_ok=True)
-            remote = files.join(place, name) if name else place
+            local = partial / name
+            local.parent.mkdir(parents=True, exist_ok=True)
+            remote = files.join(place.rsplit("/", 1)[0], name)
             fs, path = files.filesystem(remote)
             try:
                 with stores.naming(remote):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tagmill.models.base import Floats, Image
+from tagmill.models.local_copies import OUTSIDE
 from tagmill.models.onnx_session import open_session
 from tagmill.models.pretrained import changed, digest
 from tagmill.models.ram import preprocess
@@ -14,9 +15,6 @@ from tagmill.models.ram.config import METADATA, RamConfig
 from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.text import parse_json
-
-OUTSIDE = ".data"
-"""What the name of the file ends with that holds the weights of a large graph, beside it."""
 
 
 class OnnxTagger:

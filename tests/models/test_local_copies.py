@@ -62,9 +62,11 @@ def test_models_within_options_and_single_files_are_copied_too(shelf, tmp_path):
     clip = base.create("open-clip", {"model": f"local-dir:slow://{shelf}/clip", "device": "cpu"})
     near = base.create("open-clip", {"model": f"local-dir:{shelf}/clip", "device": "cpu"})
     assert clip.fingerprint() == near.fingerprint()
-    copy = Path(local_copy(f"slow://{shelf}/tagger/config.json"))
-    assert copy.name == "config.json"
-    assert copy.read_bytes() == (shelf / "tagger" / "config.json").read_bytes()
+    for name in ("large.onnx", "large.onnx.data", "names.txt"):
+        (shelf / name).write_text(name)
+    assert Path(local_copy(f"slow://{shelf}/names.txt")).read_text() == "names.txt"
+    large = Path(local_copy(f"slow://{shelf}/large.onnx"))
+    assert [path.read_text() for path in sorted(large.parent.iterdir())] == ["large.onnx", "large.onnx.data"]
     dino = tiny_models.grounding_dino(shelf / "dino")
     far = base.create("grounding-dino", {"path": f"slow://{dino}", "device": "cpu"})
     assert far.fingerprint() == base.create("grounding-dino", {"path": str(dino)}).fingerprint()
