@@ -29,7 +29,7 @@ def evaluated(path):
     (out / "steps").mkdir(parents=True)
     (out / "steps" / "1").symlink_to(path.parent)
     (out / "last").symlink_to("steps/1")
-    checkpoint.record_evaluation(out, {"long": LONG}, best=False)
+    checkpoint.record_evaluation(out, {"long": LONG}, None, best=False)
 
 
 WRITERS = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demo_recipe.detector_loss import Targets
 from demo_recipe.scenes import SceneSet
-from tagmill.models.grounding_dino import CLS, DOT, SEP
+from tagmill.models.grounding_dino_texts import CLS, DOT, SEP
 from tagmill.tag_system.prompts import Text, build
 
 TEXT_LENGTH = 64
