@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tagmill.models.onnx_session import open_session
@@ -37,11 +38,13 @@ def write(
     outputs: Sequence[str],
     free: Mapping[str, Mapping[int, str]],
     said: Mapping[str, str] | None = None,
+    defaults: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> None:
     """Trace a module on example inputs, and write it as one file, of at most 2 GB.
 
     `free`: of each input and output the dimensions that may have any size, by their place, with a name each.
-    `said`: the file's metadata. Raises ConfigError for a network that cannot be traced.
+    `said`: the file's metadata. `defaults`: what inputs hold if they are not given. Raises ConfigError for a
+    network that cannot be traced.
     """
     try:
         with torch.no_grad(), _traceable():
@@ -60,7 +63,7 @@ def write(
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"this network cannot be written as ONNX: {reason}") from error
-    _finish(path, said or {})
+    _finish(path, said or {}, defaults or {})
 
 
 @contextmanager
@@ -76,7 +79,7 @@ def _traceable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _finish(path: Path, said: Mapping[str, str]) -> None:
+def _finish(path: Path, said: Mapping[str, str], defaults: Mapping[str, NDArray[np.float32]]) -> None:
     """Write metadata, and store as float16 what that holds exactly: weights that were saved so.
 
     Nothing that the graph computes changes: onnxruntime widens such weights once, when it opens the file.
@@ -102,6 +105,7 @@ def _finish(path: Path, said: Mapping[str, str]) -> None:
     nodes = [*widened, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
     helper.set_model_props(model, dict(said))
     onnx.save(model, path)
 

@@ -10,12 +10,10 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,17 +21,14 @@ from tagmill.models.base import Floats
 from tagmill.models.open_clip import OpenClip
 from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
+from tagmill.models.ram import label_files
 from tagmill.models.ram.config import NEEDS, VOCAB, WEIGHTS, RamConfig
 from tagmill.models.ram.writing import save_tensors
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.tag_system.core.text import parse_json
 from tagmill.tag_system.descriptions import TEMPLATES, sentences
 
 CLASSES_AT_ONCE = 64
-
-LENGTH_ERROR = 1e-2
-"""How far from 1 a row's length may be: half-precision numbers round."""
 
 
 @dataclass(frozen=True)
@@ -80,33 +75,13 @@ def save(labels: Labels, path: Path) -> None:
     """Write label embeddings into a safetensors file. Raises ConfigError if it cannot be written."""
     said = {"classes": json.dumps(labels.classes), "digest": labels.digest, "vocabulary": labels.vocabulary}
     with files.replacing(str(path)) as partial:
-        save_tensors({"label_embed": labels.embeddings}, partial, said)
+        save_tensors({label_files.TENSOR: labels.embeddings}, partial, said)
 
 
 def load(path: Path) -> Labels:
     """Read what `save` wrote. Raises ConfigError for anything else, and for rows of another length."""
-    try:
-        with safe_open(path, "pt") as stored:
-            said, embeddings = stored.metadata() or {}, stored.get_tensor("label_embed")
-        found = Labels(_names(said["classes"]), embeddings, said["digest"], said["vocabulary"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} is not a file of `tagmill vocab embed`: {error}") from error
-    if embeddings.ndim != 2 or len(embeddings) % len(found.classes) or not len(embeddings):
-        shape = " x ".join(map(str, embeddings.shape))
-        raise ConfigError(f"{path}: embeddings of {shape} are not those of {len(found.classes)} classes")
-    lengths = embeddings.float().norm(dim=1)
-    wrong = ((lengths - 1).abs() < LENGTH_ERROR).logical_not().nonzero().flatten().tolist()
-    if wrong:
-        name = found.classes[wrong[0] // found.descriptions]
-        raise ConfigError(f"{path}: {len(wrong)} rows are zero or not of length 1, the first is of {name}")
-    return found
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = parse_json(text)
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("its classes are not a list of names")
-    return tuple(names)
+    found = label_files.read(path)
+    return Labels(found.classes, torch.from_numpy(found.embeddings), found.digest, found.vocabulary)
 
 
 def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
@@ -117,21 +92,12 @@ def relabel(folder: Path, labels: Labels, out: Path) -> RamConfig:
     """
     require_files(folder, NEEDS)
     config = configs.read(folder)
-    if config.kind == "tag2text":
-        raise ConfigError("Tag2Text learns its classes: it takes no label embeddings")
     if out.exists():
         raise ConfigError(f"{out} exists already: name a new folder")
-    if labels.embeddings.shape[1] != config.dimension:
-        raise ConfigError(
-            f"the labels have {labels.embeddings.shape[1]} dimensions, {folder} has {config.dimension}: take "
-            "the CLIP that it was trained with (published ones: ViT-B-16-quickgelu, pretrained openai)"
-        )
-    changes: dict[str, Any] = {"classes": labels.classes, "descriptions": labels.descriptions}
-    changes |= {"thresholds": None, "silent": (), "vocabulary": labels.vocabulary}
-    try:
-        changed = RamConfig.model_validate(config.model_dump() | changes)
-    except ValidationError as error:
-        raise ConfigError(f"the labels do not fit {folder}: {configs.explain(error)}") from error
+    given = label_files.LabelFile(
+        labels.classes, labels.embeddings.float().numpy(), labels.digest, labels.vocabulary
+    )
+    changed = label_files.relabelled(config, given, folder)
     try:
         weights = load_file(folder / WEIGHTS)
         weights["label_embed"] = labels.embeddings.to(weights["label_embed"].dtype)

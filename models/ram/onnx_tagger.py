@@ -10,7 +10,7 @@ from tagmill.models.base import Floats, Image
 from tagmill.models.local_copies import OUTSIDE
 from tagmill.models.onnx_session import open_session
 from tagmill.models.pretrained import changed, digest
-from tagmill.models.ram import preprocess
+from tagmill.models.ram import label_files, open_set, preprocess
 from tagmill.models.ram.config import METADATA, RamConfig
 from tagmill.tag_system.core.config import check_values
 from tagmill.tag_system.core.errors import ConfigError
@@ -21,19 +21,22 @@ class OnnxTagger:
     """Scores all classes of an exported RAM, RAM++ or Tag2Text on the CPU; fits `Tagger`.
 
     `path`: a file that `tagmill models export MODEL FILE.onnx` wrote, which holds the classes, their
-    thresholds and how images are prepared. It needs onnxruntime and no torch, and runs in as many threads as
-    the engine grants a process.
+    thresholds and how images are prepared. `labels`: a file of `tagmill vocab embed`, whose tags are then the
+    classes, without thresholds; the file must have been exported with `--open-set`. It needs onnxruntime and
+    no torch, and runs in as many threads as the engine grants a process.
 
-    Raises ConfigError for a file that is missing, or that another program wrote.
+    Raises ConfigError for a file that is missing, or that another program wrote, and for labels that do not
+    fit it.
     """
 
     version: ClassVar[int] = 1
     """Raised when the same file gives other scores."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, labels: str | None = None) -> None:
         self._path = Path(path)
         if not self._path.is_file():
             raise ConfigError(f"there is no ONNX file {path}: `tagmill models export` writes one")
+        self._labels = None if labels is None else label_files.read(Path(labels))
         self._session: Any = None
         self._config: RamConfig | None = None
 
@@ -44,20 +47,32 @@ class OnnxTagger:
 
     @property
     def config(self) -> RamConfig:
-        """What the file says of the model. Raises ConfigError if it says nothing."""
+        """What the file, with the labels, says of the model. Raises ConfigError if it says nothing."""
         if self._config is None:
             self._config = self._read(open_session(self._path))
         return self._config
 
     def _read(self, session: Any) -> RamConfig:
-        held = session.get_modelmeta().custom_metadata_map.get(METADATA)
+        said = session.get_modelmeta().custom_metadata_map
+        held = said.get(METADATA)
         if held is None:
             raise ConfigError(
                 f"{self._path} does not say what its classes are: `tagmill models export` writes files that "
                 "do; a graph of another program needs a class that runs it, such as those of "
                 "docs/examples/onnx_models.py"
             )
-        return check_values(str(self._path), parse_json(held), RamConfig)
+        config = check_values(str(self._path), parse_json(held), RamConfig)
+        if self._labels is None:
+            return config
+        if not open_set.takes_labels(session):
+            raise ConfigError(
+                f"{self._path} takes no labels: write it with `tagmill models export --open-set`, or leave "
+                "the option labels out"
+            )
+        taken = label_files.relabelled(config, self._labels, self._path)
+        means = open_set.unpack(said[open_set.MEANS], config)
+        label_files.check_clip(config.classes, means, self._labels, self._path)
+        return taken
 
     @property
     def classes(self) -> Sequence[str]:
@@ -70,9 +85,12 @@ class OnnxTagger:
         return self.config.thresholds
 
     def fingerprint(self) -> str:
-        """Hash the file, and that of its weights if they lie beside it."""
+        """Hash the file, that of its weights if they lie beside it, and the labels if there are any."""
         beside = self._path.with_name(self._path.name + OUTSIDE)
-        return digest([self._path, *([beside] if beside.is_file() else [])], changed(OnnxTagger, {}))
+        labels = None if self._labels is None else self._labels.sha256
+        return digest(
+            [self._path, *([beside] if beside.is_file() else [])], changed(OnnxTagger, {"labels": labels})
+        )
 
     def load(self) -> None:
         """Open the graph."""
@@ -94,7 +112,10 @@ class OnnxTagger:
         """
         if not batch:
             return []
-        (logits,) = self._session.run(None, {"images": np.stack(batch)})
+        given = {open_set.IMAGES: np.stack(batch)}
+        if self._labels is not None:
+            given[open_set.LABELS] = self._labels.by_class
+        (logits,) = self._session.run(None, given)
         if np.isnan(logits).any():
             raise FloatingPointError(f"{self._path.name} gave NaN")
         # As 1 / (1 + exp(-x)), but without an overflow for large negative logits.

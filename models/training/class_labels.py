@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tagmill.models.open_clip import OpenClip
 from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.label_files import LEAST_LIKE
 from tagmill.models.ram.labels import embed_descriptions, embed_names
 from tagmill.models.training.recipe import LabelsConfig
 from tagmill.tag_system import descriptions
@@ -18,9 +19,6 @@ PLAIN = "a photo of a {}."
 
 SHARED = 32
 """Classes on which the CLIP of new embeddings is compared with that of the old."""
-
-LEAST_LIKE = 0.3
-"""Cosine that texts about one class have at least under one CLIP; under two CLIPs it is about 0."""
 
 LEAST_LENGTH = 1e-3
 """Under this an embedding counts as zero; they are made of length 1."""

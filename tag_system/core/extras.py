@@ -20,6 +20,7 @@ _EXTRAS = dict.fromkeys(MODELS, "models") | {
     "duckdb": "sql",
     "onnxruntime": "onnx",
     "ray": "ray",
+    "safetensors": "onnx",
     "tokenizers": "onnx",
 }
 """Which extra brings a module, the smallest of them."""

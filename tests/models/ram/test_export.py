@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from commands import environment
 from tagmill.models.base import create_tagger
-from tagmill.models.ram import checkpoints, convert, export, official, store
+from tagmill.models.ram import checkpoints, convert, export, graph, official, onnx_file, store
 from tagmill.models.ram.config import METADATA, AlignmentConfig, EncoderConfig, RamConfig
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -110,9 +110,9 @@ def shallow(config):
     return model
 
 
-@pytest.mark.parametrize("inside", [export.INSIDE, 0], ids=["in one file", "weights beside it"])
+@pytest.mark.parametrize("inside", [onnx_file.INSIDE, 0], ids=["in one file", "weights beside it"])
 def test_an_onnx_file_takes_any_batch_and_knows_its_classes(golden, tmp_path, monkeypatch, inside):
-    monkeypatch.setattr(export, "INSIDE", inside)
+    monkeypatch.setattr(onnx_file, "INSIDE", inside)
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model = shallow(golden.config())
@@ -169,7 +169,7 @@ def test_a_torch_export_takes_any_batch(golden, tmp_path):
 
 def test_a_graph_that_differs_is_not_kept(tiny_config, tmp_path, monkeypatch):
     path = tmp_path / "model.pt2"
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(graph, "TOLERANCE", -1.0)
     with pytest.raises(ArithmeticError, match="logits differ"):
         export.export(store.build(tiny_config()).eval(), path)
     assert not path.exists()
