@@ -39,12 +39,14 @@ def write(
     free: Mapping[str, Mapping[int, str]],
     said: Mapping[str, str] | None = None,
     defaults: Mapping[str, NDArray[np.float32]] | None = None,
+    *,
+    halve: bool = True,
 ) -> None:
     """Trace a module on example inputs, and write it as one file, of at most 2 GB.
 
     `free`: of each input and output the dimensions that may have any size, by their place, with a name each.
     `said`: the file's metadata. `defaults`: what inputs hold if they are not given. Raises ConfigError for a
-    network that cannot be traced.
+    network that cannot be traced. Unless `halve`, no weights are stored as float16.
     """
     try:
         with torch.no_grad(), _traceable():
@@ -64,6 +66,8 @@ def write(
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"this network cannot be written as ONNX: {reason}") from error
     _finish(path, said or {}, defaults or {})
+    if halve:
+        store_halves(path, list(defaults or ()))
 
 
 @contextmanager
@@ -80,7 +84,18 @@ def _traceable() -> Iterator[None]:
 
 
 def _finish(path: Path, said: Mapping[str, str], defaults: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write metadata, and store as float16 what that holds exactly: weights that were saved so.
+    """Write metadata, and what inputs hold by default."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(path)
+    model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
+    helper.set_model_props(model, dict(said))
+    onnx.save(model, path)
+
+
+def store_halves(path: Path, inputs: Sequence[str] = ()) -> None:
+    """Store as float16 what that holds exactly, weights that were saved so, but for what `inputs` hold.
 
     Nothing that the graph computes changes: onnxruntime widens such weights once, when it opens the file.
     """
@@ -90,7 +105,7 @@ def _finish(path: Path, said: Mapping[str, str], defaults: Mapping[str, NDArray[
     model = onnx.load(path)
     graph, widened = model.graph, []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
+        if tensor.data_type != TensorProto.FLOAT or tensor.name in inputs:
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
@@ -105,8 +120,6 @@ def _finish(path: Path, said: Mapping[str, str], defaults: Mapping[str, NDArray[
     nodes = [*widened, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
-    helper.set_model_props(model, dict(said))
     onnx.save(model, path)
 
 

@@ -9,14 +9,16 @@ The batch of the graphs is free. Both are run on batches of other sizes than the
 compared with the model, before they get their name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tagmill.models.base import Image
 from tagmill.models.ram import graph, official, onnx_file
+from tagmill.models.ram.int8 import Agreement
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
 from tagmill.tag_system.core import files
@@ -29,25 +31,34 @@ class Exported:
 
     tensors: int | None = None
     difference: float | None = None
+    agreement: Agreement | None = None
 
 
-def export(model: Model, path: Path, *, open_set: bool = False) -> Exported:
+def export(
+    model: Model, path: Path, *, open_set: bool = False, int8: Sequence[Image] | None = None
+) -> Exported:
     """Write a model, in eval mode on the CPU, into a file whose ending says as what.
 
-    `open_set`: an ONNX file takes the label embeddings of other classes, see `onnx_file`. Raises ConfigError
+    `open_set`: an ONNX file takes the label embeddings of other classes, see `onnx_file`. `int8`: its weights
+    have 8 bits, and these images, at least one, say how it agrees with float32. Raises ConfigError
     for another ending, a file that exists, and what cannot be written, there or that way.
     """
-    check(path, open_set=open_set)
+    check(path, open_set=open_set, int8=int8 is not None)
     if open_set and model.config.kind == "tag2text":
         raise ConfigError("Tag2Text learns its classes: leave --open-set out")
     with files.replacing(str(path)) as partial:
+        if int8 is not None:
+            difference, agreement = onnx_file.write_int8(model, partial, int8, open_set=open_set)
+            return Exported(difference=difference, agreement=agreement)
         if open_set:
             return _write_onnx(model, partial, open_set=True)
         return WRITERS[path.suffix](model, partial)
 
 
-def check(path: Path, *, open_set: bool = False) -> None:
+def check(path: Path, *, open_set: bool = False, int8: bool = False) -> None:
     """Raise ConfigError unless a file of this name can be written: its ending is known, and it is new."""
+    if int8 and path.suffix != ".onnx":
+        raise ConfigError(f"{path}: --int8 makes ONNX files: name one that ends in .onnx")
     if open_set and path.suffix != ".onnx":
         raise ConfigError(f"{path}: --open-set makes ONNX files: name one that ends in .onnx")
     if path.suffix not in WRITERS:

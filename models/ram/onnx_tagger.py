@@ -118,6 +118,10 @@ class OnnxTagger:
         (logits,) = self._session.run(None, given)
         if np.isnan(logits).any():
             raise FloatingPointError(f"{self._path.name} gave NaN")
-        # As 1 / (1 + exp(-x)), but without an overflow for large negative logits.
-        scores = np.where(logits >= 0, 1.0, np.exp(np.minimum(logits, 0))) / (1.0 + np.exp(-np.abs(logits)))
-        return list(scores.astype(np.float32))
+        return list(sigmoid(logits))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Give 1 / (1 + exp(-x)) as float32, without an overflow for large negative logits."""
+    scores = np.where(logits >= 0, 1.0, np.exp(np.minimum(logits, 0))) / (1.0 + np.exp(-np.abs(logits)))
+    return scores.astype(np.float32)

@@ -1,12 +1,23 @@
 """`tagmill models export`: a model's folder for other programs, or to run without torch."""
 
+import tarfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tagmill.runners.commands.demo import embedded
 from tagmill.runners.commands.terminal import Terminal
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from tagmill.models.base import Image
+    from tagmill.models.ram.int8 import Agreement
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+SCENES = 64
+"""Most images that `--int8` is tried on."""
 
 
 def export(
@@ -20,16 +31,24 @@ def export(
     open_set: Annotated[
         bool, typer.Option("--open-set", help="the .onnx of a RAM or RAM++ takes labels of other classes")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="weights of 8 bits in a tagger's .onnx; says what that changes")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="folder of images that --int8 is tried on; default: drawn scenes")
+    ] = None,
 ) -> None:
     """Write a model as an official checkpoint, ONNX or torch.export; the file's ending says which."""
     from tagmill.models import open_clip
     from tagmill.models.grounding_dino import family_of
 
     tagger = not (folder / open_clip.CONFIG).is_file() and family_of(folder) is None
-    if open_set and not tagger:
-        raise ConfigError("--open-set is for a RAM or RAM++: leave it out")
+    if (open_set or int8) and not tagger:
+        raise ConfigError("--open-set and --int8 are for taggers: leave them out")
+    if images is not None and not int8:
+        raise ConfigError("--images are what --int8 is tried on: give both or none")
     if tagger:
-        _export_tagger(folder, out, open_set=open_set)
+        _export_tagger(folder, out, open_set=open_set, int8=int8, images=images)
     elif (folder / open_clip.CONFIG).is_file():
         from tagmill.models import clip_export
 
@@ -59,21 +78,28 @@ def _say_folder(out: Path, kind: str, model: str, differs: str) -> None:
     Terminal().print(said, markup=False, highlight=False)
 
 
-def _export_tagger(folder: Path, out: Path, *, open_set: bool) -> None:
+def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, images: Path | None) -> None:
     from tagmill.models.ram import export as exporting
     from tagmill.models.ram import store
 
-    exporting.check(out, open_set=open_set)
+    exporting.check(out, open_set=open_set, int8=int8)
+    tried = _images(images) if int8 else None
     model = store.load(folder)
-    done = exporting.export(model, out, open_set=open_set)
+    done = exporting.export(model, out, open_set=open_set, int8=tried)
     console = Terminal()
-    said = f"{out}: {model.config.kind}, {len(model.config.classes):,} classes, float32"
+    said = (
+        f"{out}: {model.config.kind}, {len(model.config.classes):,} classes, {'int8' if int8 else 'float32'}"
+    )
     if done.difference is not None:
-        said += f"; logits differ by at most {done.difference:.1g} at batches of other sizes"
+        of = "; before that logits" if int8 else "; logits"
+        said += f"{of} differ by at most {done.difference:.1g} at batches of other sizes"
         said += "; with the option labels it takes other classes" if open_set else ""
     else:
         said += f", {done.tensors:,} tensors under the official names"
     console.print(said, markup=False, highlight=False)
+    if done.agreement is not None:
+        for line in _agreement(done.agreement):
+            console.print(line, markup=False, highlight=False)
     if done.tensors is not None and model.config.kind == "ram" and model.config.text is None:
         console.print(
             "the folder has no text side, so the official RAM loads this only with strict=False: convert "
@@ -85,3 +111,39 @@ def _export_tagger(folder: Path, out: Path, *, open_set: bool) -> None:
             "left out: the image-text alignment branch, which the official code does not have",
             highlight=False,
         )
+
+
+def _images(folder: Path | None) -> "list[Image]":
+    """Read the images of a folder, or else scenes of the demo. Raises ConfigError for one that is none."""
+    from tagmill.transforms.images import decode
+    from tagmill.transforms.ingest import IngestConfig
+
+    if folder is not None:
+        if not folder.is_dir():
+            raise ConfigError(f"--images: {folder} is not a folder")
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+        held = [(str(path), path.read_bytes()) for path in paths[:SCENES]]
+    else:
+        with tarfile.open(next(iter(sorted(embedded().glob("scenes-*.tar"))))) as archive:
+            members = [one for one in archive if Path(one.name).suffix in ENDINGS][:SCENES]
+            held = [(one.name, archive.extractfile(one).read()) for one in members]  # type: ignore[union-attr]
+    if not held:
+        raise ConfigError(f"--images: {folder} has no {', '.join(ENDINGS)}")
+    found = []
+    for name, data in held:
+        try:
+            found.append(decode(data, IngestConfig().max_pixels))
+        except DataError as error:
+            raise ConfigError(f"--images: {name}: {error}") from error
+    return found
+
+
+def _agreement(found: "Agreement") -> list[str]:
+    before, after = found.bytes
+    plain, quantised = found.seconds
+    return [
+        f"against float32, on {found.images} images: {found.equal / found.decisions:.3%} of "
+        f"{found.decisions:,} decisions are equal; of {found.seen:,} tags that either sees both see "
+        f"{found.seen_by_both:,}; scores change by at most {found.score:.2g}",
+        f"{before:,} bytes become {after:,}; it takes {quantised / plain:.2f} of the CPU time",
+    ]
