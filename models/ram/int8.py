@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmill.models.base import Floats, Image
+from tagmill.models.local_copies import OUTSIDE
 from tagmill.models.ram import preprocess
 from tagmill.models.ram.config import RamConfig
-from tagmill.models.ram.onnx_tagger import OUTSIDE, sigmoid
+from tagmill.models.ram.onnx_tagger import sigmoid
 from tagmill.models.ram.open_set import IMAGES
 
 THRESHOLD = 0.5
