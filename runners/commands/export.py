@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tagmill.runners.commands.demo import embedded
 from tagmill.runners.commands.terminal import Terminal
 from tagmill.tag_system.core.errors import ConfigError, DataError
 
@@ -115,6 +114,7 @@ def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, image
 
 def _images(folder: Path | None) -> "list[Image]":
     """Read the images of a folder, or else scenes of the demo. Raises ConfigError for one that is none."""
+    from tagmill.runners.commands.demo import embedded  # it imports Beam
     from tagmill.transforms.images import decode
     from tagmill.transforms.ingest import IngestConfig
 
