@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tagmill.models.training.examples import Failed
+
 Packed = tuple[bytes, Tensor, list[tuple[int, int]]]
 """A pickle, the bytes of its arrays, and where each of them begins and ends there."""
 
@@ -21,15 +23,25 @@ ALIGNED = 64
 
 
 def batches(samples: Any, workers: int, **how: Any) -> Iterator[list[Any]]:
-    """Give the samples of a map-style dataset in lists; `how` are the other options of torch's DataLoader."""
-    collate = _pack if workers else list
+    """Give the samples of a map-style dataset in lists; `how` are the other options of torch's DataLoader.
+
+    Raises what made the dataset give a `Failed` in the place of a list.
+    """
+    collate = _pack if workers else _as_is
     loader: DataLoader[Any] = DataLoader(samples, num_workers=workers, collate_fn=collate, **how)
-    return map(_unpack, loader) if workers else iter(loader)
+    for found in map(_unpack, loader) if workers else loader:
+        if isinstance(found, Failed):
+            raise found.error
+        yield found
 
 
-def _pack(samples: Sequence[Any]) -> Packed:
+def _as_is(samples: Sequence[Any] | Failed) -> Sequence[Any] | Failed:
+    return samples
+
+
+def _pack(samples: Sequence[Any] | Failed) -> Packed:
     buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(list(samples), protocol=5, buffer_callback=buffers.append)
+    data = pickle.dumps(samples, protocol=5, buffer_callback=buffers.append)
     arrays = [buffer.raw() for buffer in buffers]
     starts = list(accumulate((-(-len(array) // ALIGNED) * ALIGNED for array in arrays), initial=0))
     packed = torch.empty(starts[-1], dtype=torch.uint8)
@@ -40,8 +52,8 @@ def _pack(samples: Sequence[Any]) -> Packed:
     return data, packed, places
 
 
-def _unpack(packed: Packed) -> list[Any]:
+def _unpack(packed: Packed) -> list[Any] | Failed:
     data, arrays, places = packed
     room = arrays.numpy()
-    found: list[Any] = pickle.loads(data, buffers=[room[start:stop] for start, stop in places])
+    found: list[Any] | Failed = pickle.loads(data, buffers=[room[start:stop] for start, stop in places])
     return found

@@ -117,4 +117,4 @@ def _there(uri: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DamageError(f"{uri} is not there any more: put it back, then go on by --resume") from error
+        raise DamageError(f"{uri} is not there any more: put it back, then go on") from error

@@ -2,12 +2,17 @@
 
 import os
 import pickle
+from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import slow_store  # noqa: F401  so that fsspec knows it
 from batches import ids
+from tagmill.models.training import datasets
+from tagmill.models.training.evaluation import LoadOptions, from_shards
 from tagmill.tag_system.core.errors import DamageError
 
 
@@ -63,6 +68,22 @@ def test_images_that_the_index_pairs_with_other_records_are_skipped(copied, load
     (batch,) = loader
     assert loader.skipped == {"image_changed": 2}
     assert batch.skipped[0].detail.endswith(": the image is not the one of its record")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_goes_away_is_one_line_in_training_and_in_evaluation(copied, loader_of, workers):
+    """A process of the loader reads it, and torch would put its traceback into the message."""
+    far = f"slow://{copied}"
+    loader = loader_of(far, workers=workers)
+    dataset, options = datasets.open_dataset(far, "train"), LoadOptions(4, workers)
+    rows = from_shards([dataset], ["red"], lambda image: np.zeros(1), options, Counter())
+    (copied / "train-000000.tar").unlink()
+    said = r"^slow://\S+/train-000000.tar is not there any more: put it back, then go on$"
+    with pytest.raises(DamageError, match=said):
+        list(loader)
+    loader.close()
+    with pytest.raises(DamageError, match=said):
+        list(rows)
 
 
 class Trap:
