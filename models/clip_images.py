@@ -12,8 +12,11 @@ import PIL.ImageOps
 from pydantic import Field
 
 from tagmill.models.base import Floats, Image
-from tagmill.models.open_clip import RESIZE
 from tagmill.tag_system.core.config import Config
+from tagmill.tag_system.core.errors import ConfigError
+
+RESIZE = {"pad": "longest", "squash": "squash", "crop": "shortest"}
+"""What open_clip calls each value of `fit`."""
 
 RESAMPLING = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
 
@@ -43,15 +46,22 @@ def prepare(image: Image, config: ClipConfig, fit: str | None) -> Floats:
     """Resize and normalise one image, see `OpenClip.fit`: float32 (3, height, width)."""
     mode = config.resize if fit is None else RESIZE[fit]
     fill = tuple(round(255 * value) for value in config.mean) if fit == "pad" else (config.fill,) * 3
-    resized = _fitted(_thick(PIL.Image.fromarray(image), config), config, mode, fill)
+    least = min(config.width, config.height)
+    resized = _fitted(thick(PIL.Image.fromarray(image), least), config, mode, fill)
     pixels = np.asarray(resized, np.float32) / 255
     normal = (pixels - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
 
-def _thick(image: PIL.Image.Image, config: ClipConfig) -> PIL.Image.Image:
-    """Widen a side so short that resizing leaves nothing of it, or far too much of the other."""
-    least = -(-max(image.size) // min(config.width, config.height))
+def check_fit(fit: str | None) -> None:
+    """Raise ConfigError unless there is such a `fit`."""
+    if fit is not None and fit not in RESIZE:
+        raise ConfigError(f"fit must be one of {', '.join(RESIZE)} or null, got {fit!r}")
+
+
+def thick(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
+    """Widen a side so short that resizing to `side` leaves nothing of it, or far too much of the other."""
+    least = -(-max(image.size) // side)
     if min(image.size) >= least:
         return image
     return image.resize((max(image.width, least), max(image.height, least)))

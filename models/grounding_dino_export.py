@@ -34,15 +34,20 @@ OTHER = 104
 """A token that is a word, or a part of one."""
 
 INPUTS: dict[str, dict[int, str]] = {
-    "pixels": {0: "pairs"},  # float32 (pairs, 3, canvas, canvas)
-    "inside": {
-        0: "pairs"
-    },  # int64 (pairs, canvas, canvas): 1 where the image is, 0 on what is left of the canvas
-    "ids": {0: "pairs", 1: "tokens"},  # int64
-    "words": {0: "pairs", 1: "tokens"},  # int64: 0 for padding
-    "blocks": {0: "pairs", 1: "tokens", 2: "tokens"},  # bool: which tokens see each other
-    "positions": {0: "pairs", 1: "tokens"},  # int64: of each token in its block
+    # float32 (pairs, 3, canvas, canvas)
+    "pixels": {0: "pairs"},
+    # int64 (pairs, canvas, canvas): 1 where the image is, 0 on what is left of the canvas
+    "inside": {0: "pairs"},
+    # int64, and beside them 0 for padding
+    "ids": {0: "pairs", 1: "tokens"},
+    "words": {0: "pairs", 1: "tokens"},
+    # bool: which tokens see each other
+    "blocks": {0: "pairs", 1: "tokens", 2: "tokens"},
+    # int64: of each token in its block
+    "positions": {0: "pairs", 1: "tokens"},
 }
+"""The inputs, and of each the dimensions that may have any size."""
+
 OUTPUTS: dict[str, dict[int, str]] = {"scores": {0: "pairs"}, "boxes": {0: "pairs"}}
 
 

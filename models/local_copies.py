@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tagmill.models.pretrained import MODEL_FILES, fits
-from tagmill.tag_system.core import files, locks, stores
+from tagmill.tag_system.core import files, locks, secrets, stores
 from tagmill.tag_system.core.errors import ConfigError
 
 CACHE = "TAGMILL_MODELS"
@@ -62,10 +62,10 @@ def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def _local(value: Any) -> Any:
     if isinstance(value, Mapping):
         return local_options(value)
-    if not isinstance(value, str) or "://" not in value:
+    if not isinstance(value, str) or "://" not in (url := secrets.resolve_text(value)):
         return value
-    kind, _, place = value.rpartition("dir:")  # open_clip's "local-dir:FOLDER"
-    return f"{kind}dir:{local_copy(place)}" if kind else local_copy(value)
+    kind, _, place = url.rpartition("dir:")  # open_clip's "local-dir:FOLDER"
+    return f"{kind}dir:{local_copy(place)}" if kind else local_copy(url)
 
 
 def _cache() -> Path:

@@ -9,9 +9,9 @@ import numpy as np
 
 from tagmill.models import clip_images
 from tagmill.models.base import Floats, Image
-from tagmill.models.clip_images import ClipConfig
+from tagmill.models.clip_images import ClipConfig, check_fit
+from tagmill.models.clip_names import EmbeddedNames, portions, unit
 from tagmill.models.onnx_session import open_session, open_tokenizer, read_config
-from tagmill.models.open_clip import TEXTS_AT_ONCE, check_words
 from tagmill.models.pretrained import changed, digest, require_files
 
 CONFIG, TOKENIZER, IMAGES, TEXTS = "config.json", "tokenizer.json", "images.onnx", "texts.onnx"
@@ -32,12 +32,12 @@ class OnnxClip:
     """Raised when the same files and options give other vectors."""
 
     def __init__(self, path: str, *, template: str = "a photo of a {}.", fit: str | None = "pad") -> None:
-        check_words(template, fit)
+        check_fit(fit)
         self._folder = Path(path)
         require_files(self._folder, [(name,) for name in FILES])
         self._template, self._fit = template, fit
         self._config = read_config(self._folder / CONFIG, ClipConfig)
-        self._vectors: dict[str, Floats] = {}
+        self._names = EmbeddedNames(template, self.sentences)
         self._images: Any = None
         self._texts: Any = None
         self._tokenizer: Any = None
@@ -63,7 +63,7 @@ class OnnxClip:
 
     def predict(self, batch: Sequence[Floats]) -> Floats:
         """Embed the images as one batch: float32 (len(batch), dimension), rows of length 1."""
-        return _unit(self.image_features(batch))
+        return unit(self.image_features(batch))
 
     def image_features(self, batch: Sequence[Floats]) -> Floats:
         """Give the images' features as CLIP makes them, of any length: float32 (len(batch), dimension)."""
@@ -77,19 +77,15 @@ class OnnxClip:
 
         A sentence over the model's context (77 tokens for most) is cut by its tokenizer.
         """
-        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
-        if new:
-            vectors = self.sentences([self._template.format(name) for name in new])
-            self._vectors.update(zip(new, vectors, strict=True))
-        return [self._vectors[name] for name in names]
+        return self._names.vectors(names)
 
     def sentences(self, texts: Sequence[str]) -> Floats:
         """Embed texts as they are, at least one: float32 (len(texts), dimension), rows of length 1."""
         parts = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            ids = tokens(self._tokenizer, texts[start : start + TEXTS_AT_ONCE], lower=self._config.lower)
+        for some in portions(texts):
+            ids = tokens(self._tokenizer, some, lower=self._config.lower)
             (features,) = self._texts.run(None, {"ids": ids})
-            parts.append(_unit(_finite(features)))
+            parts.append(unit(_finite(features)))
         return np.concatenate(parts)
 
 
@@ -99,11 +95,6 @@ def tokens(tokenizer: Any, texts: Sequence[str], *, lower: bool) -> Any:
     # One by one: a batch would start threads, which a worker that is a fork must not find.
     rows = [tokenizer.encode(text.lower() if lower else text).ids for text in cleaned]
     return np.asarray(rows, dtype=np.int64)
-
-
-def _unit(vectors: Floats) -> Floats:
-    """Bring rows to length 1."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _finite(vectors: Floats) -> Floats:

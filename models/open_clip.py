@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tagmill.models.base import Floats, Image, Prepared
+from tagmill.models.clip_images import RESIZE, check_fit, thick
+from tagmill.models.clip_names import EmbeddedNames, portions
 from tagmill.models.pretrained import CheckpointSource, changed, check_dtype, digest, placed, resolve_device
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.core.text import parse_json
@@ -16,13 +18,8 @@ CONFIG = "open_clip_config.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 HUB_WEIGHTS = ("open_clip*.safetensors",)
 PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-RESIZE = {"pad": "longest", "squash": "squash", "crop": "shortest"}
-"""What open_clip calls each value of `fit`."""
-
 IMAGE_SIZE = 224
 """Height and width of a model whose config does not say."""
-
-TEXTS_AT_ONCE = 256
 
 
 class OpenClip:
@@ -59,7 +56,7 @@ class OpenClip:
         fit: str | None = "pad",
     ) -> None:
         check_dtype(dtype)
-        check_words(template, fit)
+        check_fit(fit)
         self._name, self._weights, self._device = model, pretrained, device
         self._dtype, self._template, self._fit = dtype, template, fit
         self._source = _source(model, revision)
@@ -69,7 +66,7 @@ class OpenClip:
             raise ConfigError(f"model {model!r} brings its own weights: leave pretrained out")
         self._fingerprint: str | None = None
         self._side: tuple[int, int] | None = None
-        self._vectors: dict[str, Floats] = {}
+        self._names = EmbeddedNames(template, self.sentences)
         self._model: Any = None
 
     def fingerprint(self) -> str:
@@ -151,19 +148,15 @@ class OpenClip:
 
         A sentence over the model's context (77 tokens for most) is cut by its tokenizer.
         """
-        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
-        if new:
-            vectors = self.sentences([self._template.format(name) for name in new])
-            self._vectors.update(zip(new, vectors, strict=True))
-        return [self._vectors[name] for name in names]
+        return self._names.vectors(names)
 
     def sentences(self, texts: Sequence[str]) -> Floats:
         """Embed texts as they are, at least one: float32 (len(texts), dimension), rows of length 1."""
         import torch
 
         parts = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            tokens = self._tokenize(list(texts[start : start + TEXTS_AT_ONCE]))
+        for some in portions(texts):
+            tokens = self._tokenize(some)
             with torch.inference_mode():
                 parts.append(_unit(self._model.encode_text(tokens.to(self._place))))
         return np.concatenate(parts)
@@ -171,10 +164,7 @@ class OpenClip:
     def _thick(self, image: Any) -> Any:
         """Widen a side so short that resizing leaves nothing of it, or far too much of the other."""
         size = self._model.visual.preprocess_cfg["size"]
-        least = -(-max(image.size) // (size if isinstance(size, int) else min(size)))
-        if min(image.size) >= least:
-            return image
-        return image.resize((max(image.width, least), max(image.height, least)))
+        return thick(image, size if isinstance(size, int) else min(size))
 
     def _image_size(self) -> tuple[int, int]:
         """Read the width and height of the model's input. Raises ConfigError if no config says it."""
@@ -217,14 +207,6 @@ def _finite(vectors: Any) -> Floats:
     if np.isnan(rows).any():
         raise FloatingPointError("CLIP gave NaN; float16 can overflow, try bfloat16 or float32")
     return np.asarray(rows, dtype=np.float32)
-
-
-def check_words(template: str, fit: str | None) -> None:
-    """Raise ConfigError unless `template` has its place for a name, and `fit` is one there is."""
-    if fit is not None and fit not in RESIZE:
-        raise ConfigError(f"fit must be one of {', '.join(RESIZE)} or null, got {fit!r}")
-    if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
-        raise ConfigError(f"template must have {{}} once for the name, got {template!r}")
 
 
 def _source(model: str, revision: str | None) -> CheckpointSource | None:

@@ -57,10 +57,9 @@ def export(
 
 def check(path: Path, *, open_set: bool = False, int8: bool = False) -> None:
     """Raise ConfigError unless a file of this name can be written: its ending is known, and it is new."""
-    if int8 and path.suffix != ".onnx":
-        raise ConfigError(f"{path}: --int8 makes ONNX files: name one that ends in .onnx")
-    if open_set and path.suffix != ".onnx":
-        raise ConfigError(f"{path}: --open-set makes ONNX files: name one that ends in .onnx")
+    for option, is_given in (("--int8", int8), ("--open-set", open_set)):
+        if is_given and path.suffix != ".onnx":
+            raise ConfigError(f"{path}: {option} makes ONNX files: name one that ends in .onnx")
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: the file's ending says the format, one of {', '.join(WRITERS)}")
     if path.exists():

@@ -58,7 +58,7 @@ def quantise(source: Path, target: Path) -> None:
     flat = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     held = {tensor.name for tensor in graph.initializer}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
-    # Label embeddings are no weights: they are an input, or count as one.
+    # Label embeddings are not weights but an input, or count as one.
     others = [node.name for node in products if held.intersection(node.input[:2]) - flat]
     logging.disable(logging.WARNING)  # it would have every graph prepared, which changes nothing here
     try:

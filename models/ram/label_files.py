@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from tagmill.models.base import Floats
+from tagmill.models.clip_names import unit
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import RamConfig
 from tagmill.tag_system.core.errors import ConfigError
@@ -109,14 +110,10 @@ def check_clip(classes: tuple[str, ...], means: Floats, labels: LabelFile, model
     if not shared:
         return
     ours, theirs = (np.array(some) for some in zip(*shared, strict=True))
-    one, other = _unit(means[ours]), _unit(labels.by_class[theirs].mean(axis=1))
+    one, other = unit(means[ours]), unit(labels.by_class[theirs].mean(axis=1))
     if (like := float((one * other).sum(axis=1).mean())) < LEAST_LIKE:
         raise ConfigError(
             f"the labels are of another CLIP than {model}: of the {len(shared):,} classes that both have the "
             f"embeddings are unlike (cosine {like:.2f}); take the CLIP that it was trained with (published "
             "ones: ViT-B-16-quickgelu, pretrained openai)"
         )
-
-
-def _unit(vectors: Floats) -> Floats:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -75,11 +75,9 @@ class EngineConfig(Config):
     saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
     `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
     encoder whose batch normalisation is not frozen; of the tagging head none are kept for long (see
-    `streaming`).
-    `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than one process
-    demands (see `batch_norm`).
-    `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are
-    known (see `pace`).
+    `streaming`). `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than
+    one process demands (see `batch_norm`). `peak_tflops` are those of a device at `precision`, for the MFU in
+    the log; None: of some GPUs they are known (see `pace`).
     """
 
     device: str = "auto"
@@ -110,17 +108,15 @@ class ValidationConfig(Config):
 
 
 class Recipe(Config):
-    """The whole config of a training; paths are relative to the working directory, and but for those of
-    `data` on this machine.
+    """The whole config of a training; paths are relative to the working directory. Datasets, `init`, `trunk`,
+    `vocab` and the CLIP may be urls; all else lies on this machine.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
     them without `init`, else those that change, in its sections too. `trunk` are start weights for the image
-    encoder alone.
-    `classes`: a file with one name a line, or the names; None are those of `init`, or else
-    the vocabulary of the first dataset. `allow_unlearnable`: train even with classes that the data cannot
-    teach, see `learnable`. `clip` are the options of an `OpenClip`, which embeds new
-    classes and teaches distillation and alignment. `vocab` is BERT's vocab.txt for a text side, by default
-    that of `init`.
+    encoder alone. `classes`: a file with one name a line, or the names; None are those of `init`, or else the
+    vocabulary of the first dataset. `allow_unlearnable`: train even with classes that the data cannot teach,
+    see `learnable`. `clip` are the options of an `OpenClip`, which embeds new classes and teaches
+    distillation and alignment. `vocab` is BERT's vocab.txt for a text side, by default that of `init`.
 
     A checkpoint is written every `save_every` steps and after each epoch, and a line is logged every
     `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`. `validate` measures the model

@@ -82,7 +82,7 @@ def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, image
     from tagmill.models.ram import store
 
     exporting.check(out, open_set=open_set, int8=int8)
-    tried = _images(images) if int8 else None
+    tried = sample_images(images) if int8 else None
     model = store.load(folder)
     done = exporting.export(model, out, open_set=open_set, int8=tried)
     console = Terminal()
@@ -112,7 +112,7 @@ def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, image
         )
 
 
-def _images(folder: Path | None) -> "list[Image]":
+def sample_images(folder: Path | None) -> "list[Image]":
     """Read the images of a folder, or else scenes of the demo. Raises ConfigError for one that is none."""
     from tagmill.runners.commands.demo import embedded  # it imports Beam
     from tagmill.transforms.images import decode

@@ -24,9 +24,6 @@ class StoreRequests:
     def __sub__(self, other: "StoreRequests") -> "StoreRequests":
         return StoreRequests(self.reads - other.reads, self.writes - other.writes)
 
-    def __mul__(self, times: float) -> "StoreRequests":
-        return StoreRequests(self.reads * times, self.writes * times)
-
 
 NONE = StoreRequests()
 """No requests."""

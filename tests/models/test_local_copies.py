@@ -49,6 +49,12 @@ def test_a_model_of_a_store_is_copied_once_and_is_the_same(shelf):
     assert np.array_equal(predict(near, IMAGES), predict(far, IMAGES))
 
 
+def test_a_url_may_stand_in_the_environment(shelf, monkeypatch):
+    monkeypatch.setenv("WEIGHTS", f"slow://{shelf}/tagger")
+    far = base.create_tagger("ram", {"path": "${ENV:WEIGHTS}", "device": "cpu"})
+    assert far.fingerprint() == base.create_tagger(f"{shelf}/tagger", {}).fingerprint()
+
+
 def test_a_model_that_was_written_anew_is_copied_anew(shelf):
     place = f"slow://{shelf}/tagger"
     before = base.create_tagger(place, {}).fingerprint()

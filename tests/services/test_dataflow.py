@@ -6,13 +6,14 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
-from commands import start, tagmill
+from commands import finished, start, tagmill
 from runs import damaged, drive, shard_bytes, squares_config
 from services import Service, free_port, installed, wait_until, worker_pool
 from tagmill.tag_system.core import files
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.services
 
 BOUND = 240
 """Seconds within which a command ends whose job does not go on."""
+
+finish = partial(finished, seconds=BOUND)
 
 FEW = {"duplicates": None, "localize": None, "embed": None}
 """Stages that are left out where any stage will do."""
@@ -155,19 +158,10 @@ def kill(process: "subprocess.Popen[str]") -> None:
     assert finish(process)[0] == -signal.SIGKILL
 
 
-def finish(process: "subprocess.Popen[str]", seconds: float = BOUND) -> tuple[int, str]:
-    """Wait for a command, within the bound: its exit code, and what it said on standard error."""
-    try:
-        _, err = process.communicate(timeout=seconds)
-    finally:
-        process.kill()
-    return process.returncode, err
-
-
 @pytest.mark.timeout(900)
 def test_the_whole_demo_gives_the_same_shards(tmp_path, cloud, demo):
     run = "gs://bucket/demo/run"
-    assert finish(cloud.run(demo.config(tmp_path, run)), 600) == (0, "")
+    assert finish(cloud.run(demo.config(tmp_path, run)), seconds=600) == (0, "")
     assert cloud.shards(run, tmp_path) == demo.shards
     assert damaged(run) == []
     jobs = cloud.jobs()

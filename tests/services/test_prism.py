@@ -2,16 +2,16 @@
 
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
-from commands import call, start, tagmill
+from commands import call, finished, start, tagmill
 from runs import damaged, drive, shard_bytes, squares_config
 from services import Service, free_port, installed, portable_flags, wait_until, worker_pool
 
@@ -19,6 +19,8 @@ pytestmark = pytest.mark.services
 
 BOUND = 90
 """Seconds within which a command ends whose services are gone."""
+
+finish = partial(finished, seconds=BOUND)
 
 FEW = {"duplicates": None, "localize": None, "embed": None}
 """Stages that are left out where any stage will do."""
@@ -75,15 +77,6 @@ def slow(seconds: float, begun: object = "") -> dict[str, object]:
     return {"model": "troubled_models:SlowTagger", "options": {"seconds": seconds, "begun": str(begun)}}
 
 
-def finish(process: "subprocess.Popen[str]", seconds: float = BOUND) -> tuple[int, str]:
-    """Wait for a command, within the bound: its exit code, and what it said on standard error."""
-    try:
-        _, err = process.communicate(timeout=seconds)
-    finally:
-        process.kill()
-    return process.returncode, err
-
-
 def test_a_run_through_all_stages_gives_the_same_shards(tmp_path, prism):
     """The job of `tag` takes longer than a service has for one answer."""
     local = squares_config(tmp_path / "local", tag=slow(0))
@@ -98,7 +91,7 @@ def test_a_run_through_all_stages_gives_the_same_shards(tmp_path, prism):
 @pytest.mark.timeout(900)
 def test_the_whole_demo_gives_the_same_shards(tmp_path, prism, demo):
     config = demo.config(tmp_path, str(tmp_path / "run"))
-    code, err = finish(start("run", config, *prism.flags), 600)
+    code, err = finish(start("run", config, *prism.flags), seconds=600)
     assert (code, err) == (0, "")
     assert shard_bytes(tmp_path / "run") == demo.shards
     assert damaged(tmp_path / "run") == []

@@ -47,6 +47,15 @@ def start(
     )
 
 
+def finished(process: "subprocess.Popen[str]", seconds: float) -> tuple[int, str]:
+    """Wait for a command, within a bound: its exit code, and what it said on standard error."""
+    try:
+        _, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, err
+
+
 def tagmill(*arguments: object, code: int = 0) -> tuple[str, str]:
     """Run to the end and check the exit code; gives standard output and standard error."""
     done = run_warm([*map(str, arguments)], environment())

@@ -9,7 +9,7 @@ from commands import tagmill
 from tagmill.models.base import create_tagger
 from tagmill.models.ram.int8 import BATCH
 from tagmill.runners.commands.demo import embedded
-from tagmill.runners.commands.export import _images
+from tagmill.runners.commands.export import sample_images
 
 pytest.importorskip("onnxscript")
 TAGGER = embedded() / "tagger"
@@ -26,7 +26,7 @@ def test_what_int8_changes_is_said_and_true(tmp_path):
     assert after == (tmp_path / "int8.onnx").stat().st_size < before
     taggers = [create_tagger(path, {}) for path in (embedded() / "tagger.onnx", tmp_path / "int8.onnx")]
     assert taggers[0].fingerprint() != taggers[1].fingerprint()
-    images, scores = _images(None), []
+    images, scores = sample_images(None), []
     for tagger in taggers:
         tagger.load()
         prepared = [tagger.prepare(image) for image in images]
