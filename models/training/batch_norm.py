@@ -21,9 +21,15 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, LAYERS)]
 
 
+def moving(model: nn.Module, engine: EngineConfig) -> list[nn.Module]:
+    """List the layers whose statistics move: nothing froze them, nor what they scale and shift by."""
+    layers = [] if engine.batch_norm == "frozen" else layers_of(model)
+    return [layer for layer in layers if _learns(layer)]
+
+
 def check(model: Model, engine: EngineConfig, process: Process) -> None:
     """Raise ConfigError if several processes would each take statistics of their own batches."""
-    if process.world > 1 and engine.batch_norm != "frozen" and layers_of(model):
+    if process.world > 1 and moving(model, engine):
         raise ConfigError(
             f"{model.config.encoder.name} has batch normalisation, and each of {process.world} processes "
             "would take its statistics from its own batches alone: set engine.batch_norm: frozen, or take an "
@@ -31,8 +37,15 @@ def check(model: Model, engine: EngineConfig, process: Process) -> None:
         )
 
 
-def freeze(model: Model) -> None:
-    """Have the layers normalise by the statistics that they have, whatever mode the model is put in."""
+def freeze(model: Model, engine: EngineConfig) -> None:
+    """Have layers that are not `moving` normalise by the statistics that they have, in whatever mode."""
+    left = moving(model, engine)
     for layer in layers_of(model):
-        layer.eval()
-        layer.train = lambda mode=True, layer=layer: layer  # type: ignore[method-assign,misc]
+        if layer not in left:
+            layer.eval()
+            layer.train = lambda mode=True, layer=layer: layer  # type: ignore[method-assign,misc]
+
+
+def _learns(layer: nn.Module) -> bool:
+    own = [value.requires_grad for value in layer.parameters()]
+    return any(own) or not own

@@ -94,12 +94,11 @@ def average_of(model: Model, engine: EngineConfig) -> Any:
 
 def prepare(model: Model, engine: EngineConfig) -> None:
     """Freeze statistics, recompute activations, compile parts, as asked; names of weights stay the same."""
-    if engine.batch_norm == "frozen":
-        batch_norm.freeze(model)
+    batch_norm.freeze(model, engine)
     if engine.checkpointing:
         trunk = model.encoder.trunk
         # Statistics of batches would be counted twice, once for each time that they are computed.
-        if engine.batch_norm == "frozen" or not batch_norm.layers_of(trunk):
+        if not batch_norm.moving(trunk, engine):
             trunk.set_grad_checkpointing(True)
         text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
         if isinstance(model, Tag2Text) and model.alignment is not None:

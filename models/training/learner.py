@@ -14,6 +14,7 @@ from tagmill.models.training import checkpoint, components
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.finite import check_finite
+from tagmill.models.training.groups import groups_of
 from tagmill.models.training.objectives import Objective
 from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import Recipe
@@ -27,9 +28,12 @@ class Learner:
         self._average = components.average_of(model, recipe.engine)
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._names, self._trained = list(trained), list(trained.values())
+        self.groups = groups_of(model, recipe)
         self._optimizer = torch.optim.AdamW(
-            self._trained,
-            weight_decay=recipe.engine.weight_decay,
+            [
+                {"params": [trained[name] for name in group.parameters], "weight_decay": group.decay}
+                for group in self.groups
+            ],
             fused=True if process.device.type == "cuda" else None,
         )
         self._parallel: DistributedDataParallel | None = None
@@ -39,6 +43,11 @@ class Learner:
         components.prepare(self.model, self._recipe.engine)
         if self._process.world > 1:
             self._parallel = DistributedDataParallel(self._objective)
+
+    @property
+    def _grouped(self) -> list[str]:
+        """List the parameters in the order of the optimizer."""
+        return [name for group in self.groups for name in group.parameters]
 
     @property
     def result(self) -> Model:
@@ -63,8 +72,8 @@ class Learner:
         is not finite.
         """
         engine, process = self._recipe.engine, self._process
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for group, found in zip(self._optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = rate * found.rate
         self._optimizer.zero_grad()
         terms = []
         for at, batch in enumerate(batches):
@@ -99,7 +108,7 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Give what a checkpoint keeps beside `result`."""
-        tensors = checkpoint.pack_optimizer(self._optimizer, self._names)
+        tensors = checkpoint.pack_optimizer(self._optimizer, self._grouped)
         if self._average is not None:
             moving = dict(zip(self._names, self._trained, strict=True)) | dict(self.model.named_buffers())
             tensors |= {f"model/{name}": value for name, value in moving.items()}
@@ -107,7 +116,7 @@ class Learner:
 
     def restore(self, saved: Saved, step: int) -> None:
         """Go on from a checkpoint, whose `result` the model is."""
-        checkpoint.unpack_optimizer(self._optimizer, self._names, saved)
+        checkpoint.unpack_optimizer(self._optimizer, self._grouped, saved)
         if self._average is not None:
             raw = {key[6:]: value for key, value in saved.tensors.items() if key.startswith("model/")}
             self.model.load_state_dict(raw, strict=False)

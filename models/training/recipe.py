@@ -75,9 +75,14 @@ class EngineConfig(Config):
     saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
     `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
     encoder whose batch normalisation is not frozen; of the tagging head none are kept for long (see
-    `streaming`). `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than
-    one process demands (see `batch_norm`). `peak_tflops` are those of a device at `precision`, for the MFU in
-    the log; None: of some GPUs they are known (see `pace`).
+    `streaming`).
+    `weight_decay` is that of all parameters, as in the papers' code, or of `matrices` alone: of all but norms,
+    biases and others of one dimension. `freeze` names parts of the model, by their names in it, that do not
+    learn, such as `encoder.trunk`; statistics of batch normalisation stay in them.
+    `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than one process
+    demands (see `batch_norm`).
+    `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are
+    known (see `pace`).
     """
 
     device: str = "auto"
@@ -85,6 +90,8 @@ class EngineConfig(Config):
     accumulate: int = Field(1, ge=1)
     clip_norm: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.05, ge=0)
+    decayed: Literal["all", "matrices"] = "all"
+    freeze: tuple[str, ...] = ()
     ema: float | None = Field(None, gt=0, lt=1)
     compile: bool = False
     checkpointing: bool = False

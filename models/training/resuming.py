@@ -24,6 +24,8 @@ def lasting_of(recipe: Recipe) -> dict[str, Any]:
         "classes": None if classes is None else list(classes),
         "losses.terms": None if terms is None else sorted(terms),
         "engine.ema": recipe.engine.ema is not None,
+        # Without it, the state of trainings from before there was the key is as it was.
+        **({"engine.freeze": sorted(recipe.engine.freeze)} if recipe.engine.freeze else {}),
     }
 
 

@@ -14,6 +14,9 @@ class ScheduleConfig(Config):
     It starts at `warmup_from` and rises in a line for `warmup_steps`. `exponential`: times `rate` each epoch.
     `cosine`: down to `floor` at the end of the last epoch. `constant` stays. It never falls below `floor`.
     `every`: whether it falls from epoch to epoch, as the official code does, or from step to step.
+
+    The image encoder learns at `encoder_rate` times the rate. With `layer_decay` its trunk's layers learn at
+    `layer_decay` times the rate of the next deeper one, the last at `layer_decay` times the encoder's.
     """
 
     learning_rate: float = Field(1e-4, gt=0)
@@ -23,6 +26,8 @@ class ScheduleConfig(Config):
     warmup_steps: int = Field(3000, ge=0)
     warmup_from: float = Field(5e-7, ge=0)
     every: Literal["epoch", "step"] = "epoch"
+    encoder_rate: float = Field(1.0, gt=0)
+    layer_decay: float | None = Field(None, gt=0, le=1)
 
 
 def learning_rate(config: ScheduleConfig, step: int, epoch: float, epochs: int) -> float:

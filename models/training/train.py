@@ -21,7 +21,16 @@ from tagmill.models.ram import config as configs
 from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
 from tagmill.models.ram.word_pieces import WordPieces
-from tagmill.models.training import batch_norm, checkpoint, components, learnable, pace, resuming, start
+from tagmill.models.training import (
+    batch_norm,
+    checkpoint,
+    components,
+    groups,
+    learnable,
+    pace,
+    resuming,
+    start,
+)
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.journal import Journal
@@ -87,6 +96,7 @@ class Trainer:
         teacher = components.teacher_of(recipe, process)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
+        groups.freeze(model, recipe.engine)
         batch_norm.check(model, recipe.engine, process)
         self.model = model.to(process.device).train()
         self._vocab = components.vocab_of(recipe, config)
@@ -104,6 +114,7 @@ class Trainer:
             None if held is None else Validator(held, self._objective, config, process, self.out)
         )
         self.learner = Learner(recipe, process, self.model, self._objective)
+        self._tell_groups()
         if saved:
             self._restore(saved)
         peak = pace.peak_of(recipe.engine, process.device)
@@ -132,7 +143,9 @@ class Trainer:
         )
         with self._closing(journal):
             if journal is not None and not self.step:
-                journal.write({"step": 0, "epoch": 0, "classes": self._support.as_json()})
+                learned = [group.as_json() for group in self.learner.groups]
+                support = self._support.as_json()
+                journal.write({"step": 0, "epoch": 0, "classes": support, "learned": learned})
             if not self._is_evaluated:
                 self._evaluate(journal)
             while self.loader.epoch < self.recipe.epochs and not self.selection.is_over:
@@ -290,6 +303,7 @@ class Trainer:
             "evaluated": self._is_evaluated,
             "loader": loader,
             "recipe": self._lasting,
+            "grouping": groups.grouping_of(self.recipe),
         }
 
     def _saved(self, resume: bool) -> Saved | None:
@@ -305,12 +319,22 @@ class Trainer:
         self.step = int(saved.state["step"])
         if not self.selection.load_state_dict(saved.state["best"]):
             self._say(f"best is by {self.selection.figure} now: the next validation is the first to count")
+        grouping = groups.grouping_of(self.recipe)
+        then = saved.state.get("grouping", grouping)
+        if changed := [key for key, value in grouping.items() if then.get(key) != value]:
+            self._say(f"from here on with another {', '.join(changed)} than before")
         self._is_evaluated = bool(saved.state.get("evaluated", True))
         loader = saved.state["loader"]
         if not self.process.first:  # the counts are those of all processes: one of them goes on with them
             loader = loader | {name: {} for name in COUNTS}
         self.loader.load_state_dict(loader)
         self.learner.restore(saved, self.step)
+
+    def _tell_groups(self) -> None:
+        """Say how the parameters learn, unless all of them learn alike."""
+        if len(self.learner.groups) > 1 or self.recipe.engine.freeze:
+            for line in groups.table(self.learner.groups, self.model):
+                self._say(line)
 
     def _open(self, split: Split, config: RamConfig) -> Loader:
         process = self.process
