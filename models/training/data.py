@@ -39,6 +39,16 @@ class DatasetConfig(Config):
     features: str | None = None
 
 
+class RepeatConfig(Config):
+    """Which classes are rare, for samples of `train` with them to be shown more often: see `repeat_factors`.
+
+    Those are positive in a smaller share of samples than `threshold`. No factor is above `limit`.
+    """
+
+    threshold: float = Field(gt=0, le=1)
+    limit: float = Field(10.0, ge=1)
+
+
 class DataConfig(Config):
     """What a training reads.
 
@@ -55,6 +65,7 @@ class DataConfig(Config):
     seed: int = Field(0, ge=0)
     window: int | None = Field(None, ge=1)
     cache: CacheConfig | None = None
+    repeat_factor: RepeatConfig | None = None
     verify: bool = False
     decisions: str | None = None
     max_pixels: int = Field(100_000_000, ge=1)

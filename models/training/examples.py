@@ -33,7 +33,7 @@ class Address(NamedTuple):
         image_size: Its size in bytes.
         record: Offset of the JSON record in the shard, in bytes.
         record_size: Its size in bytes.
-        turn: Number of the pass over the dataset that shows it, from 0.
+        turn: Which of its showings this is: no two are of one number.
         row: Index of the sample in the shard.
     """
 
@@ -128,8 +128,8 @@ class Examples:
         features = {address: next(read) for address in wanted if self.origins[address.dataset].features}
         return [self._made(address, data, features) for address in addresses]
 
-    def targets(self, addresses: Sequence[Address]) -> list[Target]:
-        """Give what samples teach, by all of their captions: images are not read, nor damaged records."""
+    def targets(self, addresses: Sequence[Address]) -> list[tuple[Address, Target]]:
+        """Give what samples teach, by all of their captions: no image is read; damaged ones are left out."""
         small = [address for address in addresses if address.record_size <= MAX_BYTES]
         ranges = [
             (self.origins[at.dataset].shards[at.shard], at.record, at.record + at.record_size) for at in small
@@ -137,7 +137,7 @@ class Examples:
         found = []
         for address, record in zip(small, self._reader.read(ranges), strict=True):
             with contextlib.suppress(DataError):
-                found.append(self._taught(self.origins[address.dataset], record))
+                found.append((address, self._taught(self.origins[address.dataset], record)))
         return found
 
     def _taught(self, origin: DatasetInfo, record: bytes) -> Target:

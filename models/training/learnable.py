@@ -147,7 +147,7 @@ def check(
     recipe allows them.
     """
     newer = None if decisions is None else decisions.about
-    digest = _digest(loader, recipe, classes, newer)
+    digest = digest_of(loader, recipe, classes, newer)
     support = ClassSupport(
         classes,
         _positives(loader, recipe, len(classes), process, digest, say),
@@ -207,15 +207,15 @@ def _count_positives(loader: Loader, classes: int, *, mentioned: bool) -> Counte
     counts, records = np.zeros(classes, np.int64), 0
     for targets in loader.targets(AT_ONCE):
         records += len(targets)
-        for target in targets:
-            counts += (target.mentioned if mentioned else target.values > 0) & (target.known > 0)
+        for _, target in targets:
+            counts += target.positives(mentioned=mentioned)
         if (counts >= FEW).all():
             break
     return Counter({RECORDS: records} | {str(at): int(count) for at, count in enumerate(counts)})
 
 
-def _digest(loader: Loader, recipe: Recipe, classes: Sequence[str], decisions: Any) -> str:
-    """Hash all that the counts depend on."""
+def digest_of(loader: Loader, recipe: Recipe, classes: Sequence[str], decisions: Any) -> str:
+    """Hash all that positives depend on."""
     choices = [None if one.choice is None else one.choice.model_dump(mode="json") for one in loader.origins]
     shards = [[shard.sha256 for shard in dataset.shards] for dataset in loader.datasets]
     vocabularies = [dataset.vocabulary.digest for dataset in loader.datasets]

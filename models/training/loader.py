@@ -2,18 +2,20 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import distributed
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tagmill.models.training.batches import Batch, Collate
 from tagmill.models.training.datasets import Dataset
-from tagmill.models.training.examples import DatasetInfo, Examples, Failed
+from tagmill.models.training.examples import Address, DatasetInfo, Examples, Failed
 from tagmill.models.training.shard_cache import ShardCache
 from tagmill.models.training.steps import Steps
 from tagmill.models.training.targets import Target
@@ -102,7 +104,15 @@ class Loader:
         """Give how the tags of each dataset become targets."""
         return self._examples.origins
 
-    def targets(self, size: int) -> Iterator[list[Target]]:
+    def repeat(self, factors: Sequence[NDArray[np.float32]]) -> None:
+        """Show samples by their factors, float32 [samples] a dataset; before the first batch."""
+        self._place.repeat(factors)
+
+    def number(self, address: Address) -> int:
+        """Give the number of a sample in its dataset."""
+        return self._place.number(address)
+
+    def targets(self, size: int) -> Iterator[list[tuple[Address, Target]]]:
         """Read what this rank's share of all samples teaches, each once, by up to `size`; no images."""
         return map(self._examples.targets, self._place.samples(size))
 
@@ -159,7 +169,7 @@ class Loader:
         if state["order"] != self._place.fingerprint:
             raise ConfigError(
                 "the state to resume from belongs to another sample order: give the seed, window, datasets, "
-                "weights and split of that training, or start a new one"
+                "weights, repeat factors and split of that training, or start a new one"
             )
         self._place.epoch, self._place.position = int(state["epoch"]), int(state["position"])
         self.skipped, self.unmapped = Counter(state["skipped"]), Counter(state["unmapped"])

@@ -14,30 +14,40 @@ cached whole.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmill.models.training.repeats import Repeats
+
 Numbers = NDArray[np.int64]
 
-_TURN, _SHARDS, _DELAYS, _MIX, _EDGES = range(5)
+_TURN, _SHARDS, _DELAYS, _MIX, _EDGES, _ROUNDED = range(6)
 """What a permutation is for: part of its key, so that no two share one."""
 
 
 @dataclass(frozen=True)
 class DatasetSizes:
-    """What order depends on in a dataset: the examples of each shard, and how often an epoch shows each."""
+    """What order depends on in a dataset: the examples of each shard, and how often an epoch shows each.
+
+    `repeats` are how often a turn shows each of them; None: once.
+    """
 
     shards: tuple[int, ...]
     weight: float = 1.0
+    repeats: Repeats | None = None
 
     @property
     def size(self) -> int:
-        """Count the examples."""
-        return sum(self.shards)
+        """Count the samples of a turn."""
+        return sum(self.shards) if self.repeats is None else self.repeats.size
+
+    def spec(self) -> list[Any]:
+        """Say what decides the order, for JSON."""
+        return [list(self.shards), self.weight, *([self.repeats.digest] if self.repeats else [])]
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,15 @@ class Order:
 
     def spec(self) -> dict[str, Any]:
         """Say what decides the order."""
-        sources = [[list(source.shards), source.weight] for source in self._sources]
+        sources = [source.spec() for source in self._sources]
         window = None if self._window is None else {"sliding": self._window}
         return {"seed": self._seed, "shuffle": self._shuffle, "window": window, "sources": sources}
+
+    def repeated(self, factors: Sequence[NDArray[np.float32]]) -> "Order":
+        """Give the order in which a turn shows samples by their factors [examples], an array a source."""
+        pairs = zip(self._sources, factors, strict=True)
+        sources = [replace(source, repeats=Repeats(found)) for source, found in pairs]
+        return Order(sources, self._seed, shuffle=self._shuffle, window=self._window)
 
     def length(self, epoch: int) -> int:
         """Count the samples of an epoch; with broken weights it may differ by one a source between epochs."""
@@ -86,9 +102,7 @@ class Order:
         turns = np.zeros(len(which), dtype=np.int32)
         for source, (start, stop) in enumerate(bounds):
             places = which == source
-            size = self._sources[source].size
-            numbers[places] = self._stretch(source, start, stop)
-            turns[places] = np.arange(start, stop) // size
+            numbers[places], turns[places] = self._stretch(source, start, stop)
         return Epoch(which, numbers, turns)
 
     def _bounds(self, epoch: int) -> list[tuple[int, int]]:
@@ -97,18 +111,26 @@ class Order:
             return [(0, source.size) for source in self._sources]
         return [(int(share * epoch), int(share * (epoch + 1))) for share in self._shares]
 
-    def _stretch(self, source: int, start: int, stop: int) -> Numbers:
-        size = self._sources[source].size
-        pieces = [
-            self._turn(source, turn)[max(0, start - turn * size) : stop - turn * size]
-            for turn in range(start // size, -(-stop // size))
-        ]
-        return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+    def _stretch(self, source: int, start: int, stop: int) -> tuple[Numbers, Numbers]:
+        """Give the samples of a stretch of a source's stream, and which of its showings each is."""
+        one, size = self._sources[source], self._sources[source].size
+        numbers, showings = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for turn in range(start // size, -(-stop // size)):
+            taken = slice(max(0, start - turn * size), stop - turn * size)
+            if one.repeats is None or not self._shuffle:
+                numbers.append(self._turn(source, turn, np.array(one.shards, dtype=np.int64))[taken])
+                showings.append(np.full(len(numbers[-1]), turn))
+                continue
+            times = one.repeats.times(permutation(sum(one.shards), self._seed, source, turn, _ROUNDED))
+            ends = np.concatenate([[0], times.cumsum()])
+            shown = self._turn(source, turn, np.diff(ends[np.cumsum((0, *one.shards))]))[taken]
+            numbers.append(np.repeat(np.arange(len(times)), times)[shown])
+            showings.append(turn * one.repeats.most + shown - ends[numbers[-1]])
+        return np.concatenate(numbers), np.concatenate(showings)
 
-    def _turn(self, source: int, turn: int) -> Numbers:
-        """Order all samples of a source for its so-many-th turn."""
+    def _turn(self, source: int, turn: int, counts: Numbers) -> Numbers:
+        """Order what a source shows in its so-many-th turn, `counts` of each shard."""
         key = (self._seed, source, turn)
-        counts = np.array(self._sources[source].shards, dtype=np.int64)
         if not self._shuffle:
             return np.arange(counts.sum())
         if self._window is None:

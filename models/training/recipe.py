@@ -76,9 +76,9 @@ class EngineConfig(Config):
     `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
     encoder whose batch normalisation is not frozen; of the tagging head none are kept for long (see
     `streaming`).
-    `weight_decay` is that of all parameters, as in the papers' code, or of `matrices` alone: of all but norms,
-    biases and others of one dimension. `freeze` names parts of the model, by their names in it, that do not
-    learn, such as `encoder.trunk`; statistics of batch normalisation stay in them.
+    `weight_decay` is that of all parameters, as in the papers' code, or of `matrices` alone: of all but
+    norms, biases and others of one dimension. `freeze` names parts of the model, by their names in it, that
+    do not learn, such as `encoder.trunk`; statistics of batch normalisation stay in them.
     `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than one process
     demands (see `batch_norm`).
     `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tagmill.models.training.datasets import Dataset
 from tagmill.models.training.examples import Address
@@ -40,8 +41,16 @@ class Steps:
         self.share = share
         self.datasets, self._order, self._drop_last = tuple(datasets), order, drop_last
         self._made: tuple[int, Epoch] | None = None
-        shards = [[d.name, [[shard.name, shard.sha256] for shard in d.shards]] for d in datasets]
-        self.fingerprint = _digest({"order": order.spec(), "shards": shards})
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash what decides the order: its rules, and the shards."""
+        shards = [[d.name, [[shard.name, shard.sha256] for shard in d.shards]] for d in self.datasets]
+        return _digest({"order": self._order.spec(), "shards": shards})
+
+    def repeat(self, factors: Sequence[NDArray[np.float32]]) -> None:
+        """Show samples by their factors, float32 [samples] a dataset."""
+        self._order, self._made = self._order.repeated(factors), None
 
     def count(self, epoch: int) -> int:
         """Count the steps of a whole epoch, the same for all ranks."""
@@ -63,6 +72,11 @@ class Steps:
             start = first + step * share.step
             slots = range(start, start + share.step, share.world)
             yield [self._address(epoch, slot) if slot < len(epoch) else None for slot in slots]
+
+    def number(self, address: Address) -> int:
+        """Give the number of a sample in its dataset."""
+        dataset = self.datasets[address.dataset]
+        return int(dataset.ends[address.shard]) - dataset.shards[address.shard].examples + address.row
 
     def samples(self, size: int) -> Iterator[list[Address]]:
         """Give this rank's share of all samples, each once, in lists of up to `size` neighbours."""

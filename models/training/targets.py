@@ -111,6 +111,10 @@ class Target:
     mentioned: NDArray[np.bool_]
     unmapped: tuple[str, ...]
 
+    def positives(self, *, mentioned: bool) -> NDArray[np.bool_]:
+        """Tell which known classes are positive, or with `mentioned` which of them a caption names."""
+        return (self.mentioned if mentioned else self.values > 0) & (self.known > 0)
+
 
 class ClassMap:
     """Which classes of a model stand for which tags of a dataset, by name or alias.
@@ -134,6 +138,9 @@ class ClassMap:
         self.unmapped = [tag.name for tag in vocabulary if tag.name not in self._places]
         shared = [places for places in self._places.values() if len(places) > 1]
         self.doubled = [[classes[place] for place in places] for places in shared]
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def target(
         self, tags: Sequence[SampleTag | NewerTag], mentions: Sequence[str], choice: TagChoice | None

@@ -28,6 +28,7 @@ from tagmill.models.training import (
     groups,
     learnable,
     pace,
+    repeat_factors,
     resuming,
     start,
 )
@@ -94,6 +95,7 @@ class Trainer:
             self.loader, recipe, config.classes, process, say, decisions=self._decisions
         )
         teacher = components.teacher_of(recipe, process)
+        repeat_factors.lay(self.loader, recipe, config.classes, process, say, decisions=self._decisions)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
         groups.freeze(model, recipe.engine)

@@ -101,5 +101,5 @@ def test_ranks_share_the_records(loader_of, shards):
     kept, _, _ = named(shards)
     both = [[*loader_of(shards, rank=rank, world=2).targets(3)] for rank in (0, 1)]
     assert [[len(some) for some in ranks] for ranks in both] == [[3, 3, 2], [3, 3]]
-    found = sum(target.values[4] for ranks in both for some in ranks for target in some)
+    found = sum(target.values[4] for ranks in both for some in ranks for _, target in some)
     assert found == kept["yellow"]

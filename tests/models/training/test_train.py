@@ -143,7 +143,8 @@ with join_process_group("cpu") as process:
 
 def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     frozen = {"batch_norm": "frozen"}
-    alone, both = (values_of(name, engine=frozen) for name in ("alone", "both"))
+    rare = {"repeat_factor": {"threshold": 1.0}}
+    alone, both = (values_of(name, engine=frozen, data=rare) for name in ("alone", "both"))
     both["data"] = {**both["data"], "batch_size": 2}
     first = trainer_of(alone)
     wanted = watched(first)
@@ -155,6 +156,9 @@ def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     counts = Path(both["out"]) / "positives.json"
     counted = counts.read_text()
     counts.unlink()
+    factors = counts.with_name("repeat_factors.npz")
+    shown_more = factors.read_bytes()
+    factors.unlink()
     (tmp_path / "ranks.py").write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(tmp_path / "ranks.py"), str(tmp_path / "recipe.json"), "resume"]
@@ -163,6 +167,7 @@ def test_two_ranks_take_the_samples_of_one_and_end_alike(values_of, tmp_path):
     ranks = [json.loads((Path(both["out"]) / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0][1] == ranks[1][1]
     assert counts.read_text() == counted
+    assert factors.read_bytes() == shown_more
     seen = [
         sorted(tuple(name) for name in [*left, *right])
         for left, right in zip(ranks[0][0], ranks[1][0], strict=True)
