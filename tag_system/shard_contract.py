@@ -214,11 +214,13 @@ class TagVerdict(_Contract):
 
 
 class SampleVerdicts(_Contract):
-    """Of a `Sample`, what was decided and mentioned; a tenth of the time to read."""
+    """Of a `Sample`, what was decided, marked and mentioned; a tenth of the time to read."""
 
     layout: Layout
     captions: list[CaptionTags]
     tags: list[TagVerdict]
+    implied: list[str] | None = None
+    absent: list[str] | None = None
 
 
 class ManifestShard(_Contract):

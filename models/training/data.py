@@ -1,6 +1,7 @@
 """The section `data` of a training's config, and the loader that it asks for."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +15,7 @@ from tagmill.models.training.loader import Loader
 from tagmill.models.training.order import DatasetSizes, Order
 from tagmill.models.training.shard_cache import CacheConfig, ShardCache
 from tagmill.models.training.steps import Share, Steps
-from tagmill.models.training.targets import ClassMap, Decisions, Preset, TagChoice, choose
+from tagmill.models.training.targets import ClassMap, Decisions, MarkPolicy, Preset, TagChoice, choose
 from tagmill.models.training.views import PlainView, TrainView, View
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
@@ -28,7 +29,8 @@ class DatasetConfig(Config):
 
     `path` is its folder, a path or fsspec url; `name` stands in sample ids, by default the folder's. An
     epoch shows each of its samples `weight` times: 2 doubles the dataset's share of the mix, 0.5 halves it,
-    and then two epochs show each sample once. `tags` says which decisions become targets. `features` is the
+    and then two epochs show each sample once. `tags` says which decisions become targets, `implied` and
+    `absent` how the marks of those names count, see `MarkPolicy`. `features` is the
     folder that the stage features wrote, for distillation without a CLIP at hand.
     """
 
@@ -36,6 +38,8 @@ class DatasetConfig(Config):
     name: str | None = None
     weight: float = Field(1.0, gt=0)
     tags: Preset | TagChoice = "stored"
+    implied: Literal["negative", "ignored", "positive"] = "negative"
+    absent: Literal["negative", "decided"] = "negative"
     features: str | None = None
 
 
@@ -179,4 +183,5 @@ def _origin(config: DatasetConfig, dataset: Dataset, model: RamConfig) -> Datase
             "another dataset or another list of classes"
         )
     shards = tuple(dataset.shard_uri(shard) for shard in range(len(dataset.shards)))
-    return DatasetInfo(dataset.name, shards, classes, choose(config.tags, dataset.manifest), dataset.features)
+    choice, marks = choose(config.tags, dataset.manifest), MarkPolicy(config.implied, config.absent)
+    return DatasetInfo(dataset.name, shards, classes, choice, dataset.features, marks)

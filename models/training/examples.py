@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from tagmill.models.base import Floats
 from tagmill.models.training.datasets import StoredFeatures
 from tagmill.models.training.ranges import Range, RangeReader
-from tagmill.models.training.targets import ClassMap, Decisions, TagChoice, Target
+from tagmill.models.training.targets import ClassMap, Decisions, MarkPolicy, TagChoice, Target
 from tagmill.models.training.views import View
 from tagmill.tag_system.core import pixels
 from tagmill.tag_system.core.errors import DamageError, DataError, Reason
@@ -77,13 +77,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What the workers need of a dataset: name, tars, features, and how tags become targets."""
+    """What the workers need of a dataset: name, tars, features, and how tags and marks become targets."""
 
     name: str
     shards: tuple[str, ...]
     classes: ClassMap
     choice: TagChoice | None
     features: StoredFeatures | None = None
+    marks: MarkPolicy = field(default_factory=MarkPolicy)
 
 
 class Examples:
@@ -144,14 +145,17 @@ class Examples:
         if origin.choice is None and self._decisions is None:
             sample = parse_verdicts(record)
             mentions = [mention.tag for caption in sample.captions for mention in caption.mentions]
-            return origin.classes.of_verdicts(((tag.tag, tag.verdict) for tag in sample.tags), mentions)
+            verdicts = ((tag.tag, tag.verdict) for tag in sample.tags)
+            return origin.classes.of_verdicts(verdicts, mentions, origin.marks.marks(sample, stored=True))
         whole = parse_sample(record)
         return self._target(origin, whole, whole.captions)
 
     def _target(self, origin: DatasetInfo, sample: Sample, captions: Sequence[SampleCaption]) -> Target:
         newer = self._decisions.tags_of(sample) if self._decisions else None
         mentions = [mention.tag for caption in captions for mention in caption.mentions]
-        return origin.classes.target(sample.tags if newer is None else newer, mentions, origin.choice)
+        tags = sample.tags if newer is None else newer
+        marks = origin.marks.marks(sample, stored=newer is None and origin.choice is None)
+        return origin.classes.target(tags, mentions, origin.choice, marks)
 
     def _range(self, address: Address) -> Range:
         start, size = _span(address)

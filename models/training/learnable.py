@@ -216,7 +216,10 @@ def _count_positives(loader: Loader, classes: int, *, mentioned: bool) -> Counte
 
 def digest_of(loader: Loader, recipe: Recipe, classes: Sequence[str], decisions: Any) -> str:
     """Hash all that positives depend on."""
-    choices = [None if one.choice is None else one.choice.model_dump(mode="json") for one in loader.origins]
+    choices: list[Any] = [
+        None if one.choice is None else one.choice.model_dump(mode="json") for one in loader.origins
+    ]
+    choices += [vars(one.marks) for one in loader.origins]
     shards = [[shard.sha256 for shard in dataset.shards] for dataset in loader.datasets]
     vocabularies = [dataset.vocabulary.digest for dataset in loader.datasets]
     return value_digest([list(classes), choices, shards, vocabularies, recipe.losses.target, decisions])

@@ -13,7 +13,7 @@ from tagmill.tag_system.core.config import Config
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Evidence, Policy, decide, rule_of
 from tagmill.tag_system.sample_tags import evidence_of
-from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag
+from tagmill.tag_system.shard_contract import Manifest, Sample, SampleTag, SampleVerdicts
 from tagmill.tag_system.vocabulary import Vocabulary
 
 Evidential = Literal["given", "parsed", "generated", "tagger"]
@@ -62,6 +62,42 @@ class TagChoice(Config):
         counted = ("given", "parsed", "generated")
         hidden |= {name: 0 for name in counted if name not in self.sources}
         return hidden if "tagger" in self.sources else hidden | {"tagger": None}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is marked on a sample beside its decisions; counts for tags that were not decided on.
+
+    `positive` tags are shown, of `masked` ones nothing is known. `absent` tags are not there, and are
+    negative though they are uncertain; of a kept tag that counts for nothing.
+    """
+
+    positive: Sequence[str] = ()
+    masked: Sequence[str] = ()
+    absent: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class MarkPolicy:
+    """How the marks of shards count.
+
+    `implied` tags follow from kept ones: they are negatives, as all that was never thought of, left out, or
+    positives. Where other decisions than the stored ones are taught, what they follow from may be dropped:
+    then they are left out instead. `absent` tags are negatives, or whatever was decided.
+    """
+
+    implied: Literal["negative", "ignored", "positive"] = "negative"
+    absent: Literal["negative", "decided"] = "negative"
+
+    def marks(self, sample: Sample | SampleVerdicts, *, stored: bool) -> Marks:
+        """Give a sample's marks; `stored` says that its own verdicts are taught."""
+        implied = () if self.implied == "negative" else sample.implied or ()
+        absent = () if self.absent == "decided" else sample.absent or ()
+        return (
+            Marks(implied, (), absent)
+            if self.implied == "positive" and stored
+            else Marks((), implied, absent)
+        )
 
 
 class Decisions(Protocol):
@@ -143,18 +179,27 @@ class ClassMap:
         return len(self._known)
 
     def target(
-        self, tags: Sequence[SampleTag | NewerTag], mentions: Sequence[str], choice: TagChoice | None
+        self,
+        tags: Sequence[SampleTag | NewerTag],
+        mentions: Sequence[str],
+        choice: TagChoice | None,
+        marks: Marks = Marks(),
     ) -> Target:
         """Turn decisions into a target: kept is 1, dropped or never thought of is 0, uncertain is masked."""
         verdicts = ((tag.tag, tag.verdict if choice is None else choice.verdict(tag)) for tag in tags)
-        return self.of_verdicts(verdicts, mentions)
+        return self.of_verdicts(verdicts, mentions, marks)
 
-    def of_verdicts(self, verdicts: Iterable[tuple[str, str]], mentions: Sequence[str]) -> Target:
+    def of_verdicts(
+        self, verdicts: Iterable[tuple[str, str]], mentions: Sequence[str], marks: Marks = Marks()
+    ) -> Target:
         """As `target`, of tags with their verdicts."""
         values = np.zeros(len(self._known), dtype=np.float32)
         known = self._known.copy()
         unmapped = []
-        for tag, verdict in verdicts:
+        decided = dict(verdicts)
+        beside = [(marks.positive, "kept"), (marks.masked, "uncertain")]
+        implied = {tag: verdict for tags, verdict in beside for tag in tags if tag not in decided}
+        for tag, verdict in (implied | decided).items():
             if verdict == "kept":
                 places = self._places.get(tag)
                 if places is None:
@@ -166,4 +211,8 @@ class ClassMap:
         mentioned = np.zeros(len(self._known), dtype=np.bool_)
         for name in mentions:
             mentioned[self._places.get(name, [])] = True
+        for name in marks.absent:
+            if decided.get(name) != "kept":  # a caption that names it is wrong
+                places = self._places.get(name, [])
+                values[places], known[places], mentioned[places] = 0, 1, False
         return Target(values, known, mentioned, tuple(unmapped))

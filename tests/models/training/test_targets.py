@@ -1,11 +1,14 @@
+import json
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from runs import samples
 from sources import VOCABULARY
 from tagmill.models.training.datasets import read_manifest
-from tagmill.models.training.targets import ClassMap, NewerTag, TagChoice, choose
+from tagmill.models.training.targets import ClassMap, Marks, NewerTag, TagChoice, choose
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.decisions import Evidence
 from tagmill.tag_system.shard_contract import Sample
@@ -128,3 +131,60 @@ def test_a_rule_of_somebody_else_is_needed_only_where_it_decides(shards):
     choose(TagChoice.model_validate({"policy": policy, "regions": False}), manifest)
     with pytest.raises(ConfigError, match="cannot import rules_of_nobody"):
         choose(TagChoice.model_validate({"policy": policy}), manifest)
+
+
+def test_marks_count_for_what_was_not_decided_on_and_absence_for_what_is_uncertain(classes):
+    tags = [tag("red", "uncertain"), tag("green", "uncertain"), tag("yellow"), tag("blue", "dropped")]
+    marks = Marks(positive=["tidy", "red", "blue"], absent=["green", "yellow", "purple"])
+    target = classes.target(tags, ["green", "red"], None, marks)
+    assert target.values.tolist() == [0, 0, 0, 0, 1, 1]
+    assert target.known.tolist() == [0, 0, 1, 1, 1, 1]
+    assert target.mentioned.tolist() == [False, True, False, False, False, False]
+    left_out = classes.target(tags, [], None, Marks(masked=["tidy", "purple", "yellow"]))
+    assert left_out.values.tolist() == [0, 0, 0, 0, 1, 0]
+    assert left_out.known.tolist() == [0, 0, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "value", "known"),
+    [
+        ({}, 0, 1),
+        ({"implied": "ignored"}, 0, 0),
+        ({"implied": "positive"}, 1, 1),
+        ({"implied": "positive", "tags": "parsed"}, 0, 0),
+    ],
+)
+def test_marks_in_shards_count_by_the_policy_of_their_dataset(copied, loader_of, policy, value, known):
+    uncertain = set()
+    for tar in copied.glob("train-*.tar"):
+        with tar.open("r+b") as stream:
+            for row in pq.read_table(tar.with_suffix(".index.parquet")).to_pylist():
+                if row["member"].endswith(".json"):
+                    stream.seek(row["offset"])
+                    record = json.loads(stream.read(row["size"]))
+                    for tag in record["tags"]:
+                        tag["evidence"] = []  # makes room
+                    open_ = [tag["tag"] for tag in record["tags"] if tag["verdict"] == "uncertain"]
+                    uncertain.update((record["key"], tag) for tag in open_)
+                    record |= {"implied": ["tidy"], "absent": open_}
+                    text = json.dumps(record, separators=(",", ":")).encode()
+                    assert len(text) <= row["size"]
+                    stream.seek(row["offset"])
+                    stream.write(text.ljust(row["size"]))
+    assert uncertain
+
+    def batch_of(**how):
+        (batch,) = loader_of(None, datasets=[{"path": str(copied), **policy, **how}], batch_size=14)
+        return batch
+
+    batch = batch_of()
+    assert batch.targets[:, 5].tolist() == [value] * 14
+    assert batch.known[:, 5].tolist() == [known] * 14
+    masked = {
+        how: int((batch_of(absent=how, implied="negative").known[:, 1:5] == 0).sum())
+        for how in ("negative", "decided")
+    }
+    assert masked["negative"] == 0
+    assert masked["decided"] > 0 or "tags" in policy
+    read, *_ = loader_of(None, datasets=[{"path": str(copied), **policy}], batch_size=14).targets(99)
+    assert {float(target.known[5]) for _, target in read} == {known}
