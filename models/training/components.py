@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -13,6 +14,7 @@ from tagmill.models.ram.store import Model
 from tagmill.models.ram.tag2text import Tag2Text
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training import batch_norm
+from tagmill.models.training.blocks import blocks_of
 from tagmill.models.training.newer import StoredDecisions
 from tagmill.models.training.process import Process
 from tagmill.models.training.recipe import OFFICIAL_TERMS, EngineConfig, Recipe, Term
@@ -96,15 +98,26 @@ def prepare(model: Model, engine: EngineConfig) -> None:
     """Freeze statistics, recompute activations, compile parts, as asked; names of weights stay the same."""
     batch_norm.freeze(model, engine)
     if engine.checkpointing:
-        trunk = model.encoder.trunk
-        # Statistics of batches would be counted twice, once for each time that they are computed.
-        if not batch_norm.moving(trunk, engine):
-            trunk.set_grad_checkpointing(True)
-        text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
-        if isinstance(model, Tag2Text) and model.alignment is not None:
-            text += model.alignment.encoder.layers
-        for layer in text:  # the head keeps little: see `streaming`
-            layer.forward = partial(recompute, layer.forward, use_reentrant=False)
+        for layer in _recomputed(model, engine):
+            layer.forward = partial(recompute, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
     if engine.compile:
         model.encoder.compile()
         model.head.compile()
+
+
+def _recomputed(model: Model, engine: EngineConfig) -> list[nn.Module]:
+    """List the blocks whose activations are computed again. Raises ConfigError for an encoder without any.
+
+    The head keeps little: see `streaming`. Statistics of batches would be counted twice, once for each time
+    that they are computed.
+    """
+    blocks = list(blocks_of(model.encoder.trunk).values())
+    if not blocks:
+        raise ConfigError(
+            f"engine.checkpointing: the encoder {model.config.encoder.name} has no blocks whose activations "
+            "could be computed again: leave it out"
+        )
+    text = [] if model.text is None else [*model.text.tag_encoder.layers, *model.text.decoder.layers]
+    if isinstance(model, Tag2Text) and model.alignment is not None:
+        text += model.alignment.encoder.layers
+    return [block for block in blocks if not batch_norm.moving(block, engine)] + text

@@ -73,9 +73,9 @@ class EngineConfig(Config):
     A step of the optimizer takes `accumulate` batches of every rank. `clip_norm` bounds the norm of its
     gradient. `ema` is the decay of the averaged weights, which then are the model that is validated and
     saved. `precision` bfloat16 computes in it where autocast does, and keeps weights in float32.
-    `checkpointing` computes activations of encoder and text side again rather than keep them, but for an
-    encoder whose batch normalisation is not frozen; of the tagging head none are kept for long (see
-    `streaming`).
+    `checkpointing` computes activations of encoder and text side again, block by block, rather than keep
+    them, but for blocks whose batch normalisation is not frozen; of the tagging head none are kept for long
+    (see `streaming`).
     `weight_decay` is that of all parameters, as in the papers' code, or of `matrices` alone: of all but
     norms, biases and others of one dimension. `freeze` names parts of the model, by their names in it, that
     do not learn, such as `encoder.trunk`; statistics of batch normalisation stay in them.
