@@ -2,12 +2,14 @@
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from tagmill.models.pretrained import require_files
 from tagmill.models.ram import config as configs
@@ -30,19 +32,25 @@ def build(config: RamConfig) -> Model:
 
 
 def save(
-    model: Model, folder: Path, *, dtype: torch.dtype = torch.float32, vocab: Path | None = None
+    model: Model,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    vocab: Path | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the model into the folder, which is made; `dtype` is that of the stored numbers.
 
-    `vocab` is the file with the word pieces of a model that has a text side.
+    `vocab` is the file with the word pieces of a model that has a text side. `weights` are written instead of
+    the model's own, under the same names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
+    stored = {
         key: tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
-        for key, tensor in model.state_dict().items()
+        for key, tensor in (model.state_dict() if weights is None else weights).items()
     }
     configs.write(model.config, folder)
-    save_tensors(weights, folder / WEIGHTS)
+    save_tensors(stored, folder / WEIGHTS)
     if vocab is not None and model.config.text is not None:
         shutil.copyfile(vocab, folder / VOCAB)
 

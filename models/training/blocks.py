@@ -11,7 +11,7 @@ CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 def blocks_of(trunk: nn.Module) -> dict[str, nn.Module]:
     """List the blocks by name: the members of the innermost sequences of modules of one composed kind."""
-    found = {}
+    found: dict[str, nn.Module] = {}
     for name, module in trunk.named_children():
         found |= {f"{name}.{inner}": block for inner, block in blocks_of(module).items()}
     members = dict(trunk.named_children())

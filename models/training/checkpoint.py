@@ -12,7 +12,7 @@ process ends, both lead to something whole.
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from tagmill.models.ram import store
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
 from tagmill.models.training.metrics import TagMetrics
+from tagmill.models.training.sharding import part_like
 from tagmill.models.training.tag_table import TAGS, write_tags
 from tagmill.tag_system.core import files, locks
 from tagmill.tag_system.core.errors import ConfigError, DamageError
@@ -45,12 +46,23 @@ class Saved:
     state: dict[str, Any]
 
 
-def save(out: Path, step: int, model: Model, saved: Saved, *, vocab: Path | None) -> None:
-    """Write the checkpoint of a step and make it `last`; remove what nothing links to."""
+def save(
+    out: Path,
+    step: int,
+    model: Model,
+    saved: Saved,
+    *,
+    vocab: Path | None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the checkpoint of a step and make it `last`; remove what nothing links to.
+
+    `weights` are the model's, where it does not have them whole.
+    """
     names = (f"{step:08d}" + (f".{again}" if again else "") for again in itertools.count())
     folder = next(path for name in names if not (path := out / STEPS / name).exists())
     with files.replacing(str(folder)) as partial:
-        store.save(model, partial, vocab=vocab)
+        store.save(model, partial, vocab=vocab, weights=weights)
         save_tensors(saved.tensors, partial / TENSORS)
         _write_state(saved.state, partial / STATE)
     _link(out / LAST, Path(STEPS) / folder.name)
@@ -117,7 +129,9 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> di
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], saved: Saved) -> None:
     """Give the optimizer its tensors back. Raises ConfigError if they are of other parameters."""
-    states: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    values = (value for group in optimizer.param_groups for value in group["params"])
+    parameters: dict[str, Tensor] = dict(zip(names, values, strict=True))
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
     for key, value in saved.tensors.items():
         kind, _, rest = key.partition("/")
         if kind == "optimizer":
@@ -126,7 +140,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], sav
                 raise ConfigError(
                     f"the checkpoint trained {name}, this recipe does not: give the recipe of that training"
                 )
-            states[name][what] = value
+            states[name][what] = part_like(value, parameters[name])
     if empty := [name for name, state in states.items() if not state]:
         raise ConfigError(
             f"the checkpoint did not train {empty[0]}, this recipe does: give the recipe of that training"

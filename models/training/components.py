@@ -99,7 +99,7 @@ def prepare(model: Model, engine: EngineConfig) -> None:
     batch_norm.freeze(model, engine)
     if engine.checkpointing:
         for layer in _recomputed(model, engine):
-            layer.forward = partial(recompute, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+            layer.forward = partial(recompute, layer.forward, use_reentrant=False)
     if engine.compile:
         model.encoder.compile()
         model.head.compile()

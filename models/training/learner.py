@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tagmill.models.ram.store import Model
-from tagmill.models.training import checkpoint, components
+from tagmill.models.training import checkpoint, components, sharding
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.checkpoint import Saved
 from tagmill.models.training.finite import check_finite
@@ -25,14 +26,23 @@ class Learner:
 
     def __init__(self, recipe: Recipe, process: Process, model: Model, objective: Objective) -> None:
         self.model, self._recipe, self._process, self._objective = model, recipe, process, objective
+        shared = sharding.is_wanted(recipe.engine, process)
+        self._shared = sharding.share_out(objective, process) if shared else None
         self._average = components.average_of(model, recipe.engine)
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._names, self._trained = list(trained), list(trained.values())
         self.groups = groups_of(model, recipe)
+        # The optimizer takes several tensors at once, of which then none or all are shared out.
+        self._parts = [
+            (group, names)
+            for group in self.groups
+            for kind in (True, False)
+            if (names := [name for name in group.parameters if isinstance(trained[name], DTensor) == kind])
+        ]
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": [trained[name] for name in group.parameters], "weight_decay": group.decay}
-                for group in self.groups
+                {"params": [trained[name] for name in names], "weight_decay": group.decay}
+                for group, names in self._parts
             ],
             fused=True if process.device.type == "cuda" else None,
         )
@@ -41,13 +51,13 @@ class Learner:
     def start(self) -> None:
         """Prepare the model for how it is to be computed, and on how many processes."""
         components.prepare(self.model, self._recipe.engine)
-        if self._process.world > 1:
+        if self._process.world > 1 and self._shared is None:
             self._parallel = DistributedDataParallel(self._objective)
 
     @property
     def _grouped(self) -> list[str]:
         """List the parameters in the order of the optimizer."""
-        return [name for group in self.groups for name in group.parameters]
+        return [name for _, names in self._parts for name in names]
 
     @property
     def result(self) -> Model:
@@ -72,14 +82,14 @@ class Learner:
         is not finite.
         """
         engine, process = self._recipe.engine, self._process
-        for group, found in zip(self._optimizer.param_groups, self.groups, strict=True):
-            group["lr"] = rate * found.rate
+        for options, (group, _) in zip(self._optimizer.param_groups, self._parts, strict=True):
+            options["lr"] = rate * group.rate
         self._optimizer.zero_grad()
         terms = []
         for at, batch in enumerate(batches):
             torch.manual_seed(seed(at))
             terms.append(self._backward(batch, at, count))
-        norm = nn.utils.clip_grad_norm_(self._trained, engine.clip_norm or math.inf)
+        norm = self._clip(engine.clip_norm or math.inf)
         names = list(terms[0])
         losses = torch.stack([torch.stack([found[name] for name in names]) for found in terms]).mean(0)
         stops = torch.tensor([float(stop)], device=process.device)
@@ -95,16 +105,30 @@ class Learner:
         """Add a batch's gradient; processes exchange it with the last batch of a step."""
         whole = self._parallel if self._parallel is not None else self._objective
         apart = self._parallel is not None and at < count - 1
+        if self._shared is not None:
+            self._shared.set_requires_gradient_sync(at == count - 1)
         with self._parallel.no_sync() if apart and self._parallel else contextlib.nullcontext():
             with self.autocast():
                 terms = whole(batch.to(self._process.device))
             (terms["total"] / count).backward()
         return {name: value.detach() for name, value in terms.items()}
 
+    def _clip(self, most: float) -> Tensor:
+        if self._shared is not None:
+            return sharding.clip(self._trained, most, self._process)
+        return nn.utils.clip_grad_norm_(self._trained, most)
+
     def autocast(self) -> torch.autocast:
         """Compute at the precision of the recipe."""
         half = self._recipe.engine.precision == "bfloat16"
         return torch.autocast(self._process.device.type, torch.bfloat16, enabled=half)
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """Put the weights of `result` together in the first process, where they are shared out.
+
+        As `state`, to be called in all processes.
+        """
+        return None if self._shared is None else sharding.gather(self.model.state_dict(), self._process)
 
     def state(self) -> dict[str, Tensor]:
         """Give what a checkpoint keeps beside `result`."""
@@ -112,7 +136,7 @@ class Learner:
         if self._average is not None:
             moving = dict(zip(self._names, self._trained, strict=True)) | dict(self.model.named_buffers())
             tensors |= {f"model/{name}": value for name, value in moving.items()}
-        return tensors
+        return tensors if self._shared is None else sharding.gather(tensors, self._process)
 
     def restore(self, saved: Saved, step: int) -> None:
         """Go on from a checkpoint, whose `result` the model is."""

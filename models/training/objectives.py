@@ -86,6 +86,11 @@ class Objective(nn.Module):
             terms["caption"] = self._caption(self._pieces, tokens, batch, captions, has_caption)
         return terms | {"total": self._total(terms)}
 
+    def scores(self, images: Tensor) -> Tensor:
+        """Score images [B, 3, S, S] by the model: logits [B, C]."""
+        logits: Tensor = self.model.score(self.model.encode(images))
+        return logits
+
     def _encode(self, batch: Batch) -> Tensor:
         """Encode the images; rows without an image get zeros, and do not count in batch statistics."""
         if batch.valid.all() or not batch.valid.any():

@@ -112,13 +112,14 @@ def peak_of(engine: EngineConfig, device: torch.device) -> float | None:
 
 
 @torch.no_grad()
-def flops_of(model: Model, device: torch.device) -> float:
+def flops_of(model: Model) -> float:
     """Count what encoder and tagging head compute for an image, forth and back.
 
     Products of matrices, convolutions and attention of one forward pass, as torch counts them, and twice as
     many for the way back; activations that are computed again do not count.
     """
     whole: Any = model
+    device = next(model.parameters()).device
     size, trained = model.config.image_size, model.training
     model.eval()
     counter = FlopCounterMode(display=False)

@@ -79,6 +79,8 @@ class EngineConfig(Config):
     `weight_decay` is that of all parameters, as in the papers' code, or of `matrices` alone: of all but
     norms, biases and others of one dimension. `freeze` names parts of the model, by their names in it, that
     do not learn, such as `encoder.trunk`; statistics of batch normalisation stay in them.
+    `parallel` ddp has the whole model in each process; fsdp shares weights, gradients and optimizer out over
+    them (see `sharding`), for encoders that are too large for one device.
     `batch_norm` frozen keeps the statistics of batch normalisation as they are, which more than one process
     demands (see `batch_norm`).
     `peak_tflops` are those of a device at `precision`, for the MFU in the log; None: of some GPUs they are
@@ -95,8 +97,15 @@ class EngineConfig(Config):
     ema: float | None = Field(None, gt=0, lt=1)
     compile: bool = False
     checkpointing: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     batch_norm: Literal["train", "frozen"] = "train"
     peak_tflops: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "EngineConfig":
+        if self.parallel == "fsdp" and (self.ema is not None or self.compile):
+            raise ValueError("parallel: fsdp has neither ema nor compile: leave them out, or take ddp")
+        return self
 
 
 class ValidationConfig(Config):

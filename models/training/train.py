@@ -30,6 +30,7 @@ from tagmill.models.training import (
     pace,
     repeat_factors,
     resuming,
+    sharding,
     start,
 )
 from tagmill.models.training.checkpoint import Saved
@@ -100,7 +101,11 @@ class Trainer:
         model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
         groups.freeze(model, recipe.engine)
         batch_norm.check(model, recipe.engine, process)
-        self.model = model.to(process.device).train()
+        self.model = model.train()
+        if not sharding.is_wanted(recipe.engine, process):  # else it may be too large for the device
+            model.to(process.device)
+        peak = pace.peak_of(recipe.engine, process.device)
+        self._pace = Pace(process, None if peak is None else pace.flops_of(model), peak)
         self._vocab = components.vocab_of(recipe, config)
         pieces = WordPieces(self._vocab) if self._vocab else None
         self._objective = Objective(
@@ -119,9 +124,6 @@ class Trainer:
         self._tell_groups()
         if saved:
             self._restore(saved)
-        peak = pace.peak_of(recipe.engine, process.device)
-        flops = None if peak is None else pace.flops_of(model, process.device)
-        self._pace = Pace(process, flops, peak)
         self._profiler = None if profile is None else open_profiler(profile, process, say)
         self._total: int | None = None
         self.learner.start()
@@ -289,10 +291,10 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint."""
-        state = self._state()
+        saved, weights = Saved(self.learner.state(), self._state()), self.learner.weights()
         if self.process.first:
-            saved = Saved(self.learner.state(), state)
-            checkpoint.save(self.out, self.step, self.learner.result, saved, vocab=self._vocab)
+            result = self.learner.result
+            checkpoint.save(self.out, self.step, result, saved, vocab=self._vocab, weights=weights)
         self.process.wait()
 
     def _state(self) -> dict[str, Any]:

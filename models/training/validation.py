@@ -97,7 +97,7 @@ class Validator:
 
         Raises ConfigError, in all processes, if a score is not a number.
         """
-        process, whole = self._process, _scorer(model)
+        process, whole = self._process, self._scorer(model)
         writer = ScoreWriter(self._folder, len(self._config.classes)) if process.first else None
         sums = torch.zeros(2, dtype=torch.float64, device=process.device)
         shown: list[Pictured] = []
@@ -120,6 +120,12 @@ class Validator:
         metrics = None if writer is None else self._metrics(writer)
         found, classes = self._shared(metrics)
         return Quality(figures | found, classes, metrics, tuple(shown))
+
+    def _scorer(self, model: Any) -> Callable[[Tensor], Tensor]:
+        """Give what scores images; a model that is shared out works by way of its objective alone."""
+        if model is self._objective.model:
+            return self._objective.scores
+        return lambda images: model.score(model.encode(images))
 
     def _add(self, writer: ScoreWriter | None, scores: Tensor, labels: Labels) -> None:
         """Bring the rows of all processes to the first; those of which nothing is known are left out."""
@@ -170,7 +176,3 @@ class Validator:
         """Undo the normalisation of an image."""
         mean, std = (torch.tensor(one)[:, None, None] for one in (self._config.mean, self._config.std))
         return (image * std + mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-def _scorer(model: Any) -> Callable[[Tensor], Tensor]:
-    return lambda images: model.score(model.encode(images))
