@@ -55,7 +55,9 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             patch.setenv(name, value)
         service = Service(command, port, log)
         try:
-            files.filesystem(f"{request.param}://bucket")[0].mkdir("bucket")
+            root = f"{request.param}://bucket"
+            type(files.filesystem(root)[0]).clear_instance_cache()  # clients of an earlier server
+            files.filesystem(root)[0].mkdir("bucket")
             yield Store(request.param, proxy)
         finally:
             service.kill()

@@ -46,6 +46,7 @@ class FaultyProxy(ThreadingHTTPServer):
     """Hands requests on to a store at a port of this machine; `requests` counts them by method."""
 
     daemon_threads = True
+    request_queue_size = 1024  # of the base's 5, clients that open more at once wait seconds for their turn
 
     def __init__(self, store: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -79,6 +80,7 @@ class FaultyProxy(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else an answer's second packet waits 40 ms for word of the first
     server: FaultyProxy
 
     def _pass(self) -> None:
