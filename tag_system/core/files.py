@@ -69,9 +69,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
     stores.prepare(uri)
     try:
         # Other processes write: with a remembered listing, what they made would not be there.
-        return fsspec.core.url_to_fs(secrets.resolve_text(uri), use_listings_cache=False)
+        client, path = fsspec.core.url_to_fs(secrets.resolve_text(uri), use_listings_cache=False)
     except (ImportError, ValueError, TypeError) as error:
         raise ConfigError(f"{uri} cannot be opened: {error}; fsspec needs a package for it") from error
+    stores.remember(client)
+    return client, path
 
 
 def refusal(error: OSError, place: str) -> str | None:

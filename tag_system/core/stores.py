@@ -6,6 +6,7 @@ several libraries and seldom names the store.
 
 import errno
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -76,6 +77,22 @@ def prepare(uri: str) -> None:
             return
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         settings["requests_timeout"] = timeout
+
+
+_made: weakref.WeakSet[Any] = weakref.WeakSet()
+_inherited: list[Any] = []
+
+
+def remember(client: Any) -> None:
+    """Have processes that are forked from this one keep the client to their end.
+
+    They cannot use it, for its event loop is left behind. Without a user it would be closed, by another loop,
+    which fails and writes a traceback to the log (s3fs).
+    """
+    _made.add(client)
+
+
+os.register_at_fork(after_in_child=lambda: _inherited.extend(_made))
 
 
 @contextmanager
