@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -25,7 +24,7 @@ from tagmill.tag_system.core.errors import ConfigError, StoppedError
 from tagmill.tag_system.core.text import one_line
 
 if TYPE_CHECKING:
-    from tagmill.runners.dataflow_job import CloudPlace
+    from tagmill.runners.dataflow_job import CloudPlace, DataflowJob
 
 PREFIX = "tagmill"
 """What the names of jobs begin with, unless --job_name says otherwise."""
@@ -74,8 +73,7 @@ class DataflowEngine(RemoteEngine):
         if job_id:
             job = DataflowJob(client, place, job_id, left.stage)
             job.say("an earlier driver left this job, which still runs; waiting for it, Ctrl-C cancels it")
-            with self._removed_if_cancelled():
-                job.wait()
+            self._awaited(job)
         return True
 
     def request(self, job: Job) -> tuple[dict[str, Any], int]:
@@ -109,12 +107,20 @@ class DataflowEngine(RemoteEngine):
         place = self._place
         if self.note:
             JobNote(self.runner, place.project, place.region, name, job.name).write(self.note)
-        with self._removed_if_cancelled():
-            result = self._handed_over(job, pipeline, name)
-            client = pipeline.runner.dataflow_client  # type: ignore[attr-defined]  # once it has run
-            state, said = DataflowJob(client, place, result.job_id(), job.name).wait()
+        result = self._handed_over(job, pipeline, name)
+        client = pipeline.runner.dataflow_client  # type: ignore[attr-defined]  # once it has run
+        ended = self._awaited(DataflowJob(client, place, result.job_id(), job.name))
         self._forget()
-        return state, said
+        return ended
+
+    def _awaited(self, job: "DataflowJob") -> tuple[str, str]:
+        """As `DataflowJob.wait`; the note of a job that an interruption did cancel goes."""
+        try:
+            return job.wait()
+        except KeyboardInterrupt:
+            if job.is_cancelled:
+                self._forget()
+            raise
 
     def _handed_over(self, job: Job, pipeline: beam.Pipeline, name: str) -> Any:
         from tagmill.runners.dataflow_job import CALL_ERRORS, DataflowJob, active_job
@@ -128,21 +134,17 @@ class DataflowEngine(RemoteEngine):
         except KeyboardInterrupt:
             client = getattr(pipeline.runner, "dataflow_client", None)
             with suppress(*CALL_ERRORS):
-                if client and (found := active_job(client, self._place, name)):
-                    DataflowJob(client, self._place, found, job.name).cancel()
+                found = active_job(client, self._place, name) if client else None
+                taken = DataflowJob(client, self._place, found, job.name) if found else None
+                if taken:
+                    taken.cancel()
+                if not taken or taken.is_cancelled:
+                    self._forget()
             raise
 
     def _forget(self) -> None:
         if self.note:
             files.remove(self.note)
-
-    @contextmanager
-    def _removed_if_cancelled(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._forget()
-            raise
 
     @property
     def _place(self) -> "CloudPlace":

@@ -73,12 +73,14 @@ class DataflowJob:
         place: Where the job is.
         id: Its id.
         stage: The stage that it works for, for messages.
+        is_cancelled: Whether the service took the request to cancel it.
     """
 
     client: Any
     place: CloudPlace
     id: str
     stage: str
+    is_cancelled: bool = False
     _errors: list[str] = field(default_factory=list)
     _heard: set[str] = field(default_factory=set)
 
@@ -109,6 +111,7 @@ class DataflowJob:
                     self.say(f"its job could not be cancelled: {one_line(str(error))[:LONGEST_WORD]}")
                 time.sleep(1)
             else:
+                self.is_cancelled = True
                 return
 
     def _states(self) -> Iterator[Any]:

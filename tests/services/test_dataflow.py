@@ -233,6 +233,27 @@ def test_the_job_of_a_driver_that_was_killed_is_waited_for(tmp_path, cloud):
     assert cloud.shards(run, tmp_path) == local_shards(tmp_path)
 
 
+def test_a_job_that_could_not_be_cancelled_is_found_again_and_made_anew_if_it_failed(tmp_path, cloud):
+    run = "gs://bucket/kept/run"
+    config = few(tmp_path, run, tag=held(tmp_path))
+    process = begin(tmp_path, cloud.run(config))
+    cloud.fail(update=[503, 503, 503])
+    process.send_signal(signal.SIGINT)
+    code, err = finish(process)
+    assert code == 130
+    assert "tag: its job could not be cancelled: 503 " in err
+    assert files.exists(f"{run}/job.json")
+    process = cloud.run(config)
+    assert "tag: an earlier driver left this job, which still runs" in process.stderr.readline()
+    cloud.pool.kill()
+    wait_until(lambda: cloud.state() == "FAILED", f"{cloud.jobs()[-1]}", 90)
+    cloud.pool.start()
+    let_go(tmp_path)
+    assert finish(process) == (0, "")
+    assert cloud.shards(run, tmp_path) == local_shards(tmp_path)
+    assert not files.exists(f"{run}/job.json")
+
+
 def test_who_waits_for_a_job_that_was_left_can_cancel_it_and_another_runner_names_it(tmp_path, cloud):
     run = "gs://bucket/left/run"
     config = few(tmp_path, run, tag=held(tmp_path))
