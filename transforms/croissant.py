@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from tagmill.tag_system import shard_contract as contract
+from tagmill.tag_system.licence_table import licence_shares
 from tagmill.tag_system.licences import UNKNOWN, licence_link
 from tagmill.tag_system.reasons import vouched
 from tagmill.transforms import data_card
@@ -115,7 +116,7 @@ def described(manifest: contract.Manifest) -> dict[str, Any]:
         "rai:dataAnnotationPlatform": "tagmill",
         "rai:dataAnnotationAnalysis": [data_card.UNCHECKED, *kept],
         "rai:machineAnnotationTools": tools,
-        "rai:dataLimitations": [*data_card.LIMITS, data_card.licence_shares(manifest.licenses)],
+        "rai:dataLimitations": [*data_card.LIMITS, licence_shares(manifest.licenses)],
     }
 
 

@@ -1,21 +1,19 @@
 """The data card of a dataset: what it is, under which licences, how to read it, and what made it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.core.text import one_line, shown
-from tagmill.tag_system.licences import UNKNOWN, forbids, licence_link
+from tagmill.tag_system.core.markdown import code, plain, table
+from tagmill.tag_system.core.text import one_line
+from tagmill.tag_system.hub import HUB_SPLITS, hub_fields, hub_licence
+from tagmill.tag_system.licence_table import licences_told, share
 from tagmill.tag_system.reasons import vouched
 from tagmill.transforms.clean import Clean
-from tagmill.transforms.hub import HUB_SPLITS, hub_fields, hub_licence
 from tagmill.transforms.shards import Shards
-
-LICENCES_SHOWN = 50
-"""Rows of the table of licences; the manifest has more."""
 
 UNCHECKED = (
     "Nobody has checked the tags by eye: how many are right, and how many are missing, is not known, so no "
@@ -116,37 +114,6 @@ def models_told(manifest: contract.Manifest) -> str:
     return "\n".join(found) or "- none: tags come from captions and given labels alone"
 
 
-def licences_told(licenses: Mapping[str, int]) -> str:
-    """Say under which licences how many images are, and what these forbid."""
-    ranked = sorted(licenses, key=lambda name: (-licenses[name], name))
-    rows = [(_named(name), f"{licenses[name]:,}") for name in ranked[:LICENCES_SHOWN]]
-    if rest := ranked[LICENCES_SHOWN:]:
-        rows.append((f"{len(rest):,} others", f"{sum(licenses[name] for name in rest):,}"))
-    return f"{_table(('licence', 'images'), rows)}\n\n{licence_shares(licenses)}"
-
-
-def licence_shares(licenses: Mapping[str, int]) -> str:
-    """Say of how many images a licence forbids what, and is not known; `licenses` counts them by licence."""
-    total, unknown = sum(licenses.values()), licenses.get(UNKNOWN, 0)
-    nc, nd = (sum(n for name, n in licenses.items() if forbids(name, term)) for term in ("NC", "ND"))
-    told = (
-        f"By licences of Creative Commons, {_share(nc, total)} of {total:,} images must not be used "
-        f"commercially (NonCommercial), and of {_share(nd, total)} no changed versions may be shared "
-        "(NoDerivs)."
-    )
-    unsure = f" The licence of {_share(unknown, total)} is not known: it may forbid anything."
-    return told + unsure if unknown else told
-
-
-def _named(licence: str) -> str:
-    link = licence_link(licence)
-    return f"[{licence}]({link})" if link else licence
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count:,} ({count / total:.0%})" if total else f"{count:,}"
-
-
 def collected(manifest: contract.Manifest) -> str:
     """Say in a sentence which inputs the examples come from."""
     told = (f"{one.examples:,} of {name} ({one.format})" for name, one in manifest.inputs.items())
@@ -162,9 +129,9 @@ def left_out(manifest: contract.Manifest) -> str:
     ]
     told = [f"Of the inputs are left out: {', '.join(lost) or 'none'}."]
     if where := settings_of(manifest, Shards.name).get("where"):
-        told.append(f"Only examples of which this is true are taken: `{_code(where)}`.")
+        told.append(f"Only examples of which this is true are taken: {code(one_line(where))}.")
     if where := manifest.made_by.get("export", {}).get("where"):
-        told.append(f"Exported are those of which this is true: `{_code(where)}`.")
+        told.append(f"Exported are those of which this is true: {code(one_line(where))}.")
     return " ".join(told)
 
 
@@ -178,23 +145,13 @@ def _decisions(manifest: contract.Manifest) -> str:
     found = {name: count for name, count in manifest.rules.items() if not name.endswith("/not_proposed")}
     total = sum(found.values())
     ranked = sorted(found, key=lambda name: (-found[name], name))
-    rows = ((*name.split("/", 1), _share(found[name], total)) for name in ranked)
+    rows = ((*name.split("/", 1), share(found[name], total)) for name in ranked)
     return _table(("verdict", "deciding rule", "decisions"), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a table of Markdown; its texts may come from anywhere."""
-    names = list(head)
-    lines = [names, ["---"] * len(names), *(map(_cell, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _code(text: str) -> str:
-    return shown(one_line(text)).replace("`", "'")
-
-
-def _cell(text: str) -> str:
-    return shown(text).replace("|", "\\|").replace("<", "&lt;")
+    """Write a table of texts that may come from anywhere."""
+    return table(head, (map(plain, row) for row in rows))
 
 
 def _front_matter(manifest: contract.Manifest) -> str:

@@ -95,7 +95,7 @@ def test_samples_manifest_and_card_say_the_licences(config):
     assert told["left_out"] == {"duplicates": {"same_image": 1}}
     card = (dataset(config) / "README.md").read_text()
     assert "| [CC-BY-NC-ND-2.0](https://creativecommons.org/licenses/by-nc-nd/2.0/) | 2 |" in card
-    assert "| a \\| &lt;b>mine&lt;/b> | 1 |" in card
+    assert "| a \\| \\<b\\>mine\\</b\\> | 1 |" in card
     plain = " ".join(card.split())
     assert "4 (21%) of 19 images must not be used commercially (NonCommercial), and of 2 (11%)" in plain
     assert "The licence of 2 (11%) is not known: it may forbid anything." in plain

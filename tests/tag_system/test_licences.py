@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from tagmill.tag_system.hub import hub_licence
 from tagmill.tag_system.licences import LicenceSource, forbids, licence_link, licence_name
 from tagmill.tag_system.sample_counts import MOST, OTHERS, SampleCounts
-from tagmill.transforms.hub import hub_licence
 
 
 @pytest.mark.parametrize(

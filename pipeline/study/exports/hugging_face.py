@@ -17,9 +17,10 @@ from tagmill.pipeline.study.exports.base import Export, ExportContext
 from tagmill.pipeline.study.exports.chosen import ChosenExample
 from tagmill.pipeline.study.exports.pictures import file_stem, upright
 from tagmill.tag_system.core import files
+from tagmill.tag_system.hub import HUB_SPLITS, hub_licence
+from tagmill.tag_system.licence_table import licences_told
 from tagmill.tag_system.licences import UNKNOWN
-from tagmill.transforms.data_card import UNCHECKED, licences_told
-from tagmill.transforms.hub import HUB_SPLITS, hub_licence
+from tagmill.transforms.data_card import UNCHECKED
 
 FILE_BYTES = 400 << 20
 """Bytes of images after which a new file begins, unless a number of examples is asked for."""
