@@ -48,6 +48,14 @@ class Agreement:
     bytes: tuple[int, int]
     seconds: tuple[float, float]
 
+    def in_words(self) -> str:
+        """Say how decisions and scores agree."""
+        return (
+            f"on {self.images} images: {self.equal / self.decisions:.3%} of {self.decisions:,} decisions are "
+            f"equal; of {self.seen:,} tags that either sees both see {self.seen_by_both:,}; scores change by "
+            f"at most {self.score:.2g}"
+        )
+
 
 def quantise(source: Path, target: Path) -> None:
     """Write a float32 file, none of whose weights are float16, with weights of 8 bits."""

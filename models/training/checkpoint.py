@@ -1,6 +1,7 @@
 """Checkpoints: folders that a tagger can use, with all that a training needs to go on exactly.
 
     OUT/steps/00000120/   config.json, model.safetensors, vocab.txt (with a text side): the model
+                          README.md: its card, see `training_card`
                           state.safetensors, state.json: the rest; once it is validated, tags.parquet
     OUT/last, OUT/best    links to two of these
     OUT/lock              held by the process that trains
@@ -23,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tagmill.models.ram import store
+from tagmill.models.ram import model_card, store
+from tagmill.models.ram.model_card import CARD
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
 from tagmill.models.training.metrics import TagMetrics
@@ -53,6 +55,7 @@ def save(
     saved: Saved,
     *,
     vocab: Path | None,
+    card: str,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the checkpoint of a step and make it `last`; remove what nothing links to.
@@ -63,6 +66,7 @@ def save(
     folder = next(path for name in names if not (path := out / STEPS / name).exists())
     with files.replacing(str(folder)) as partial:
         store.save(model, partial, vocab=vocab, weights=weights)
+        model_card.write(partial / CARD, card)
         save_tensors(saved.tensors, partial / TENSORS)
         _write_state(saved.state, partial / STATE)
     _link(out / LAST, Path(STEPS) / folder.name)
@@ -70,20 +74,28 @@ def save(
 
 
 def record_evaluation(
-    out: Path, state: dict[str, Any], tags: Sequence[TagMetrics] | None, *, best: bool
-) -> None:
-    """Give the last checkpoint the table of its tags, make it `best`, if it is, and change its state.
+    out: Path,
+    state: dict[str, Any],
+    tags: Sequence[TagMetrics] | None,
+    *,
+    best: bool,
+    card: str | None = None,
+) -> bool:
+    """Give the last checkpoint its card, the table of its tags and its state; make it `best`, if it is.
 
     The state comes last: a process that ends in between leaves a checkpoint that is to be evaluated again.
+    Tells False of a card that another wrote, which is left as it is.
     """
     folder = (out / LAST).resolve()
     if tags is not None:
         write_tags(str(folder / TAGS), tags)
+    is_told = card is None or model_card.write(folder / CARD, card)
     if best:
         _link(out / BEST, Path(STEPS) / folder.name)
         _prune(out)
     with files.replacing(str(folder / STATE)) as partial:
         _write_state(state, partial)
+    return is_told
 
 
 @contextmanager

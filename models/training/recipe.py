@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from tagmill.models.hub_names import is_on_hub
 from tagmill.models.training.data import DataConfig
 from tagmill.models.training.schedule import ScheduleConfig
 from tagmill.tag_system.core.config import Config
@@ -123,6 +124,29 @@ class ValidationConfig(Config):
     pictures: int = Field(8, ge=0, le=64)
 
 
+class CardConfig(Config):
+    """What the card of the model says that no training can know; see `training_card`.
+
+    `name` is its title. `license` is an identifier of SPDX, an address or a name. `base_model` and `datasets`
+    are names on the Hugging Face hub, `owner/name`; those that are read from there by `hf://` need not be
+    named. `language` of the tags is a code of ISO 639, such as en.
+    """
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    license: str | None = None
+    base_model: str | None = None
+    datasets: tuple[str, ...] = ()
+    language: str | None = Field(None, pattern="^[a-z]{2,3}$")
+
+    @field_validator("base_model", "datasets")
+    @classmethod
+    def _on_hub(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for name in (value,) if isinstance(value, str) else value or ():
+            if not is_on_hub(name):
+                raise ValueError(f"{name!r} is no name on the Hugging Face hub, such as owner/name")
+        return value
+
+
 class Recipe(Config):
     """The whole config of a training; paths are relative to the working directory. Datasets, `init`, `trunk`,
     `vocab` and the CLIP may be urls; all else lies on this machine.
@@ -136,7 +160,8 @@ class Recipe(Config):
 
     A checkpoint is written every `save_every` steps and after each epoch, and a line is logged every
     `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`. `validate` measures the model
-    on the split val, and keeps the best one; false is for data without it, true are the defaults.
+    on the split val, and keeps the best one; false is for data without it, true are the defaults. `card` is
+    for the README.md that each checkpoint has.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -161,6 +186,7 @@ class Recipe(Config):
     validation: ValidationConfig | None = Field(ValidationConfig(), alias="validate")
     tensorboard: bool = False
     wandb: dict[str, Any] | None = None
+    card: CardConfig = CardConfig()
 
     @field_validator("validation", mode="before")
     @classmethod

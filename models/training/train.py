@@ -20,6 +20,7 @@ from tagmill.models.base import Image
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
+from tagmill.models.ram.model_card import CARD
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training import (
     batch_norm,
@@ -46,6 +47,7 @@ from tagmill.models.training.profiling import ProfileConfig, open_profiler
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.schedule import learning_rate
 from tagmill.models.training.selection import Selection
+from tagmill.models.training.training_card import TrainingCard
 from tagmill.models.training.validation import Pictured, Quality, Validator
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.shard_contract import Split
@@ -121,6 +123,7 @@ class Trainer:
             None if held is None else Validator(held, self._objective, config, process, self.out)
         )
         self.learner = Learner(recipe, process, self.model, self._objective)
+        self._card = TrainingCard(recipe, config, self.loader, held, self._support) if process.first else None
         self._tell_groups()
         if saved:
             self._restore(saved)
@@ -272,7 +275,9 @@ class Trainer:
         state = self._state()
         if self.process.first:
             tags = None if quality is None or quality.metrics is None else quality.metrics.tags
-            checkpoint.record_evaluation(self.out, state, tags, best=best)
+            card = None if self._card is None else self._card.text(self.step, quality)
+            if not checkpoint.record_evaluation(self.out, state, tags, best=best, card=card):
+                self._say(f"{self.out / checkpoint.LAST / CARD} is not ours, so it stays as it is")
         self.process.wait()
 
     def _quality(self, validator: Validator, journal: Journal | None) -> Quality:
@@ -292,9 +297,9 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint."""
         saved, weights = Saved(self.learner.state(), self._state()), self.learner.weights()
-        if self.process.first:
-            result = self.learner.result
-            checkpoint.save(self.out, self.step, result, saved, vocab=self._vocab, weights=weights)
+        if self._card is not None:  # so in the first process
+            card, result = self._card.text(self.step), self.learner.result
+            checkpoint.save(self.out, self.step, result, saved, vocab=self._vocab, card=card, weights=weights)
         self.process.wait()
 
     def _state(self) -> dict[str, Any]:

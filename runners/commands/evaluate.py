@@ -57,6 +57,7 @@ def calibrate(
 ) -> None:
     """Choose each tag's threshold on labelled images, and check it on images that were held out."""
     from tagmill.models.ram import config as configs
+    from tagmill.models.ram import model_card
     from tagmill.models.ram.tagger import RamTagger
     from tagmill.models.training import calibration, evaluation
     from tagmill.runners.commands import calibration_report as report
@@ -86,5 +87,7 @@ def calibrate(
     scoring.say(console, f"{out}: thresholds.txt, calibration.parquet")
     if apply and isinstance(tagger, RamTagger):
         chosen = tuple(tag.threshold for tag in found.tags)
-        configs.write(tagger.config.model_copy(update={"thresholds": chosen}), tagger.folder)
+        config = tagger.config.model_copy(update={"thresholds": chosen})
+        configs.write(config, tagger.folder)
+        model_card.refresh(tagger.folder, config)
         scoring.say(console, f"{tagger.folder}: has these thresholds now")

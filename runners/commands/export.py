@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tagmill.models.base import Image
     from tagmill.models.ram.int8 import Agreement
 
+CARD_ENDING = ".md"
+"""Of a file's card, behind the file's whole name: several files of a folder have each their own."""
+
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 SCENES = 64
@@ -79,7 +82,7 @@ def _say_folder(out: Path, kind: str, model: str, differs: str) -> None:
 
 def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, images: Path | None) -> None:
     from tagmill.models.ram import export as exporting
-    from tagmill.models.ram import store
+    from tagmill.models.ram import model_card, store
 
     exporting.check(out, open_set=open_set, int8=int8)
     tried = sample_images(images) if int8 else None
@@ -110,6 +113,12 @@ def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, image
             "left out: the image-text alignment branch, which the official code does not have",
             highlight=False,
         )
+    card = out.with_name(out.name + CARD_ENDING)
+    text = model_card.card_of_file(
+        folder, model.config, out.name, open_set=open_set, agreement=done.agreement
+    )
+    said = "its card" if model_card.write(card, text) else "not a card of tagmill's, so it stays as it is"
+    console.print(f"{card}: {said}", markup=False, highlight=False)
 
 
 def sample_images(folder: Path | None) -> "list[Image]":
@@ -142,8 +151,6 @@ def _agreement(found: "Agreement") -> list[str]:
     before, after = found.bytes
     plain, quantised = found.seconds
     return [
-        f"against float32, on {found.images} images: {found.equal / found.decisions:.3%} of "
-        f"{found.decisions:,} decisions are equal; of {found.seen:,} tags that either sees both see "
-        f"{found.seen_by_both:,}; scores change by at most {found.score:.2g}",
+        f"against float32, {found.in_words()}",
         f"{before:,} bytes become {after:,}; it takes {quantised / plain:.2f} of the CPU time",
     ]

@@ -31,8 +31,6 @@ OFFICIAL_LISTS = (
     "ram_tag_list.txt (RAM, RAM++) or tag2text_ori_tag_list.txt (Tag2Text), "
     "in ram/data of github.com/xinyu1205/recognize-anything"
 )
-NEVER = 1.0
-"""A score is a sigmoid: it never exceeds this threshold."""
 
 
 @app.command()
@@ -99,24 +97,13 @@ def info(
 ) -> None:
     """Say what a model's folder holds."""
     from tagmill.models.ram import convert as conversion
-    from tagmill.models.ram.config import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS
+    from tagmill.models.ram.config import WEIGHTS
+    from tagmill.models.ram.description import described
 
     found = conversion.info(folder)
-    config, head = found.config, found.config.head
-    imagenet = " (ImageNet)" if (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD) else ""
-    lines = {
-        "kind": config.kind,
-        "size": f"{found.parameters:,} parameters, {found.bytes:,} bytes",
-        "image": f"{config.image_size} x {config.image_size}, resized {config.resize}",
-        "normalisation": f"mean {_numbers(config.mean)}, std {_numbers(config.std)}{imagenet}",
-        "encoder": f"{config.encoder.name}, {config.encoder.width} wide",
-        "head": f"{head.layers} layers of {head.heads} heads, {head.hidden} wide",
-        "text side": _text_side(config),
-        "classes": _classes(config),
-        "thresholds": _thresholds(config.thresholds),
-        "vocabulary": config.vocabulary or "not named",
-        "sha256": files.sha256(str(folder / WEIGHTS)),
-    }
+    size = {"size": f"{found.parameters:,} parameters, {found.bytes:,} bytes"}
+    parts = described(found.config) | {"classes": _classes(found.config)}
+    lines = {"kind": parts.pop("kind")} | size | parts | {"sha256": files.sha256(str(folder / WEIGHTS))}
     console = Terminal()
     for name, said in lines.items():
         _say(console, f"{name + ':':<15}{said}")
@@ -159,31 +146,10 @@ def read_numbers(path: Path) -> list[float]:
     return numbers
 
 
-def _text_side(config: "RamConfig") -> str:
-    if config.text is None:
-        return "none"
-    aligned = (
-        "" if config.alignment is None else f", aligned with images in {config.alignment.dimension} numbers"
-    )
-    return f"{config.text.layers} layers, {config.text.tokens:,} tokens{aligned}"
-
-
 def _classes(config: "RamConfig") -> str:
-    each = f" x {config.descriptions} descriptions" if config.descriptions > 1 else ""
-    return f"{len(config.classes):,} classes{each}, {', '.join(config.classes[:3])}, ..."
+    from tagmill.models.ram.description import classes_counted
 
-
-def _thresholds(thresholds: tuple[float, ...] | None) -> str:
-    if thresholds is None:
-        return "none"
-    never = sum(threshold >= NEVER for threshold in thresholds)
-    (usual, count), *_ = Counter(thresholds).most_common(1)
-    said = f"{min(thresholds):g} to {max(thresholds):g}, {usual:g} for {count:,} classes"
-    return f"{said}; {never} of 1 never fire" if never else said
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+    return f"{classes_counted(config)}, {', '.join(config.classes[:3])}, ..."
 
 
 def _say(console: Console, line: str) -> None:

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from commands import tagmill
 from tagmill.models.base import create_tagger
@@ -19,6 +20,10 @@ pytestmark = pytest.mark.skipif(not TAGGER.is_dir(), reason="the demo's models a
 def test_what_int8_changes_is_said_and_true(tmp_path):
     out, err = tagmill("models", "export", TAGGER, tmp_path / "int8.onnx", "--int8")
     assert not err
+    card = ModelCard.load(tmp_path / "int8.onnx.md")
+    assert card.data.tags[-2:] == ["onnx", "int8"]
+    (agrees,) = re.findall(r"Against float32, (on .*)\. What", card.text)
+    assert agrees in " ".join(out.split())
     said = out.replace("\n", " ").replace(",", "")
     found = re.search(r"on (\d+) images: ([\d.]+)% of (\d+) decisions .* at most ([\d.]+)", said)
     count, equal, decisions, change = map(float, found.groups())

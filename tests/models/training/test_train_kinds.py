@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from tagmill.models.ram import store
 from trainings import MODEL, TEXT, lines, trainer_of, weights
@@ -40,6 +41,11 @@ def test_every_kind_learns_all_its_terms(values_of, vocab, name):
     frozen = set() if kind == "tag2text" else {"label_embed"}
     assert set(before) - changed == frozen
     assert store.load(Path(values["out"]) / "last").config == one.model.config
+    card = ModelCard.load(Path(values["out"]) / "last" / "README.md")
+    task = "image-to-text" if kind == "tag2text" else "image-classification"
+    assert (card.data.pipeline_tag, card.data.eval_results[0].task_type) == (task, "image-classification")
+    assert ("--captioner" in card.text) == (kind == "tag2text")
+    assert ("losses.t" in card.text) == (name == "aligned")  # all else is as it was published
 
 
 @pytest.mark.parametrize("kind", ["ram", "tag2text"])

@@ -112,7 +112,7 @@ def test_a_killed_training_goes_on_to_the_same_early_end(values_of, config_of):
     for name in ("last", "best"):
         ours, theirs = Path(parts["out"], name), Path(whole["out"], name)
         assert ours.resolve().name.split(".")[0] == theirs.resolve().name
-        for file in ("state.json", "model.safetensors", "state.safetensors", "tags.parquet"):
+        for file in ("state.json", "model.safetensors", "state.safetensors", "tags.parquet", "README.md"):
             assert (ours / file).read_bytes() == (theirs / file).read_bytes()
     said, _ = call("train", config_of(parts), "--resume")
     assert "ended early" in said
