@@ -26,6 +26,9 @@ CARD = "README.md"
 MARK = "<!-- Written by tagmill, which keeps it up with the model; without this line it leaves it alone. -->"
 """By this line a card is told from what another wrote under its name."""
 
+KEPT = "not a card of tagmill's, so it stays as it is"
+"""What to say of a file that `write` left."""
+
 MODEL, LOAD, LIMITS, FILE = "The model", "How to load it", "Limits", "This file"
 """Headings of the sections that every card has, and of the one that a file's has."""
 
@@ -92,7 +95,7 @@ _CHECKPOINT = """The official code loads it; the names of the classes are not in
 one a line, it becomes a folder of tagmill's:
 
 ```sh
-tagmill models convert FILE FOLDER --classes CLASSES.txt
+tagmill models convert FILE FOLDER --classes CLASSES.txt{vocab}
 ```"""
 
 _PROGRAM = """Images [batch, 3, height, width], resized and normalised, become logits [batch, classes]:
@@ -156,12 +159,13 @@ def card_of_file(
     card.data["tags"] = [*known, *(tag for tag in added if tag not in known)]
     if kind in ("onnx", "pt2"):
         card.data["pipeline_tag"] = "image-classification"  # captions are not in these graphs
+    vocab = "" if config.text is None else " --vocab VOCAB.txt"
     loads = {"onnx": _ONNX + _OPEN * open_set, "pt2": _PROGRAM.format(size=config.image_size)}
     text = card.text
     for title, section in {
         MODEL: the_model(config),
         FILE: _file(config, name, kind, open_set=open_set, agreement=agreement),
-        LOAD: loads.get(kind, _CHECKPOINT),
+        LOAD: loads.get(kind, _CHECKPOINT.format(vocab=vocab)),
     }.items():
         text = with_section(text, title, section)
     if MARK not in text:

@@ -20,7 +20,7 @@ from tagmill.models.base import Image
 from tagmill.models.ram import config as configs
 from tagmill.models.ram import store
 from tagmill.models.ram.config import RamConfig
-from tagmill.models.ram.model_card import CARD
+from tagmill.models.ram.model_card import CARD, KEPT
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training import (
     batch_norm,
@@ -277,7 +277,7 @@ class Trainer:
             tags = None if quality is None or quality.metrics is None else quality.metrics.tags
             card = None if self._card is None else self._card.text(self.step, quality)
             if not checkpoint.record_evaluation(self.out, state, tags, best=best, card=card):
-                self._say(f"{self.out / checkpoint.LAST / CARD} is not ours, so it stays as it is")
+                self._say(f"{self.out / checkpoint.LAST / CARD}: {KEPT}")
         self.process.wait()
 
     def _quality(self, validator: Validator, journal: Journal | None) -> Quality:

@@ -117,7 +117,7 @@ def _export_tagger(folder: Path, out: Path, *, open_set: bool, int8: bool, image
     text = model_card.card_of_file(
         folder, model.config, out.name, open_set=open_set, agreement=done.agreement
     )
-    said = "its card" if model_card.write(card, text) else "not a card of tagmill's, so it stays as it is"
+    said = "its card" if model_card.write(card, text) else model_card.KEPT
     console.print(f"{card}: {said}", markup=False, highlight=False)
 
 

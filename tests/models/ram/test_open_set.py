@@ -57,6 +57,7 @@ def exported(request, tmp_path_factory):
     store.save(small(request.param), folder / "model")
     out, _ = tagmill("models", "export", folder / "model", folder / "open.onnx", "--open-set")
     assert "with the option labels it takes other classes" in out
+    assert "so it takes other classes" in (folder / "open.onnx.md").read_text()
     return folder
 
 

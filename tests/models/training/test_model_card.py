@@ -185,7 +185,7 @@ def test_what_another_wrote_is_left_as_it_is(values_of, tmp_path):
     state = card_in(values).with_name("state.json")
     state.write_text(json.dumps(json.loads(state.read_text()) | {"evaluated": False}))
     said = train(values, "--resume")
-    assert f"{card_in(values)} is not ours, so it stays as it is" in said
+    assert f"{card_in(values)}: not a card of tagmill's, so it stays as it is" in said
     assert card_in(values).read_text() == mine
     (tmp_path / "b.onnx.md").write_text("notes")
     for name, told in (("a", "its card"), ("b", "not a card of tagmill's, so it stays as it is")):
