@@ -143,7 +143,7 @@ class CardConfig(Config):
     def _on_hub(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for name in (value,) if isinstance(value, str) else value or ():
             if not is_on_hub(name):
-                raise ValueError(f"{name!r} is no name on the Hugging Face hub, such as owner/name")
+                raise ValueError(f"{name!r} is not a name on the Hugging Face hub, such as owner/name")
         return value
 
 

@@ -5,8 +5,8 @@
 It leaves figures.csv and figures.md in build/bench. Each ratio among them comes from one run, and is what
 holds on other machines; sizes are small, and each benchmark has larger ones as its defaults. On two idle
 cores all take less than a quarter of an hour. What needs photographs or captions is left out where
-../shared/data is missing. `engine_effect.py`, with its parts effect_*.py, is always left out: its 35
-trainings take hours.
+../shared/data is missing. Always left out are `engine_effect.py`, with its parts effect_*.py, whose 35
+trainings take hours, and `store_loading.py`, which needs a server.
 """
 
 import argparse
@@ -77,7 +77,7 @@ SHORT = (
     Short("cleaning_rules", "{run}/demo.yaml {truth} --paper-threshold 0.7"),  # last: it changes the run
 )
 
-LEFT_OUT = ("engine_effect",)
+LEFT_OUT = ("engine_effect", "store_loading")
 
 
 class Places:

@@ -231,5 +231,5 @@ def test_names_on_the_hub_are_those_that_it_could_have(values_of):
     path = Path(values_of()["out"]).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(values_of(card={"base_model": "https://hub/owner/name"})))
     _, err = call("train", path, code=2)
-    assert "card.base_model: 'https://hub/owner/name' is no name on the Hugging Face hub" in err
+    assert "card.base_model: 'https://hub/owner/name' is not a name on the Hugging Face hub" in err
     assert err.count("\n") == 1
