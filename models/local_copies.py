@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tagmill.models import links
 from tagmill.models.pretrained import MODEL_FILES, fits
 from tagmill.tag_system.core import files, locks, secrets, stores
 from tagmill.tag_system.core.errors import ConfigError
@@ -35,12 +36,12 @@ def local_copy(place: str) -> str:
     """Give the local path of a model's file or folder, which for a url is copied unless it is here already.
 
     Of a folder come the files that a model may have (`COPIED`), none of folders in it; with an ONNX file the
-    weights beside it. Raises ConfigError if there is no such model, or if it cannot be written here; OSError
-    of the store.
+    weights beside it; a training's `best` and `last` are followed, see `links`. Raises ConfigError if there
+    is no such model, or if it cannot be written here; OSError of the store.
     """
     if files.is_local(place):
         return files.filesystem(place)[1] if "://" in place else place
-    place = place.rstrip("/")
+    place = links.follow(place.rstrip("/"))
     about = _about(place)
     if not about:
         raise ConfigError(f"there is no model {place}: name a folder that has one, or a file")

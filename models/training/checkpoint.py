@@ -7,13 +7,17 @@
     OUT/lock              held by the process that trains
 
 A folder is written whole or not at all (`files.replacing`), and a link is replaced in one go: whenever the
-process ends, both lead to something whole.
+process ends, both lead to something whole. A checkpoint is there while its state.json is, which tells size
+and sha256 of the large files; it is the first to go when a checkpoint is removed. What else lies in its
+folder, as the table of tags does, is written before state.json is, and goes to an object store with it: see
+`out_folder`.
 """
 
 import itertools
 import json
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tagmill.models.ram import model_card, store
+from tagmill.models.ram.config import VOCAB, WEIGHTS
 from tagmill.models.ram.model_card import CARD
 from tagmill.models.ram.store import Model
 from tagmill.models.ram.writing import save_tensors
@@ -38,6 +43,14 @@ from tagmill.tag_system.core.text import parse_json
 LAST, BEST = "last", "best"
 STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"
 LOCK = "lock"
+
+FILES = "files"
+"""Key of the state: size and sha256 of those of `FIXED` that the checkpoint has."""
+
+FIXED = (WEIGHTS, VOCAB, TENSORS)
+"""Files that stay as they were saved; what else lies beside them is small, and may be written again."""
+
+_NAME = re.compile(r"(\d+)(?:\.(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -57,20 +70,25 @@ def save(
     vocab: Path | None,
     card: str,
     weights: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Write the checkpoint of a step and make it `last`; remove what nothing links to.
+    keep: int = 1,
+    taken: Collection[str] = (),
+    lasting: bool = True,
+) -> str:
+    """Write the checkpoint of a step, make it `last`, and give its name, which is none of those `taken`.
 
-    `weights` are the model's, where it does not have them whole.
+    Then the last `keep` and the best are left. `weights` are the model's, where it does not have them whole.
+    For `lasting` see `files.replacing`. Raises ConfigError if it cannot be written; what was there stays.
     """
     names = (f"{step:08d}" + (f".{again}" if again else "") for again in itertools.count())
-    folder = next(path for name in names if not (path := out / STEPS / name).exists())
-    with files.replacing(str(folder)) as partial:
+    name = next(name for name in names if name not in taken and not (out / STEPS / name).exists())
+    with files.replacing(str(out / STEPS / name), lasting=lasting) as partial:
         store.save(model, partial, vocab=vocab, weights=weights)
         model_card.write(partial / CARD, card)
         save_tensors(saved.tensors, partial / TENSORS)
-        _write_state(saved.state, partial / STATE)
-    _link(out / LAST, Path(STEPS) / folder.name)
-    _prune(out)
+        _write_state(saved.state | {FILES: _described(partial)}, partial / STATE)
+    link(out, LAST, name)
+    _prune(out, keep)
+    return name
 
 
 def record_evaluation(
@@ -80,6 +98,7 @@ def record_evaluation(
     *,
     best: bool,
     card: str | None = None,
+    keep: int = 1,
 ) -> bool:
     """Give the last checkpoint its card, the table of its tags and its state; make it `best`, if it is.
 
@@ -91,10 +110,10 @@ def record_evaluation(
         write_tags(str(folder / TAGS), tags)
     is_told = card is None or model_card.write(folder / CARD, card)
     if best:
-        _link(out / BEST, Path(STEPS) / folder.name)
-        _prune(out)
+        link(out, BEST, folder.name)
+        _prune(out, keep)
     with files.replacing(str(folder / STATE)) as partial:
-        _write_state(state, partial)
+        _write_state(state | {FILES: files_of(folder)}, partial)
     return is_told
 
 
@@ -114,19 +133,57 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Pick the names of checkpoints, the newest last."""
+    found = {name: match for name in names if (match := _NAME.fullmatch(name))}
+    return sorted(found, key=lambda name: (int(found[name][1]), int(found[name][2] or 0)))
+
+
+def kept_of(names: Iterable[str], keep: int, best: str | None) -> set[str]:
+    """Say which of the checkpoints stay: the last `keep`, and the best."""
+    return {*in_order(names)[-keep:], *([] if best is None else [best])}
+
+
+def names_of(out: Path) -> list[str]:
+    """List the checkpoints that a training has left here, the newest last."""
+    return in_order(path.parent.name for path in (out / STEPS).glob(f"*/{STATE}"))
+
+
 def exists(out: Path) -> bool:
     """Tell whether a training has left a checkpoint here."""
-    return (out / LAST).exists()
+    return bool(names_of(out))
 
 
-def load(out: Path) -> Saved:
-    """Read what the last checkpoint holds beside its model. Raises ConfigError without one, DamageError."""
-    if not exists(out):
-        raise ConfigError(f"{out} has no checkpoint to resume from: leave --resume out")
+def load(out: Path, name: str) -> Saved:
+    """Read what a checkpoint holds beside its model. Raises DamageError if it is not as it was saved."""
+    folder = out / STEPS / name
     try:
-        return Saved(load_file(out / LAST / TENSORS), parse_json((out / LAST / STATE).read_text()))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DamageError(f"cannot read the checkpoint {out / LAST}: {error}") from error
+        state = parse_json((folder / STATE).read_text())
+        for one, about in state.get(FILES, {}).items():
+            _check(folder / one, about["bytes"], about["sha256"])
+        return Saved(load_file(folder / TENSORS), state)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise DamageError(str(error)) from error
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read which files a checkpoint was saved with; none is told of one from before there was that."""
+    try:
+        return dict(parse_json((folder / STATE).read_text()).get(FILES, {}))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def link(out: Path, name: str, checkpoint: str) -> None:
+    """Have `last` or `best` lead to a checkpoint."""
+    with files.replacing(str(out / name)) as partial:
+        partial.symlink_to(Path(STEPS) / checkpoint)
+
+
+def linked(out: Path, name: str) -> str | None:
+    """Tell to which checkpoint `last` or `best` leads; None if it is not there."""
+    path = out / name
+    return path.readlink().name if path.is_symlink() else None
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
@@ -165,13 +222,24 @@ def _write_state(state: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(state, indent=1) + "\n")
 
 
-def _link(link: Path, target: Path) -> None:
-    with files.replacing(str(link)) as partial:
-        partial.symlink_to(target)
+def _described(folder: Path) -> dict[str, dict[str, Any]]:
+    found = [path for name in FIXED if (path := folder / name).exists()]
+    return {path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(str(path))} for path in found}
 
 
-def _prune(out: Path) -> None:
-    kept = {(out / name).resolve().name for name in (LAST, BEST)}
+def _check(path: Path, size: int, sha256: str) -> None:
+    """Raise ValueError for a file that is not the one that was written."""
+    if not path.exists():
+        raise ValueError(f"{path.name} is missing")
+    if path.stat().st_size != size:
+        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
+    if files.sha256(str(path)) != sha256:
+        raise ValueError(f"{path.name} holds other bytes than were written")
+
+
+def _prune(out: Path, keep: int) -> None:
+    kept = kept_of(names_of(out), keep, linked(out, BEST))
     for folder in (out / STEPS).iterdir():
         if folder.name not in kept:
+            (folder / STATE).unlink(missing_ok=True)  # first: what is left of it is no checkpoint any more
             shutil.rmtree(folder)

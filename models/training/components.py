@@ -84,7 +84,7 @@ def vocab_of(recipe: Recipe, config: RamConfig) -> Path | None:
 
 def decisions_of(recipe: Recipe) -> StoredDecisions | None:
     """Open the decisions that the recipe lays over those of the shards. Raises ConfigError."""
-    return None if recipe.data.decisions is None else StoredDecisions(Path(recipe.out) / DECISIONS)
+    return None if recipe.data.decisions is None else StoredDecisions(recipe.folder / DECISIONS)
 
 
 def average_of(model: Model, engine: EngineConfig) -> Any:

@@ -20,7 +20,7 @@ class Journal:
 
     So are those of the validation of `step` unless that is over (`is_evaluated`). `wandb` are options of
     `wandb.init`; a training that goes on continues its run there. Raises ConfigError if TensorBoard or W&B is
-    asked for and not installed, or does not start.
+    asked for and not installed, or does not start. W&B's own files are not for a folder that `goes_away`.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Journal:
         is_evaluated: bool = True,
         tensorboard: bool = False,
         wandb: dict[str, Any] | None = None,
+        goes_away: bool = False,
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / LOG
@@ -39,7 +40,7 @@ class Journal:
         files.replace_bytes(str(path), kept.encode())
         self._stream = path.open("a", buffering=1)
         self._board = _board(out, step) if tensorboard else None
-        self._run = None if wandb is None else _run(out, wandb)
+        self._run = None if wandb is None else _run(out, wandb, {} if goes_away else {"dir": str(out)})
 
     def write(self, line: dict[str, Any]) -> None:
         """Write a line down; it has a `step`. Raises ConfigError if the disk does not take it."""
@@ -90,7 +91,7 @@ def _is_kept(line: str, step: int, is_evaluated: bool) -> bool:
         return False
 
 
-def _run(out: Path, options: dict[str, Any]) -> Any:
+def _run(out: Path, options: dict[str, Any], place: dict[str, str]) -> Any:
     try:
         import wandb
     except ImportError as error:
@@ -98,7 +99,7 @@ def _run(out: Path, options: dict[str, Any]) -> Any:
     name = out / WANDB_ID
     if not name.exists():
         files.replace_bytes(str(name), (uuid4().hex[:8] + "\n").encode())
-    ours = {"dir": str(out), "id": name.read_text().strip(), "resume": "allow"}
+    ours = {**place, "id": name.read_text().strip(), "resume": "allow"}
     try:
         return wandb.init(**ours | secrets.resolve(options))
     except (TypeError, ValueError, wandb.Error) as error:

@@ -168,10 +168,10 @@ def check(
     if support.learnable:
         if process.first:
             text = "".join(f"{name}\n" for name in support.learnable)
-            files.replace_bytes(str(Path(recipe.out) / LEARNABLE), text.encode())
+            files.replace_bytes(str(recipe.folder / LEARNABLE), text.encode())
         cure = (
             f"correct classes, take the {len(support.learnable):,} that can be learned by "
-            f"classes: {Path(recipe.out) / LEARNABLE}, or set allow_unlearnable: true"
+            f"classes: {files.join(recipe.out, LEARNABLE)}, or set allow_unlearnable: true"
         )
     raise ConfigError(*(f"{line}: {cure}" for line in faults))
 
@@ -184,7 +184,7 @@ def _positives(
     digest: str,
     say: Callable[[str], None],
 ) -> tuple[int, ...]:
-    path = Path(recipe.out) / COUNTS
+    path = recipe.folder / COUNTS
     # One process may see the folder and another not: what the first has holds for all.
     known = process.gather(Counter(_kept(path, digest) if process.first else {}))
     if not known:

@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +94,7 @@ class Learner:
         stops = torch.tensor([float(stop)], device=process.device)
         *means, stopping = process.mean(torch.cat([losses, stops])).tolist()
         figures = dict(zip(names, means, strict=True)) | {"gradient": norm.item(), "rate": rate}
-        check_finite(figures, step, engine, saved=checkpoint.exists(Path(self._recipe.out)))
+        check_finite(figures, step, engine, saved=checkpoint.exists(self._recipe.folder))
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self.model)

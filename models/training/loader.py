@@ -95,6 +95,11 @@ class Loader:
         return self._place.left()
 
     @property
+    def starts_workers(self) -> bool:
+        """Tell whether the next batch comes from workers that are to be forked yet."""
+        return self._batches.num_workers > 0 and self._batches._iterator is None
+
+    @property
     def datasets(self) -> tuple[Dataset, ...]:
         """Give the datasets, all shards of the split."""
         return self._place.datasets

@@ -26,6 +26,11 @@ class Process:
         """Tell whether this is the process that logs and saves."""
         return self.rank == 0
 
+    @property
+    def first_here(self) -> bool:
+        """Tell whether this is the first process of its machine."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
     def mean(self, values: Tensor) -> Tensor:
         """Average over all processes."""
         if self.world > 1:

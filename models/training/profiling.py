@@ -1,12 +1,14 @@
 """A trace of some steps by torch's profiler, for chrome://tracing, Perfetto or TensorBoard."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
+from torch.profiler import ProfilerActivity, profile, schedule
 
 from tagmill.models.training.process import Process
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 
 WARM_UP = 2
@@ -15,10 +17,10 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class ProfileConfig:
-    """How many steps to trace, and the folder for a trace of each process."""
+    """How many steps to trace, and the folder for a trace of each process, a path or a url."""
 
     steps: int
-    folder: Path
+    folder: str
 
 
 def open_profiler(config: ProfileConfig, process: Process, say: Callable[[str], None]) -> profile:
@@ -26,13 +28,15 @@ def open_profiler(config: ProfileConfig, process: Process, say: Callable[[str], 
     if config.steps < 1:
         raise ConfigError(f"--profile {config.steps}: give the number of steps to trace, 1 or more")
     try:
-        config.folder.mkdir(parents=True, exist_ok=True)
+        if files.is_local(config.folder):
+            Path(files.filesystem(config.folder)[1]).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--profile: cannot write into {config.folder}: {error.strerror}") from error
-    write = tensorboard_trace_handler(str(config.folder), worker_name=f"rank{process.rank}")
 
     def ready(found: profile) -> None:
-        write(found)
+        name = f"rank{process.rank}.{time.time_ns()}.pt.trace.json"  # TensorBoard looks for such
+        with files.replacing(files.join(config.folder, name), lasting=False) as partial:
+            found.export_chrome_trace(str(partial))
         say(f"a trace for Perfetto or TensorBoard is in {config.folder}")
 
     activities = [ProfilerActivity.CPU]

@@ -1,5 +1,9 @@
 """The recipe of a training: one config, checked whole before anything is read."""
 
+import hashlib
+import os
+import tempfile
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -7,7 +11,11 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from tagmill.models.hub_names import is_on_hub
 from tagmill.models.training.data import DataConfig
 from tagmill.models.training.schedule import ScheduleConfig
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
+
+READ_ONLY = ("hf://", "http://", "https://")
+"""Stores that take no files."""
 
 Term = Literal["tagging", "distillation", "alignment", "caption"]
 
@@ -148,8 +156,8 @@ class CardConfig(Config):
 
 
 class Recipe(Config):
-    """The whole config of a training; paths are relative to the working directory. Datasets, `init`, `trunk`,
-    `vocab` and the CLIP may be urls; all else lies on this machine.
+    """The whole config of a training; paths are relative to the working directory. `out`, datasets, `init`,
+    `trunk`, `vocab` and the CLIP may be urls; all else lies on this machine.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
     them without `init`, else those that change, in its sections too. `trunk` are start weights for the image
@@ -158,10 +166,10 @@ class Recipe(Config):
     see `learnable`. `clip` are the options of an `OpenClip`, which embeds new classes and teaches
     distillation and alignment. `vocab` is BERT's vocab.txt for a text side, by default that of `init`.
 
-    A checkpoint is written every `save_every` steps and after each epoch, and a line is logged every
-    `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`. `validate` measures the model
-    on the split val, and keeps the best one; false is for data without it, true are the defaults. `card` is
-    for the README.md that each checkpoint has.
+    A checkpoint is written every `save_every` steps and after each epoch; the last `keep` stay, and the best.
+    A line is logged every `log_every`; `wandb` are options of `wandb.init`, such as `{project: tags}`.
+    `validate` measures the model on the split val, and keeps the best one; false is for data without it, true
+    are the defaults. `card` is for the README.md that each checkpoint has.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -182,6 +190,7 @@ class Recipe(Config):
     epochs: int = Field(5, ge=1)
     seed: int = Field(0, ge=0)
     save_every: int | None = Field(None, ge=1)
+    keep: int = Field(1, ge=1)
     log_every: int = Field(10, ge=1)
     validation: ValidationConfig | None = Field(ValidationConfig(), alias="validate")
     tensorboard: bool = False
@@ -199,10 +208,20 @@ class Recipe(Config):
     def _check(self) -> "Recipe":
         if self.init is None and not self.model:
             raise ValueError("give init, a model's folder to start from, or model, the keys of its config")
-        if "://" in self.out:
-            raise ValueError(f"out must be a path on this machine, got {self.out}")
+        if self.out.startswith(READ_ONLY):
+            raise ValueError(
+                f"out: {self.out} takes no files: name a path, or a url of a store such as s3:// or gs://"
+            )
         if self.clip is not None and not isinstance(self.clip.get("model"), str):
             raise ValueError(f"clip.model must name a CLIP, got {self.clip.get('model')!r}")
         if "classes" in self.model:
             raise ValueError("model.classes: name the classes by classes, beside model")
         return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine into which a training writes: `out`, or one that stands for its url."""
+        if files.is_local(self.out):
+            return Path(files.filesystem(self.out)[1] if "://" in self.out else self.out)
+        name = hashlib.sha256(self.out.rstrip("/").encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir(), f"tagmill-train-{os.getuid()}-{name}")

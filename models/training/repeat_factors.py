@@ -43,7 +43,7 @@ def lay(
         return
     newer = None if decisions is None else decisions.about
     of = value_digest([digest_of(loader, recipe, classes, newer), config.model_dump(mode="json")])
-    path = Path(recipe.out) / KEPT
+    path = recipe.folder / KEPT
     factors = _kept(path, of, loader) if process.first else None
     if process.gather(Counter(kept=int(factors is not None)))["kept"]:
         factors = _together(factors or _nothing(loader), process)

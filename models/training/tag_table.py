@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -45,7 +44,9 @@ def write_tags(uri: str, tags: Sequence[TagMetrics]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial, compression="zstd")
 
 
-def read_present(path: Path) -> list[dict[str, Any]]:
+def read_present(uri: str) -> list[dict[str, Any]]:
     """Read the columns of `SHOWN` of the tags that have positives, those of the highest AP first."""
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=list(SHOWN)).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(
+        pa.BufferReader(files.read_bytes(uri)), columns=list(SHOWN)
+    ).to_pylist()
     return sorted((row for row in rows if row["positives"]), key=lambda row: (-row["ap"], row["tag"]))

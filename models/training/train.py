@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from tagmill.models.ram.model_card import CARD, KEPT
 from tagmill.models.ram.word_pieces import WordPieces
 from tagmill.models.training import (
     batch_norm,
-    checkpoint,
     components,
     groups,
     learnable,
@@ -34,12 +32,13 @@ from tagmill.models.training import (
     sharding,
     start,
 )
-from tagmill.models.training.checkpoint import Saved
+from tagmill.models.training.checkpoint import LAST, Saved
 from tagmill.models.training.data import open_loader
 from tagmill.models.training.journal import Journal
 from tagmill.models.training.learner import Learner
 from tagmill.models.training.loader import COUNTS, Loader
 from tagmill.models.training.objectives import Objective
+from tagmill.models.training.out_folder import OutFolder
 from tagmill.models.training.outcomes import check_read, tell_skipped
 from tagmill.models.training.pace import Pace, Report
 from tagmill.models.training.process import Process
@@ -49,7 +48,7 @@ from tagmill.models.training.schedule import learning_rate
 from tagmill.models.training.selection import Selection
 from tagmill.models.training.training_card import TrainingCard
 from tagmill.models.training.validation import Pictured, Quality, Validator
-from tagmill.tag_system.core.errors import ConfigError
+from tagmill.tag_system.core import files
 from tagmill.tag_system.shard_contract import Split
 
 
@@ -59,6 +58,7 @@ class Trainer:
     Args:
         recipe: The training's config.
         process: This process's rank and device.
+        folder: Where it writes, which is entered where the recipe's `out` is a url; None: `out`.
         resume: Continue from the last checkpoint.
         stop: Called after every step; True on any process ends the training after a checkpoint.
         watch: Called with a report after every step.
@@ -75,6 +75,7 @@ class Trainer:
         recipe: Recipe,
         process: Process,
         *,
+        folder: OutFolder | None = None,
         resume: bool = False,
         stop: Callable[[], bool] = lambda: False,
         watch: Callable[[Report], None] = lambda report: None,
@@ -82,14 +83,16 @@ class Trainer:
         draw: Callable[[Pictured], Image] | None = None,
         profile: ProfileConfig | None = None,
     ) -> None:
-        self.recipe, self.process, self.out = recipe, process, Path(recipe.out)
+        self.recipe, self.process = recipe, process
+        self.folder = folder or OutFolder(recipe, process)
+        self.out = self.folder.local
         self._stop, self._watch, self._say, self._draw = stop, watch, say, draw
         self.step, self.selection = 0, Selection(recipe.validation)
         self._place = 0
         self._is_evaluated = True
         self._lasting = resuming.lasting_of(recipe)
         saved = self._saved(resume)
-        config = configs.read(self.out / checkpoint.LAST) if saved else start.resolve(recipe)
+        config = configs.read(self.out / LAST) if saved else start.resolve(recipe)
         self._terms = components.terms_of(recipe, config)
         self._decisions = components.decisions_of(recipe)
         self.loader = self._open("train", config)
@@ -100,7 +103,7 @@ class Trainer:
         teacher = components.teacher_of(recipe, process)
         repeat_factors.lay(self.loader, recipe, config.classes, process, say, decisions=self._decisions)
         torch.manual_seed(recipe.seed)
-        model = store.load(self.out / checkpoint.LAST) if saved else start.build(recipe, config, teacher)
+        model = store.load(self.out / LAST) if saved else start.build(recipe, config, teacher)
         groups.freeze(model, recipe.engine)
         batch_norm.check(model, recipe.engine, process)
         self.model = model.train()
@@ -136,6 +139,11 @@ class Trainer:
 
         Raises ConfigError, behind a checkpoint too, if no sample of an epoch could be read.
         """
+        is_over = self._run(until)
+        self.folder.finish()
+        return is_over
+
+    def _run(self, until: int | None) -> bool:
         recipe = self.recipe
         journal = (
             Journal(
@@ -144,6 +152,7 @@ class Trainer:
                 is_evaluated=self._is_evaluated,
                 tensorboard=recipe.tensorboard,
                 wandb=recipe.wandb,
+                goes_away=self.folder.is_far,
             )
             if self.process.first
             else None
@@ -187,6 +196,7 @@ class Trainer:
     def _epoch(self, journal: Journal | None, *, saving: bool = True) -> Iterator[bool]:
         """Take the steps that are left of an epoch; gives after each whether to stop."""
         recipe = self.recipe
+        self._prepare_fork(self.loader)
         batches = self._pace.waiting(iter(self.loader))
         self._pace.start(self.loader.position)
         while left := self.loader.steps_left():
@@ -276,14 +286,15 @@ class Trainer:
         if self.process.first:
             tags = None if quality is None or quality.metrics is None else quality.metrics.tags
             card = None if self._card is None else self._card.text(self.step, quality)
-            if not checkpoint.record_evaluation(self.out, state, tags, best=best, card=card):
-                self._say(f"{self.out / checkpoint.LAST / CARD}: {KEPT}")
+            if not self.folder.record_evaluation(state, tags, best=best, card=card):
+                self._say(f"{files.join(self.folder.uri, LAST, CARD)}: {KEPT}")
         self.process.wait()
 
     def _quality(self, validator: Validator, journal: Journal | None) -> Quality:
         """Validate; say and log what was found, and what could not be measured."""
         config, shows = self.recipe.validation, journal is not None and journal.shows_pictures
         pictures = config.pictures if config is not None and shows and self._draw is not None else 0
+        self._prepare_fork(validator.loader)
         found = validator.measure(self.learner.result, self.learner.autocast, pictures)
         self._tell_skipped("val", validator.loader, journal)
         if lack := found.lack(self.selection.figure):
@@ -299,8 +310,13 @@ class Trainer:
         saved, weights = Saved(self.learner.state(), self._state()), self.learner.weights()
         if self._card is not None:  # so in the first process
             card, result = self._card.text(self.step), self.learner.result
-            checkpoint.save(self.out, self.step, result, saved, vocab=self._vocab, card=card, weights=weights)
+            self.folder.save(self.step, result, saved, vocab=self._vocab, card=card, weights=weights)
         self.process.wait()
+
+    def _prepare_fork(self, loader: Loader) -> None:
+        """Let nothing be on its way to a store while a loader forks its workers, which it does once."""
+        if loader.starts_workers:
+            self.folder.join()
 
     def _state(self) -> dict[str, Any]:
         """Give a checkpoint's state; counts of skipped samples and the like are those of all processes."""
@@ -316,13 +332,10 @@ class Trainer:
         }
 
     def _saved(self, resume: bool) -> Saved | None:
-        if resume:
-            saved = checkpoint.load(self.out)
+        saved = self.folder.begin(resume=resume)
+        if saved is not None:
             resuming.check_lasting(saved.state.get("recipe", self._lasting), self._lasting)
-            return saved
-        if checkpoint.exists(self.out):
-            raise ConfigError(f"{self.out} has a training already: go on by --resume, or name another out")
-        return None
+        return saved
 
     def _restore(self, saved: Saved) -> None:
         self.step = int(saved.state["step"])

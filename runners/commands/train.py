@@ -2,10 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from tagmill.runners.commands import training_report
 from tagmill.runners.commands.terminal import Terminal
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import read_config
 
 if TYPE_CHECKING:
+    from tagmill.models.training.out_folder import OutFolder
     from tagmill.models.training.pace import Report
     from tagmill.models.training.recipe import Recipe
 
@@ -26,6 +27,9 @@ STOPPED = 143
 
 TRIED = 2
 """Steps of a dry run."""
+
+LEASE = "lease.json"
+"""In an `out` that is in a store: who trains into it."""
 
 EVERY = 10
 """Steps between two lines where there is no terminal."""
@@ -42,7 +46,7 @@ def train(
         typer.Option("--dry-run", help=f"check everything, take {TRIED} steps, leave no checkpoint"),
     ] = False,
     profile: Annotated[
-        tuple[int, Path] | None,
+        tuple[int, str] | None,
         typer.Option(
             "--profile", metavar="STEPS DIR", help="trace so many steps by torch's profiler into a folder"
         ),
@@ -50,7 +54,7 @@ def train(
 ) -> int:
     """Train a tagger on shards; on N devices: torchrun --nproc-per-node N -m tagmill.runners.cli train ..."""
     recipe = read_recipe(config, overrides or [])
-    from tagmill.models.training import checkpoint
+    from tagmill.models.training.out_folder import OutFolder
     from tagmill.models.training.process import join_process_group
     from tagmill.models.training.profiling import ProfileConfig
     from tagmill.models.training.train import Trainer
@@ -60,14 +64,17 @@ def train(
     with ExitStack() as stack:
         process = stack.enter_context(join_process_group(recipe.engine.device))
         asked = stack.enter_context(_asked_to_stop())
+        check = stack.enter_context(_alone(recipe)) if process.first else _nothing_to_check
+        process.wait()
+        folder = stack.enter_context(OutFolder(recipe, process, check=check))
         if process.first:
-            stack.enter_context(checkpoint.locked(Path(recipe.out)))
-            _lay_decisions(recipe, console, resume=resume)
+            _lay_decisions(recipe, folder, console, resume=resume)
         process.wait()
         shown = _Shown(console, each=dry_run) if process.first else None
         trainer = Trainer(
             recipe,
             process,
+            folder=folder,
             resume=resume,
             stop=lambda: bool(asked),
             watch=shown or (lambda report: None),
@@ -89,7 +96,7 @@ def train(
             if not finished:
                 _say(console, "go on by the same command with --resume")
             elif recipe.validation is not None:
-                training_report.show(console, Path(recipe.out), trainer.selection)
+                training_report.show(console, folder, trainer.selection)
     return 0 if finished else STOPPED
 
 
@@ -100,16 +107,37 @@ def read_recipe(path: str, overrides: list[str]) -> "Recipe":
     return read_config(path, overrides, Recipe)
 
 
-def _lay_decisions(recipe: "Recipe", console: Console, *, resume: bool) -> None:
+@contextmanager
+def _alone(recipe: "Recipe") -> Iterator[Callable[[], None]]:
+    """Keep other processes from training into `out`; gives what raises if one does all the same.
+
+    On this machine that is a lock, in a store a lease, as the folder of a run has it.
+    """
+    from tagmill.models.training import checkpoint
+
+    if files.is_local(recipe.out):
+        with checkpoint.locked(recipe.folder):
+            yield _nothing_to_check
+        return
+    from tagmill.pipeline.lease import Lease  # with Beam, which takes its time
+
+    with Lease(files.join(recipe.out, LEASE)) as lease:
+        yield lease.check
+
+
+def _nothing_to_check() -> None:
+    """Nobody can take a lock away."""
+
+
+def _lay_decisions(recipe: "Recipe", folder: "OutFolder", console: Console, *, resume: bool) -> None:
     """Copy the decisions of another run, if the recipe names one; who goes on keeps those of the start."""
-    from tagmill.models.training import checkpoint, components
     from tagmill.pipeline.run_folder import RunFolder
     from tagmill.pipeline.study.overlay import lay_decisions
 
-    out = Path(recipe.out)
-    if recipe.data.decisions is None or resume or checkpoint.exists(out):
+    if recipe.data.decisions is None or resume or folder.exists():
         return
-    about = lay_decisions(RunFolder(recipe.data.decisions), out / components.DECISIONS)
+    run = RunFolder(recipe.data.decisions)
+    about = folder.lay_decisions(lambda place: lay_decisions(run, place))
     _say(
         console,
         f"decisions of {about['run']} (clean/{about['generation']}) on {about['examples']:,} examples "

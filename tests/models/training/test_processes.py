@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from commands import environment
+from tagmill.models.training import checkpoint
 from tagmill.runners.commands.train import train
 from trainings import FIGURES, MODEL, TEXT, lines, weights
 
@@ -23,13 +24,15 @@ TERMS = {
 TRAININGS = """
 import os, sys
 from pathlib import Path
+import slow_store  # which registers the store
+from tagmill.models.training import checkpoint
 from tagmill.runners.commands.train import train
 from tagmill.tag_system.core.errors import ConfigError
 os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # that is of one group alone
 for argument in sys.argv[1:]:
-    config, os.environ["MASTER_PORT"] = argument.split("@")
+    config, os.environ["MASTER_PORT"], again = argument.split("@")
     try:
-        train(config)
+        train(config, resume=bool(again))
     except ConfigError as error:
         Path(config).with_suffix("." + os.environ["RANK"]).write_text(str(error))
 """
@@ -46,17 +49,22 @@ def free_ports(count):
 
 @pytest.fixture
 def two(tmp_path):
-    """Runs the command on recipes, one after the other, in two processes; gives what each refused."""
+    """Runs the command on recipes, one after the other, in two processes; gives what each refused.
+
+    One whose `out` came before is resumed.
+    """
 
     def run(recipes):
+        outs = [values["out"] for values in recipes]
+        again = ["again" if out in outs[:at] else "" for at, out in enumerate(outs)]
         paths = []
-        for values in recipes:
-            paths.append(tmp_path / f"{Path(values['out']).name}.yaml")
+        for at, values in enumerate(recipes):
+            paths.append(tmp_path / f"recipe-{at}.yaml")
             paths[-1].write_text(yaml.safe_dump(values))
         (tmp_path / "trainings.py").write_text(TRAININGS)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        pairs = zip(paths, free_ports(len(paths)), strict=True)
-        command += [str(tmp_path / "trainings.py"), *(f"{path}@{port}" for path, port in pairs)]
+        each = zip(paths, free_ports(len(paths)), again, strict=True)
+        command += [str(tmp_path / "trainings.py"), *("@".join(map(str, one)) for one in each)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         assert done.returncode == 0, done.stderr
         found = [[path.with_suffix(f".{rank}") for rank in (0, 1)] for path in paths]
@@ -80,12 +88,15 @@ def test_two_processes_train_and_measure_as_one_does(values_of, vocab, two, tmp_
     half, again = {"batch_size": 2}, {**frozen, "checkpointing": True}  # which frozen statistics allow
     both = {kind: still(values_of, vocab, kind, f"{kind}-2", engine=again, data=half) for kind in TERMS}
     moving = still(values_of, vocab, "ram", "moving", data=half)
-    refused = two([moving, *both.values()])
+    # One more writes into a store, its weights shared out, and goes on from there.
+    shared = {**both["ram_plus"], "engine": {"device": "cpu", **frozen, "parallel": "fsdp"}, "save_every": 1}
+    far = {**shared, "out": f"slow://{tmp_path}/far"}
+    refused = two([moving, *both.values(), far, {**far, "epochs": 2}])
     line = (
         "resnet18 has batch normalisation, and each of 2 processes would take its statistics from its own "
         "batches alone: set engine.batch_norm: frozen, or take an encoder without it, such as a Swin"
     )
-    assert refused == [[line, line], [], [], []]
+    assert refused == [[line, line], [], [], [], [], []]
     assert not (Path(moving["out"]) / "last").exists()
     for kind in TERMS:
         config = tmp_path / "alone.yaml"
@@ -99,3 +110,10 @@ def test_two_processes_train_and_measure_as_one_does(values_of, vocab, two, tmp_
         moments = [value for name, value in weights(both[kind]).items() if "running_mean" in name]
         assert moments
         assert not any(value.any() for value in moments)
+    place = tmp_path / "far"
+    found = lines({"out": place})
+    assert [row["step"] for row in found] == [1, 2, 3, 3, 4, 5, 6, 6]
+    for mine, other in zip(found[:4], lines(alone["ram_plus"]), strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+    assert (place / "last").read_text() == "link: steps/00000006\n"
+    assert checkpoint.load(place, "00000006").state["step"] == 6
