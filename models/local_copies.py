@@ -27,7 +27,10 @@ ONNX, OUTSIDE = ".onnx", ".data"
 """Endings of an ONNX file, and of the file with the weights of a large graph, which is named after it."""
 
 COPIED = (*MODEL_FILES, f"*{ONNX}", f"*{ONNX}{OUTSIDE}")
-"""Files of a model's folder that are copied."""
+"""Files of a model's folder that are copied, but for `OF_TRAINING`."""
+
+OF_TRAINING = "state.safetensors"
+"""What a training goes on with, in its checkpoints: twice as large as the model, and none of its files."""
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -78,7 +81,7 @@ def _about(place: str) -> dict[str, tuple[int, str]]:
     name = place.rsplit("/", 1)[-1]
     if files.is_folder(place):
         found = files.list_stamps(place)
-        return {f"{name}/{one}": found[one] for one in found if fits(one, COPIED)}
+        return {f"{name}/{one}": found[one] for one in found if fits(one, COPIED) and one != OF_TRAINING}
     beside = [place, place + OUTSIDE] if place.endswith(ONNX) else [place]
     return {uri.rsplit("/", 1)[-1]: files.size_and_stamp(uri) for uri in beside if files.exists(uri)}
 

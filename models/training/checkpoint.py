@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tagmill.models.local_copies import OF_TRAINING
 from tagmill.models.ram import model_card, store
 from tagmill.models.ram.config import VOCAB, WEIGHTS
 from tagmill.models.ram.model_card import CARD
@@ -41,7 +42,7 @@ from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.text import parse_json
 
 LAST, BEST = "last", "best"
-STEPS, STATE, TENSORS = "steps", "state.json", "state.safetensors"
+STEPS, STATE, TENSORS = "steps", "state.json", OF_TRAINING
 LOCK = "lock"
 
 FILES = "files"

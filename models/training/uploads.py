@@ -8,6 +8,7 @@ One thing goes after the other, in one thread, and who writes the next checkpoin
 so this machine holds one checkpoint that is on its way, and files are read piece by piece.
 """
 
+import inspect
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,9 @@ from tagmill.models import links
 from tagmill.models.training import checkpoint
 from tagmill.models.training.checkpoint import BEST, LAST, STATE, STEPS
 from tagmill.tag_system.core import files, stores
+
+PIECE = 16 << 20
+"""Bytes of a file that go to S3 in one request: s3fs sends ten at once, by itself of 50 MB each."""
 
 
 class Uploads:
@@ -134,5 +138,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _put(path: Path, uri: str) -> None:
     fs, place = files.filesystem(uri)
+    takes = inspect.signature(getattr(fs, "_put_file", fs.put_file)).parameters
+    how = {"chunksize": PIECE} if {"chunksize", "max_concurrency"} <= takes.keys() else {}
     with stores.naming(uri):
-        fs.put_file(str(path), place)
+        fs.put_file(str(path), place, **how)

@@ -70,6 +70,7 @@ def test_a_training_into_a_store_leaves_what_a_local_one_does(values_of, far, fi
     assert json.loads(files.read_bytes(f"{far}/traces/{trace}"))["traceEvents"]
     best = Path(local_copy(f"{far}/best/"))
     assert best.name == (Path(local["out"]) / "best").resolve().name
+    assert sorted(path.name for path in best.iterdir()) == ["config.json", "model.safetensors", "state.json"]
     second = values_of("second", init=f"{far}/last", model={}, epochs=1, clip=None)
     train(tmp_path, {**second, "model": {}})
 
