@@ -2,7 +2,8 @@
 
 import json
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -72,8 +73,11 @@ class DataflowEngine(RemoteEngine):
             ) from error
         if job_id:
             job = DataflowJob(client, place, job_id, left.stage)
-            job.say("an earlier driver left this job, which still runs; waiting for it, Ctrl-C cancels it")
-            self._awaited(job)
+            with self._cancelled_if_interrupted(lambda: job):
+                job.say(
+                    "an earlier driver left this job, which still runs; waiting for it, Ctrl-C cancels it"
+                )
+                job.wait()
         return True
 
     def request(self, job: Job) -> tuple[dict[str, Any], int]:
@@ -101,29 +105,29 @@ class DataflowEngine(RemoteEngine):
         return _summary(json.loads(text), built.proto_pipeline, self.options), len(text)
 
     def _run(self, job: Job, pipeline: beam.Pipeline) -> tuple[str, str]:
-        from tagmill.runners.dataflow_job import DataflowJob
+        from tagmill.runners.dataflow_job import DataflowJob, active_job
 
         name = str(pipeline.options.view_as(GoogleCloudOptions).job_name)
         place = self._place
         if self.note:
             JobNote(self.runner, place.project, place.region, name, job.name).write(self.note)
-        result = self._handed_over(job, pipeline, name)
-        client = pipeline.runner.dataflow_client  # type: ignore[attr-defined]  # once it has run
-        ended = self._awaited(DataflowJob(client, place, result.job_id(), job.name))
+        taken: list[DataflowJob] = []
+
+        def find() -> DataflowJob | None:
+            client = getattr(pipeline.runner, "dataflow_client", None)
+            found = active_job(client, place, name) if client and not taken else None
+            return DataflowJob(client, place, found, job.name) if found else next(iter(taken), None)
+
+        with self._cancelled_if_interrupted(find):
+            result = self._handed_over(job, pipeline)
+            client = pipeline.runner.dataflow_client  # type: ignore[attr-defined]  # once it has run
+            taken.append(DataflowJob(client, place, result.job_id(), job.name))
+            ended = taken[0].wait()
         self._forget()
         return ended
 
-    def _awaited(self, job: "DataflowJob") -> tuple[str, str]:
-        """As `DataflowJob.wait`; the note of a job that an interruption did cancel goes."""
-        try:
-            return job.wait()
-        except KeyboardInterrupt:
-            if job.is_cancelled:
-                self._forget()
-            raise
-
-    def _handed_over(self, job: Job, pipeline: beam.Pipeline, name: str) -> Any:
-        from tagmill.runners.dataflow_job import CALL_ERRORS, DataflowJob, active_job
+    def _handed_over(self, job: Job, pipeline: beam.Pipeline) -> Any:
+        from tagmill.runners.dataflow_job import CALL_ERRORS
 
         try:
             return pipeline.run()
@@ -131,14 +135,18 @@ class DataflowEngine(RemoteEngine):
             # What was lost may be the answer of a service that took the job: the note stays.
             said = one_line(str(error))[:LONGEST_WORD]
             raise StoppedError(f"{job.name}: Dataflow does not take the job: {said}") from error
+
+    @contextmanager
+    def _cancelled_if_interrupted(self, find: "Callable[[], DataflowJob | None]") -> Iterator[None]:
+        """Cancel the job that `find` gives, if this is interrupted; its note goes unless it may still run."""
+        from tagmill.runners.dataflow_job import CALL_ERRORS
+
+        try:
+            yield
         except KeyboardInterrupt:
-            client = getattr(pipeline.runner, "dataflow_client", None)
             with suppress(*CALL_ERRORS):
-                found = active_job(client, self._place, name) if client else None
-                taken = DataflowJob(client, self._place, found, job.name) if found else None
-                if taken:
-                    taken.cancel()
-                if not taken or taken.is_cancelled:
+                job = find()
+                if job is None or job.cancel():
                     self._forget()
             raise
 

@@ -6,7 +6,7 @@ Beam's own waiting ends in a traceback if the service is out of reach for long, 
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,34 +73,31 @@ class DataflowJob:
         place: Where the job is.
         id: Its id.
         stage: The stage that it works for, for messages.
-        is_cancelled: Whether the service took the request to cancel it.
     """
 
     client: Any
     place: CloudPlace
     id: str
     stage: str
-    is_cancelled: bool = False
     _errors: list[str] = field(default_factory=list)
     _heard: set[str] = field(default_factory=set)
 
     def wait(self) -> tuple[str, str]:
         """Wait until the job ends: the name of its state, and what the service said went wrong.
 
-        The job is cancelled if this is interrupted. Raises StoppedError if the service is lost.
+        Raises StoppedError if the service is lost.
         """
-        with self._cancelled_if_interrupted():
-            state = next(state for state in self._states() if state in ENDED)
-            if state == _State.JOB_STATE_FAILED:
-                self._hear_why()
+        state = next(state for state in self._states() if state in ENDED)
+        if state == _State.JOB_STATE_FAILED:
+            self._hear_why()
         return state.name.removeprefix("JOB_STATE_"), self._said()
 
     def say(self, what: str) -> None:
         """Warn of something about the job, and where to look at it."""
         _log.warning("%s: %s (%s)", self.stage, what, self.place.page(self.id))
 
-    def cancel(self) -> None:
-        """Have the service cancel the job, and say so if it does not: a job costs."""
+    def cancel(self) -> bool:
+        """Have the service cancel the job; False, which is said, if it does not: a job costs."""
         asked = dataflow.Job(requested_state=_State.JOB_STATE_CANCELLED)
         request = dataflow.UpdateJobRequest(job_id=self.id, job=asked, **self.place._request)
         for left in reversed(range(CANCEL_TRIES)):
@@ -111,8 +108,8 @@ class DataflowJob:
                     self.say(f"its job could not be cancelled: {one_line(str(error))[:LONGEST_WORD]}")
                 time.sleep(1)
             else:
-                self.is_cancelled = True
-                return
+                return True
+        return False
 
     def _states(self) -> Iterator[Any]:
         """Give the job's state now and again, without end."""
@@ -168,14 +165,6 @@ class DataflowJob:
             f"{self.stage}: Dataflow does not say any more how job {self.id} does ({said}); it may still "
             f"run, see {self.place.page(self.id)}, and the same command waits for it"
         )
-
-    @contextmanager
-    def _cancelled_if_interrupted(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.cancel()
-            raise
 
 
 def is_passing(error: Exception) -> bool:

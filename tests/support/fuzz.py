@@ -297,8 +297,9 @@ def tensors(folder: Path) -> Target:
     from tagmill.models.training import checkpoint as training
 
     path = folder / "it.safetensors"
-    last = folder / training.LAST
-    last.mkdir()
+    name = "00000003"
+    last = folder / training.STEPS / name
+    last.mkdir(parents=True)
     (last / training.STATE).write_text("{}")
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
@@ -312,7 +313,7 @@ def tensors(folder: Path) -> Target:
         for place in (path, last / training.TENSORS, folder / "model" / "model.safetensors"):
             place.write_bytes(data)
         _allowed(lambda: checkpoints.translate(checkpoints.read(path)))
-        _allowed(lambda: training.load(folder))
+        _allowed(lambda: training.load(folder, name))
         _allowed(lambda: store.count(folder / "model"))
 
     return Target([save(content, {"said": "x"}) for content in contents], read)
@@ -328,17 +329,20 @@ def model(folder: Path) -> Target:
 
     encoder = EncoderConfig(name="none", width=8)
     whole = RamConfig(encoder=encoder, classes=("a", "b"), image_size=32)
-    last = folder / training.LAST
-    last.mkdir()
+    name = "00000003"
+    last = folder / training.STEPS / name
+    last.mkdir(parents=True)
     (last / training.TENSORS).write_bytes(save({}))
+    tensors = {"bytes": len(save({})), "sha256": hashlib.sha256(save({})).hexdigest()}
+    state = json.dumps({"step": 3, "order": [1, 2], training.FILES: {training.TENSORS: tensors}})
 
     def read(data: bytes) -> None:
         for place in (folder / configs.CONFIG, last / training.STATE):
             place.write_bytes(data)
         _allowed(lambda: configs.read(folder))
-        _allowed(lambda: training.load(folder))
+        _allowed(lambda: training.load(folder, name))
 
-    return Target([whole.model_dump_json().encode(), b'{"step": 3, "order": [1, 2]}'], read)
+    return Target([whole.model_dump_json().encode(), state.encode()], read)
 
 
 TARGETS: dict[str, Callable[[Path], Target]] = {

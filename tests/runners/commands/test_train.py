@@ -42,7 +42,10 @@ def config(tmp_path, monkeypatch):
         ("epochs=.inf", "epochs: Input should be a finite number, got inf"),
         ("clip={model: .nan}", "clip.model must name a CLIP, got nan"),
         ("clip={device: cpu}", "clip.model must name a CLIP, got None"),
-        ("out=gs://bucket/out", "out must be a path on this machine, got gs://bucket/out"),
+        (
+            "out=hf://owner/out",
+            "out: hf://owner/out takes no files: name a path, or a url of a store such as s3:// or gs://",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_said_in_one_line(config, override, message):
