@@ -1,5 +1,5 @@
 # Three doors, each of which sets up what it needs: `make demo` shows the whole engine on embedded scenes, offline, and
-# installs no torch; `make test` runs the tests; `make check` is what CI runs.
+# installs no torch; `make test` runs the tests; `make check` is what CI runs, and `make portable`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
