@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -96,7 +97,7 @@ class _Forker:
         sys.path[:] = request.path
         _import(request.imports)
         gc.freeze()  # what is shared stays shared: a collection in a worker would write on all of it
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             self._become_worker(request)
         self._workers.add(pid)
@@ -117,6 +118,13 @@ class _Forker:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
+
+
+def _fork() -> int:
+    """Fork without what Python 3.12 says of threads: those here are pools of libraries, at rest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _import(modules: Iterable[str]) -> None:

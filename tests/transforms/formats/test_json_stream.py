@@ -53,7 +53,7 @@ def test_a_file_that_is_cut_gives_what_comes_before_and_says_so(values, data):
     assert caught.value.reason is Reason.SOURCE_TRUNCATED
 
 
-DEEP = b"[" * 5_000 + b"]" * 5_000
+DEEP = b"[" * 20_000 + b"]" * 20_000
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ DEEP = b"[" * 5_000 + b"]" * 5_000
         b'{"a": nope}',
         b"nope",
         b'"a\nb"',
-        b"[" * 5_000 + b"]" * 5_000,
+        DEEP,
         b'{"a" 1}',
         b"9" * 5_000,
     ],
