@@ -25,6 +25,7 @@ from tagmill.models.training import image_text
 from tagmill.models.training.batches import Batch
 from tagmill.models.training.recipe import LossConfig, Term
 from tagmill.models.training.teacher import Teacher
+from tagmill.tag_system.core.errors import ConfigError
 
 WORDS = 30
 """To how many words the official code cuts a caption."""
@@ -94,10 +95,22 @@ class Objective(nn.Module):
     def _encode(self, batch: Batch) -> Tensor:
         """Encode the images; rows without an image get zeros, and do not count in batch statistics."""
         if batch.valid.all() or not batch.valid.any():
-            return self.model.encode(batch.images)
-        tokens = self.model.encode(batch.images[batch.valid])
+            return self._encoded(batch.images)
+        tokens = self._encoded(batch.images[batch.valid])
         rows = batch.valid.nonzero().flatten()
         return tokens.new_zeros(len(batch), *tokens.shape[1:]).index_copy(0, rows, tokens)
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        try:
+            tokens: Tensor = self.model.encode(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ConfigError(
+                "the encoder's batch normalisation has no statistics of one small image alone: set "
+                "engine.batch_norm: frozen, or a larger data.batch_size"
+            ) from error
+        return tokens
 
     @property
     def _branch(self) -> Alignment | None:

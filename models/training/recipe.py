@@ -157,7 +157,7 @@ class CardConfig(Config):
 
 class Recipe(Config):
     """The whole config of a training; paths are relative to the working directory. `out`, datasets, `init`,
-    `trunk`, `vocab` and the CLIP may be urls; all else lies on this machine.
+    `trunk`, `classes`, `vocab` and the CLIP may be urls; all else lies on this machine.
 
     `out` is its folder. `init` is a model's folder to start from; `model` are keys of `RamConfig`, all of
     them without `init`, else those that change, in its sections too. `trunk` are start weights for the image

@@ -8,6 +8,7 @@ learns from. The records are read twice, without images: for f, and then for the
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -100,8 +101,8 @@ def _together(factors: Factors, process: Process) -> Factors:
 def _kept(path: Path, of: str, loader: Loader) -> Factors | None:
     """Read the factors that an earlier start left, if they are of the same."""
     try:
-        with np.load(path) as found:
+        with path.open("rb") as stream, np.load(stream) as found:
             factors = [found[f"arr_{at}"] for at in range(len(loader.datasets))]
             return factors if str(found["of"]) == of else None
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

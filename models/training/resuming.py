@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tagmill.models.training.recipe import Recipe
+from tagmill.models.training.start import given_classes
 from tagmill.tag_system.core.errors import ConfigError
-from tagmill.tag_system.vocabulary import Vocabulary
 
 
 def lasting_of(recipe: Recipe) -> dict[str, Any]:
@@ -14,9 +14,7 @@ def lasting_of(recipe: Recipe) -> dict[str, Any]:
     Of `ema` that is whether there is one; of `classes` their names, wherever they are written.
     """
     values = recipe.model_dump(mode="json", include={"init", "trunk", "model", "labels"})
-    classes, terms = recipe.classes, recipe.losses.terms
-    if isinstance(classes, str):
-        classes = tuple(tag.name for tag in Vocabulary.load(classes))
+    classes, terms = given_classes(recipe), recipe.losses.terms
     return {
         "init": values["init"],
         "trunk": values["trunk"],

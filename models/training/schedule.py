@@ -19,7 +19,7 @@ class ScheduleConfig(Config):
     `layer_decay` times the rate of the next deeper one, the last at `layer_decay` times the encoder's.
     """
 
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=1e6)
     decay: Literal["exponential", "cosine", "constant"] = "exponential"
     rate: float = Field(0.9, gt=0, le=1)
     floor: float = Field(5e-7, ge=0)

@@ -18,7 +18,7 @@ from tagmill.models.training import class_labels
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.teacher import Teacher
 from tagmill.tag_system import shard_contract as contract
-from tagmill.tag_system.core import files
+from tagmill.tag_system.core import files, stores
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary, normalize_name
 
@@ -81,22 +81,33 @@ def build(recipe: Recipe, config: RamConfig, teacher: Teacher | None) -> Model:
     return model
 
 
+def given_classes(recipe: Recipe) -> tuple[str, ...] | None:
+    """Give the classes that a recipe names, itself or by a file or url; None if it names none."""
+    given = recipe.classes
+    if given is None or isinstance(given, tuple):
+        return given
+    if files.is_local(given):
+        found = Vocabulary.load(files.filesystem(given)[1] if "://" in given else given)
+    else:
+        found = _read(given, "classes: name a file of this store, one name a line, or the names")
+    return tuple(tag.name for tag in found)
+
+
 def _classes(recipe: Recipe, base: RamConfig | None) -> tuple[str, ...]:
-    if isinstance(recipe.classes, tuple):
-        return recipe.classes
-    if recipe.classes is not None:
-        return tuple(tag.name for tag in Vocabulary.load(recipe.classes))
+    given = given_classes(recipe)
+    if given is not None:
+        return given
     if base is not None:
         return base.classes
-    return tuple(tag.name for tag in _vocabulary(recipe.data.datasets[0].path))
+    uri = files.join(recipe.data.datasets[0].path, contract.VOCABULARY)
+    return tuple(tag.name for tag in _read(uri, "give a dataset's folder, RUN/shards/GENERATION"))
 
 
-def _vocabulary(folder: str) -> Vocabulary:
-    uri = f"{folder.rstrip('/')}/{contract.VOCABULARY}"
+def _read(uri: str, cure: str) -> Vocabulary:
     try:
-        return Vocabulary.from_text(files.read_bytes(uri).decode(), uri)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {uri}: give a dataset's folder, RUN/shards/GENERATION") from error
+        return Vocabulary.from_text(files.read_bytes(uri).decode("utf-8-sig"), uri)
+    except (*stores.ANSWERS, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {uri}: {cure}") from error
 
 
 def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

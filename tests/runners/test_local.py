@@ -27,7 +27,9 @@ from troubled_models import digests_of
 
 def children_of(pid: int) -> list[int]:
     """Processes of ours that a process has, or had: found by what they run."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout
     lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
     return [
         int(own) for own, parent, args in lines if int(parent) == pid and "tagmill.runners.worker" in args

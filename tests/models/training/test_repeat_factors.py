@@ -69,6 +69,9 @@ def test_factors_are_those_of_the_rarest_tag_and_are_kept(values_of, shards):
         found = {(at, number): value for at in (0, 1) for number, value in enumerate(kept[f"arr_{at}"])}
     assert found == pytest.approx(expected)
     assert len({round(float(value), 4) for value in found.values()}) > 2
+    damaged = Path(trainer.out) / "repeat_factors.npz"
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    assert trainer_of(values_of(data=data)).loader.steps() == trainer.loader.steps()
     (line,) = [line for line in said if line.startswith("repeat factors: ")]
     assert f" of {len(found)} samples have rare classes and come up to 1.3 times in an epoch" in line
 

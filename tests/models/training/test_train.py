@@ -245,3 +245,11 @@ def test_a_loss_that_is_not_finite_stops_and_spoils_nothing(values_of, monkeypat
     with pytest.raises(ConfigError, match=r"step 2 is not finite \(tagging nan.*--resume"):
         trainer_of(values, resume=True).run()
     assert all(torch.equal(value, weights(values)[name]) for name, value in kept.items())
+
+
+def test_batch_normalisation_of_one_small_image_alone_is_refused_in_a_line(values_of):
+    values = values_of(data={"batch_size": 1}, epochs=1)
+    with pytest.raises(ConfigError, match="no statistics of one small image alone: set") as caught:
+        trainer_of(values).run()
+    assert "\n" not in str(caught.value)
+    assert trainer_of(values | {"engine": values["engine"] | {"batch_norm": "frozen"}}).run()

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from stage_runs import shared
 from tagmill.models.ram import store
 from tagmill.models.training.train import Trainer
 from tagmill.runners.commands.train import read_recipe, train
+from tagmill.tag_system.core import files
 from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.features import Features, FeaturesConfig
@@ -137,13 +139,15 @@ def test_a_training_does_not_go_on_with_what_cannot_change(values_of, changes, n
     assert "\n" not in str(caught.value)
 
 
-def test_a_training_goes_on_with_what_may_change(values_of, tmp_path):
+def test_a_training_goes_on_with_what_may_change(values_of):
     values = values_of(engine={"ema": 0.9})
     trainer_of(values).run(until=1)
-    names = tmp_path / "names.txt"
-    names.write_text("\n".join(values["classes"]) + "\n")
+    names = f"memory://{uuid4().hex}/names.txt"
+    with pytest.raises(ConfigError, match=r"cannot read memory://.*: classes: name a file of this store"):
+        trainer_of({**values, "classes": names}, resume=True)
+    files.replace_bytes(names, ("\ufeff" + "\r\n".join(values["classes"])).encode())
     changes = {
-        "classes": str(names),
+        "classes": names,
         "epochs": 1,
         "log_every": 2,
         "save_every": 2,

@@ -43,6 +43,10 @@ def config(tmp_path, monkeypatch):
         ("clip={model: .nan}", "clip.model must name a CLIP, got nan"),
         ("clip={device: cpu}", "clip.model must name a CLIP, got None"),
         (
+            "schedule.learning_rate=1e40",
+            "schedule.learning_rate: Input should be less than or equal to 1000000, got '1e40'",
+        ),
+        (
             "out=hf://owner/out",
             "out: hf://owner/out takes no files: name a path, or a url of a store such as s3:// or gs://",
         ),
