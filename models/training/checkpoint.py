@@ -124,8 +124,10 @@ def locked(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         stream = (out / LOCK).open("a")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"out: {out} is not, or is not in, a folder: name another out") from error
     except OSError as error:
-        raise ConfigError(f"out: cannot write into {out}: {error.strerror}") from error
+        raise ConfigError(f"out: cannot write into {out}: {error.strerror}; name another out") from error
     with stream:
         if not locks.acquire(stream):
             raise ConfigError(

@@ -167,7 +167,8 @@ def _open(data: DataConfig, split: Split, *, required: bool) -> list[tuple[Datas
             opened.append((config, dataset))
     names = [dataset.name for _, dataset in opened]
     if not opened:
-        raise ConfigError(f"no dataset has examples in the split {split}: leave it out, or add one that has")
+        cure = "set validate: false" if split == "val" else "leave it out"
+        raise ConfigError(f"no dataset has examples in the split {split}: {cure}, or add one that has")
     if len(set(names)) < len(names):
         raise ConfigError(
             f"two datasets have the same name ({', '.join(names)}): give each a `name` of its own"

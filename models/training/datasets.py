@@ -186,6 +186,8 @@ def read_vocabulary(folder: str, manifest: Manifest) -> Vocabulary:
         raise DamageError(f"{uri} is missing: copy it again") from error
     except UnicodeDecodeError as error:
         raise DamageError(f"{uri} is not UTF-8 text: copy it again") from error
+    except ConfigError as error:
+        raise _unreadable(uri, error) from error
     if vocabulary.digest != manifest.vocabulary:
         raise DamageError(f"{uri} is not the vocabulary that {contract.MANIFEST} names: copy both again")
     return vocabulary
@@ -197,6 +199,8 @@ def read_index(folder: str, shard: ManifestShard) -> NDArray[np.void]:
     try:
         data = pa.BufferReader(files.read_bytes(uri))
         table = pq.read_table(data, columns=INDEX.names).select(INDEX.names).cast(INDEX)
+    except FileNotFoundError as error:
+        raise DamageError(f"{uri} is missing: copy it again") from error
     except (KeyError, *UNREADABLE) as error:
         raise _unreadable(uri, error) from error
     if not _lie_within(table, shard.bytes):

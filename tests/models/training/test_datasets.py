@@ -74,9 +74,12 @@ def test_a_shard_that_was_cut_short_is_found_before_the_first_step(copied):
         datasets.open_dataset(str(copied), "train")
 
 
-def test_another_vocabulary_is_damage(copied):
-    (copied / "vocabulary.tsv").write_text("red\tobject\n")
-    with pytest.raises(DamageError, match="not the vocabulary"):
+@pytest.mark.parametrize(
+    ("text", "said"), [("red\tobject\n", "not the vocabulary"), ("# names\n", "has no tags.*copy it again")]
+)
+def test_another_vocabulary_is_damage(copied, text, said):
+    (copied / "vocabulary.tsv").write_text(text)
+    with pytest.raises(DamageError, match=said):
         datasets.open_dataset(str(copied), "train")
 
 

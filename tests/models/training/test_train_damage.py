@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from commands import call
 from tagmill.runners.commands.train import train
 from tagmill.tag_system.core.errors import ConfigError
 from trainings import trainer_of
@@ -64,6 +65,20 @@ def test_a_validation_without_a_readable_sample_makes_nothing_the_best(values_of
     assert "val_" not in (Path(values["out"]) / "log.jsonl").read_text()
     assert not (Path(values["out"]) / "best").exists()
     assert skipped(values)[1] == (6, 2, "val", 0, {"source_truncated": 8})
+
+
+def test_a_training_without_a_split_val_says_how_to_do_without(values_of, copied, tmp_path):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["shards"] = [shard for shard in manifest["shards"] if shard["split"] != "val"]
+    del manifest["examples"]["val"]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(values_of(data={"datasets": [{"path": str(copied)}]})))
+    _, err = call("train", config, "--dry-run", code=2)
+    assert err == (
+        "tagmill: no dataset has examples in the split val: set validate: false, or add one that has\n"
+    )
+    call("train", config, "--dry-run", "--set", "validate=false")
 
 
 def test_rows_that_could_not_be_read_do_not_move_the_statistics_of_a_batch(values_of):
