@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tagmill.models.hub_names import is_on_hub
 from tagmill.models.training.data import DataConfig
-from tagmill.models.training.schedule import ScheduleConfig
+from tagmill.models.training.schedule import MOST, ScheduleConfig
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
 
@@ -100,7 +100,7 @@ class EngineConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     accumulate: int = Field(1, ge=1)
     clip_norm: float | None = Field(None, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, le=MOST)
     decayed: Literal["all", "matrices"] = "all"
     freeze: tuple[str, ...] = ()
     ema: float | None = Field(None, gt=0, lt=1)
@@ -208,6 +208,10 @@ class Recipe(Config):
     def _check(self) -> "Recipe":
         if self.init is None and not self.model:
             raise ValueError("give init, a model's folder to start from, or model, the keys of its config")
+        if not self.out.rpartition("://")[2].strip(" /"):
+            raise ValueError(f"out: {self.out!r} names no folder: give a path, or a url with a bucket")
+        if self.classes is not None and not (self.classes and all(map(str.strip, self.classes))):
+            raise ValueError("classes: give a file, or at least one name, none of which is empty")
         if self.out.startswith(READ_ONLY):
             raise ValueError(
                 f"out: {self.out} takes no files: name a path, or a url of a store such as s3:// or gs://"

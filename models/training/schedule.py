@@ -7,6 +7,9 @@ from pydantic import Field
 
 from tagmill.tag_system.core.config import Config
 
+MOST = 1e6
+"""No rate or decay is larger; what torch makes of them is to fit into float32."""
+
 
 class ScheduleConfig(Config):
     """How the learning rate rises and falls; the defaults are those of the RAM papers' code.
@@ -19,14 +22,14 @@ class ScheduleConfig(Config):
     `layer_decay` times the rate of the next deeper one, the last at `layer_decay` times the encoder's.
     """
 
-    learning_rate: float = Field(1e-4, gt=0, le=1e6)
+    learning_rate: float = Field(1e-4, gt=0, le=MOST)
     decay: Literal["exponential", "cosine", "constant"] = "exponential"
     rate: float = Field(0.9, gt=0, le=1)
-    floor: float = Field(5e-7, ge=0)
+    floor: float = Field(5e-7, ge=0, le=MOST)
     warmup_steps: int = Field(3000, ge=0)
-    warmup_from: float = Field(5e-7, ge=0)
+    warmup_from: float = Field(5e-7, ge=0, le=MOST)
     every: Literal["epoch", "step"] = "epoch"
-    encoder_rate: float = Field(1.0, gt=0)
+    encoder_rate: float = Field(1.0, gt=0, le=MOST)
     layer_decay: float | None = Field(None, gt=0, le=1)
 
 

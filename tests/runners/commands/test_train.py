@@ -50,6 +50,10 @@ def config(tmp_path, monkeypatch):
             "out=hf://owner/out",
             "out: hf://owner/out takes no files: name a path, or a url of a store such as s3:// or gs://",
         ),
+        ("out=' '", "out: ' ' names no folder: give a path, or a url with a bucket"),
+        ("out=s3://", "out: 's3://' names no folder: give a path, or a url with a bucket"),
+        ("classes=[]", "classes: give a file, or at least one name, none of which is empty"),
+        ("classes=[red, '']", "classes: give a file, or at least one name, none of which is empty"),
     ],
 )
 def test_a_value_that_cannot_be_is_said_in_one_line(config, override, message):
