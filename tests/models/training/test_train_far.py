@@ -75,6 +75,17 @@ def test_a_training_into_a_store_leaves_what_a_local_one_does(values_of, far, fi
     train(tmp_path, {**second, "model": {}})
 
 
+def test_what_can_be_learned_is_read_from_the_store(values_of, far, tmp_path):
+    values = {**values_of(epochs=1), "out": far}
+    values["classes"] = [*values["classes"], "zorblax"]
+    _, err = train(tmp_path, values, code=2)
+    assert f"by classes: {far}/learnable.txt" in err
+    train(tmp_path, values, "--set", f"classes={far}/learnable.txt")
+    train(tmp_path, values, "--set", f"classes={far}/learnable.txt", "--resume")
+    _, err = train(tmp_path, values, "--set", f"classes={far}/names.txt", "--resume", code=2)
+    assert err.startswith(f"tagmill: cannot read {far}/names.txt: classes: name a file of this store")
+
+
 def test_what_is_not_whole_in_a_store_is_no_checkpoint(values_of, far, tmp_path):
     changes = {**EACH_STEP, "epochs": 1}
     local = values_of(**changes)
