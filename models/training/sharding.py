@@ -68,7 +68,8 @@ def clip(parameters: Iterable[nn.Parameter], most: float, process: Process) -> T
             parts.append(value.grad.to_local())
         elif value.grad is not None:
             wholes.append(process.mean(value.grad))
-    squares = process.sum(torch.stack([part.square().sum() for part in parts]).sum())
+    nothing = torch.zeros((), device=process.device)
+    squares = process.sum(sum((part.square().sum() for part in parts), nothing))
     norm = (squares + sum(whole.square().sum() for whole in wholes)).sqrt()
     for gradient in (*parts, *wholes):
         gradient.mul_((most / (norm + 1e-6)).clamp(max=1))

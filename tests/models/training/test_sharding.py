@@ -92,9 +92,11 @@ def test_shared_weights_take_the_steps_of_whole_ones_and_go_on_as_either(values_
     ]
     first, then, back = recipe("first", "fsdp"), recipe("then", "ddp"), recipe("then", "fsdp")
     alone = recipe("first", "fsdp", size=4)
+    parts = ["encoder", "image_projection", "label_projection", "head", "score_projection"]
+    few = recipe("few", "fsdp", freeze=parts)  # a number is left, which all processes have
     runs = [(whole, False, None), (shared, False, None), *((other, False, None) for other in others)]
-    held = in_two([*runs, (first, False, 4), (then, False, 2), (back, True, None)])
-    for line, part in zip(held, [1, 0.5, 1, 0.5, 0.5, 1, 0.5], strict=True):
+    held = in_two([*runs, (first, False, 4), (then, False, 2), (back, True, None), (few, False, 1)])
+    for line, part in zip(held, [1, 0.5, 1, 0.5, 0.5, 1, 0.5, 1], strict=True):
         _, mine, every = line.split()
         assert int(mine) == pytest.approx(part * int(every), rel=0.05), line
     same(shared, whole)
