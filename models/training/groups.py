@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tagmill.models.ram.store import Model
-from tagmill.models.training.blocks import depths_of
+from tagmill.models.training.blocks import blocks_of, depths_of
 from tagmill.models.training.recipe import EngineConfig, Recipe
 from tagmill.tag_system.core.errors import ConfigError
 
@@ -55,7 +55,11 @@ def freeze(model: Model, engine: EngineConfig) -> None:
         if name not in modules and name not in parameters:
             parts = ", ".join(part for part, _ in model.named_children())
             raise ConfigError(f"engine.freeze: the model has no {name}; its parts are {parts}, and theirs")
-        (modules.get(name) or parameters[name]).requires_grad_(False)
+        values = list(modules[name].parameters()) if name in modules else [parameters[name]]
+        if not values:
+            raise ConfigError(f"engine.freeze: {name} has nothing that could learn: leave it out")
+        for value in values:
+            value.requires_grad_(False)
 
 
 def groups_of(model: Model, recipe: Recipe) -> list[ParameterGroup]:
@@ -96,6 +100,11 @@ def grouping_of(recipe: Recipe) -> dict[str, Any]:
 def _describer(model: Model, recipe: Recipe) -> Callable[[str, Tensor], tuple[str, float, float]]:
     """Make the function from a parameter to its group's name, rate and decay."""
     schedule, engine = recipe.schedule, recipe.engine
+    if schedule.layer_decay is not None and not blocks_of(model.encoder.trunk):
+        raise ConfigError(
+            f"schedule.layer_decay: the encoder {model.config.encoder.name} has no blocks, which would "
+            "learn at rates of their own: take encoder_rate"
+        )
     depths = {} if schedule.layer_decay is None else depths_of(model.encoder.trunk)
     layers = max(depths.values(), default=0) + 1
     apart = schedule.encoder_rate != 1 or schedule.layer_decay is not None

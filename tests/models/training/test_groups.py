@@ -10,7 +10,7 @@ from timm.models import group_parameters
 from commands import call
 from tagmill.models.training.blocks import depths_of
 from tagmill.tag_system.core.errors import ConfigError
-from trainings import lines, trainer_of, weights
+from trainings import MODEL, lines, trainer_of, weights
 
 GROUPED = {"schedule": {"encoder_rate": 0.5, "layer_decay": 0.8}, "engine": {"decayed": "matrices"}}
 
@@ -103,6 +103,11 @@ def test_parts_that_a_model_lacks_are_refused_in_a_line(values_of, tmp_path):
     _, err = call("train", tmp_path / "train.yaml", code=2)
     (line,) = err.splitlines()
     assert line.startswith("tagmill: engine.freeze: the model has no trunk; its parts are encoder, ")
+    with pytest.raises(ConfigError, match=r"engine\.freeze: encoder\.trunk\.maxpool has nothing that could"):
+        trainer_of(values_of(engine={"freeze": ["encoder.trunk.maxpool"]}))
+    vgg = {"name": "vgg11", "width": 16, "stages": [2], "arguments": {}}
+    with pytest.raises(ConfigError, match=r"schedule\.layer_decay: the encoder vgg11 has no blocks"):
+        trainer_of(values_of(model={**MODEL, "encoder": vgg}, schedule={"layer_decay": 0.8}))
     everything = ["encoder", "image_projection", "label_projection", "head", "score_projection"]
     with pytest.raises(ConfigError, match="nothing of the model is left to learn"):
         trainer_of(values_of("none", engine={"freeze": [*everything, "reweight_scale"]}))
