@@ -84,7 +84,14 @@ def vocab_of(recipe: Recipe, config: RamConfig) -> Path | None:
 
 def decisions_of(recipe: Recipe) -> StoredDecisions | None:
     """Open the decisions that the recipe lays over those of the shards. Raises ConfigError."""
-    return None if recipe.data.decisions is None else StoredDecisions(recipe.folder / DECISIONS)
+    if recipe.data.decisions is None:
+        return None
+    if not (recipe.folder / DECISIONS).exists():
+        raise ConfigError(
+            "data.decisions: a training that began without other decisions goes on without: leave it out, or "
+            "start a new training in another out"
+        )
+    return StoredDecisions(recipe.folder / DECISIONS)
 
 
 def average_of(model: Model, engine: EngineConfig) -> Any:

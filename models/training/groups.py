@@ -88,15 +88,6 @@ def table(groups: list[ParameterGroup], model: Model) -> list[str]:
     return [*lines, f"not learned: {frozen:,} parameters"]
 
 
-def grouping_of(recipe: Recipe) -> dict[str, Any]:
-    """Give what decides the groups of what learns; a resumed training may change it."""
-    return {
-        "schedule.encoder_rate": recipe.schedule.encoder_rate,
-        "schedule.layer_decay": recipe.schedule.layer_decay,
-        "engine.decayed": recipe.engine.decayed,
-    }
-
-
 def _describer(model: Model, recipe: Recipe) -> Callable[[str, Tensor], tuple[str, float, float]]:
     """Make the function from a parameter to its group's name, rate and decay."""
     schedule, engine = recipe.schedule, recipe.engine

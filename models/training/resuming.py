@@ -1,8 +1,9 @@
-"""The settings that a resumed training must have as at its start."""
+"""The settings that a resumed training must have as at its start, and those whose change it says."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from tagmill.models.ram.config import RamConfig
 from tagmill.models.training.recipe import Recipe
 from tagmill.models.training.start import given_classes
 from tagmill.tag_system.core.errors import ConfigError
@@ -25,6 +26,42 @@ def lasting_of(recipe: Recipe) -> dict[str, Any]:
         # Without it, the state of trainings from before there was the key is as it was.
         **({"engine.freeze": sorted(recipe.engine.freeze)} if recipe.engine.freeze else {}),
     }
+
+
+def changeable_of(recipe: Recipe) -> dict[str, Any]:
+    """Give what decides what is learned, and how fast, and may change: by keys of the recipe, for JSON."""
+    values = recipe.model_dump(mode="json", include={"losses": True, "data": {"datasets": True}})
+    losses = {name: value for name, value in values["losses"].items() if name != "terms"}
+    marks = {
+        f"data.datasets.{at}.{key}": dataset[key]
+        for at, dataset in enumerate(values["data"]["datasets"])
+        for key in ("tags", "implied", "absent")
+    }
+    return {
+        **{f"losses.{name}": value for name, value in losses.items()},
+        **marks,
+        "data.decisions": recipe.data.decisions is not None,
+        "schedule.encoder_rate": recipe.schedule.encoder_rate,
+        "schedule.layer_decay": recipe.schedule.layer_decay,
+        "engine.decayed": recipe.engine.decayed,
+    }
+
+
+def changes(then: Mapping[str, Any], recipe: Recipe) -> str:
+    """Say what of `changeable_of` is another than it was then; nothing if nothing is."""
+    changed = [key for key, value in changeable_of(recipe).items() if key in then and then[key] != value]
+    return f"from here on with another {', '.join(changed)} than before" if changed else ""
+
+
+def config_of(config: RamConfig, state: Mapping[str, Any]) -> RamConfig:
+    """Give the config of a checkpoint as the training left it, by its state.
+
+    Thresholds that it was given since are for the scores of that checkpoint, and of no later one.
+    """
+    if "thresholds" not in state:
+        return config
+    own = state["thresholds"]
+    return config.model_copy(update={"thresholds": None if own is None else tuple(own)})
 
 
 def check_lasting(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

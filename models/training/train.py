@@ -92,7 +92,7 @@ class Trainer:
         self._is_evaluated = True
         self._lasting = resuming.lasting_of(recipe)
         saved = self._saved(resume)
-        config = configs.read(self.out / LAST) if saved else start.resolve(recipe)
+        config = self._config_of(saved) if saved else start.resolve(recipe)
         self._terms = components.terms_of(recipe, config)
         self._decisions = components.decisions_of(recipe)
         self.loader = self._open("train", config)
@@ -104,6 +104,7 @@ class Trainer:
         repeat_factors.lay(self.loader, recipe, config.classes, process, say, decisions=self._decisions)
         torch.manual_seed(recipe.seed)
         model = store.load(self.out / LAST) if saved else start.build(recipe, config, teacher)
+        model.config = config
         groups.freeze(model, recipe.engine)
         batch_norm.check(model, recipe.engine, process)
         self.model = model.train()
@@ -177,7 +178,8 @@ class Trainer:
     def try_out(self, steps: int) -> bool:
         """Take so many steps, or those that are left of the epoch, and save nothing; gives True."""
         with self._closing(None):
-            for _ in islice(self._epoch(None, saving=False), steps):
+            left = steps if self.loader.epoch < self.recipe.epochs else 0
+            for _ in islice(self._epoch(None, saving=False), left):
                 pass
         return True
 
@@ -328,7 +330,8 @@ class Trainer:
             "evaluated": self._is_evaluated,
             "loader": loader,
             "recipe": self._lasting,
-            "grouping": groups.grouping_of(self.recipe),
+            "changeable": resuming.changeable_of(self.recipe),
+            "thresholds": self.model.config.thresholds,
         }
 
     def _saved(self, resume: bool) -> Saved | None:
@@ -337,14 +340,20 @@ class Trainer:
             resuming.check_lasting(saved.state.get("recipe", self._lasting), self._lasting)
         return saved
 
+    def _config_of(self, saved: Saved) -> RamConfig:
+        found = configs.read(self.out / LAST)
+        config = resuming.config_of(found, saved.state)
+        if config.thresholds != found.thresholds:
+            place = files.join(self.folder.uri, LAST)
+            self._say(f"{place} was given other thresholds: they stay its own, what follows has none of them")
+        return config
+
     def _restore(self, saved: Saved) -> None:
         self.step = int(saved.state["step"])
         if not self.selection.load_state_dict(saved.state["best"]):
             self._say(f"best is by {self.selection.figure} now: the next validation is the first to count")
-        grouping = groups.grouping_of(self.recipe)
-        then = saved.state.get("grouping", grouping)
-        if changed := [key for key, value in grouping.items() if then.get(key) != value]:
-            self._say(f"from here on with another {', '.join(changed)} than before")
+        if changed := resuming.changes(saved.state.get("changeable", {}), self.recipe):
+            self._say(changed)
         self._is_evaluated = bool(saved.state.get("evaluated", True))
         loader = saved.state["loader"]
         if not self.process.first:  # the counts are those of all processes: one of them goes on with them

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from commands import call
 from stage_runs import shared
 from tagmill.models.ram import store
 from tagmill.models.training.train import Trainer
@@ -18,7 +19,7 @@ from tagmill.tag_system.core.errors import ConfigError
 from tagmill.tag_system.vocabulary import Vocabulary
 from tagmill.transforms.features import Features, FeaturesConfig
 from tagmill.transforms.stage import PartTask, make_part
-from trainings import HERE, MODEL, TEXT, trainer_of, weights
+from trainings import HERE, MODEL, TEXT, lines, trainer_of, weights
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "train.yaml"
 
@@ -113,9 +114,15 @@ def test_the_command_refuses_a_folder_with_a_training(values_of, tmp_path):
     values = values_of(epochs=1)
     trainer_of(values).run()
     config = tmp_path / "train.yaml"
-    config.write_text(yaml.safe_dump(values))
+    config.write_text(yaml.safe_dump({**values, "out": f"{values['out']}/"}))
     with pytest.raises(ConfigError, match="has a training already: go on by --resume"):
         train(str(config))
+    out, _ = call("train", config, "--resume")
+    assert f"done: {values['out']}/last is step 3\n" in out
+    out, _ = call("train", config, "--resume", "--dry-run")
+    assert out.endswith("the recipe works: 0 steps taken, and no checkpoint left\n")
+    _, err = call("train", config, "--set", f"out={config}", code=2)
+    assert err == f"tagmill: out: {config} is not, or is not in, a folder: name another out\n"
 
 
 @pytest.mark.parametrize(
@@ -155,8 +162,28 @@ def test_a_training_goes_on_with_what_may_change(values_of):
         "data": {"workers": 1, "batch_size": 2},
         "schedule": {"learning_rate": 0.001},
         "engine": {"ema": 0.8, "clip_norm": 1.0},
+        "losses": {"gamma_negative": 2},
     }
-    assert trainer_of(values_of(**changes), resume=True).run()
+    changes["data"]["datasets"] = [{**values["data"]["datasets"][0], "implied": "ignored"}]
+    said = []
+    assert trainer_of(values_of(**changes), resume=True, say=said.append).run()
+    changed = "losses.gamma_negative, data.datasets.0.implied"
+    assert f"from here on with another {changed} than before" in said
+
+
+def test_thresholds_that_a_checkpoint_was_given_are_of_no_later_one(values_of, shards, tmp_path):
+    whole, parts = values_of("whole"), values_of("parts")
+    assert trainer_of(whole).run()
+    assert not trainer_of(parts).run(until=4)
+    last, said = Path(parts["out"]) / "last", []
+    fitted = ("--shards", shards, "--min-positives", 1, "--out", tmp_path / "fitted", "--apply")
+    call("models", "calibrate", last, *fitted)
+    assert json.loads((last / "config.json").read_text())["thresholds"]
+    assert trainer_of(parts, resume=True, say=said.append).run()
+    assert any(line.startswith(f"{last} was given other thresholds: they stay its own") for line in said)
+    assert lines(parts) == lines(whole)
+    for name in ("config.json", "README.md", "model.safetensors"):
+        assert (last / name).read_bytes() == (Path(whole["out"]) / "last" / name).read_bytes()
 
 
 def test_the_decisions_of_another_run_are_those_of_the_start(values_of, finished, tmp_path, capsys):
@@ -169,6 +196,16 @@ def test_the_decisions_of_another_run_are_those_of_the_start(values_of, finished
     before = laid.stat()
     assert train(str(config), resume=True) == 0
     assert laid.stat() == before
+    plain = {**values, "epochs": 2, "data": {**values["data"], "decisions": None}}
+    config.write_text(yaml.safe_dump(plain))
+    assert train(str(config), resume=True) == 0
+    assert "from here on with another data.decisions than before" in capsys.readouterr().out
+    config.write_text(yaml.safe_dump({**plain, "out": str(tmp_path / "plain"), "epochs": 1}))
+    assert train(str(config)) == 0
+    later = {**values, "out": str(tmp_path / "plain")}
+    config.write_text(yaml.safe_dump(later))
+    with pytest.raises(ConfigError, match="a training that began without other decisions goes on without"):
+        train(str(config), resume=True)
     stranger = yaml.safe_dump({**values, "out": str(tmp_path / "b"), "classes": ["red"]})
     config.write_text(stranger.replace(str(finished / "run"), str(tmp_path)))
     with pytest.raises(ConfigError, match="in which the stage clean is done"):
