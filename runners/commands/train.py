@@ -92,7 +92,7 @@ def train(
                 )
             return 0
         if process.first:
-            _say(console, f"{'done' if finished else 'stopped'}: {recipe.out}/last is step {trainer.step}")
+            _say(console, f"{'done' if finished else 'stopped'}: {folder.uri}/last is step {trainer.step}")
             if not finished:
                 _say(console, "go on by the same command with --resume")
             elif recipe.validation is not None:
