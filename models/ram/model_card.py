@@ -245,7 +245,10 @@ def _file(config: RamConfig, name: str, kind: str, *, open_set: bool, agreement:
 def _read(path: Path) -> ModelCard | None:
     """Read a card of whoever wrote it; None if it is not there, or has no front matter of a model."""
     try:
-        card = ModelCard(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith("---"):  # of which the hub's library would warn
+            return None
+        card = ModelCard(text)
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return None
     return card if card.data.to_dict() else None

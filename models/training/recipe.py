@@ -140,8 +140,8 @@ class CardConfig(Config):
     named. `language` of the tags is a code of ISO 639, such as en.
     """
 
-    name: str | None = Field(None, min_length=1, max_length=200)
-    license: str | None = None
+    name: str | None = Field(None, pattern=r"\S", max_length=200)
+    license: str | None = Field(None, pattern=r"\S")
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
     language: str | None = Field(None, pattern="^[a-z]{2,3}$")

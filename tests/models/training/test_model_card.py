@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, repocard
 from markdown_it import MarkdownIt
 
 from commands import call
@@ -177,7 +177,7 @@ def run_blocks(text, names):
     return "".join(shown)
 
 
-def test_what_another_wrote_is_left_as_it_is(values_of, tmp_path):
+def test_what_another_wrote_is_left_as_it_is(values_of, tmp_path, monkeypatch):
     values = values_of(epochs=1)
     train(values)
     mine = "---\nlicense: mit\nmine: true\n---\n# Mine\n\nMy words.\n"
@@ -195,9 +195,14 @@ def test_what_another_wrote_is_left_as_it_is(values_of, tmp_path):
     card = ModelCard.load(tmp_path / "a.onnx.md")
     assert (card.data.license, card.data["mine"], card.data.tags) == ("mit", True, ["onnx"])
     assert "My words.\n\n## The model" in card.text
-    card_in(values).write_text("---\n[\n---\n")
-    call("models", "export", card_in(values).parent, tmp_path / "c.onnx")
-    assert "Data, recipe, figures and licence are not known here." in (tmp_path / "c.onnx.md").read_text()
+    warned = []
+    monkeypatch.setattr(repocard.logger, "warning", lambda *words: warned.append(words))
+    for name, text in (("c", "---\n[\n---\n"), ("d", "# Mine\n")):
+        card_in(values).write_text(text)
+        call("models", "export", card_in(values).parent, tmp_path / f"{name}.onnx")
+        told = (tmp_path / f"{name}.onnx.md").read_text()
+        assert "Data, recipe, figures and licence are not known here." in told
+    assert warned == []
 
 
 @pytest.mark.parametrize(

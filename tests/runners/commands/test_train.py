@@ -52,6 +52,7 @@ def config(tmp_path, monkeypatch):
         ),
         ("out=' '", "out: ' ' names no folder: give a path, or a url with a bucket"),
         ("out=s3://", "out: 's3://' names no folder: give a path, or a url with a bucket"),
+        ("card.name=' '", "card.name: String should match pattern '\\S', got ' '"),
         ("classes=[]", "classes: give a file, or at least one name, none of which is empty"),
         ("classes=[red, '']", "classes: give a file, or at least one name, none of which is empty"),
     ],
