@@ -1,7 +1,6 @@
 """The section `data` of a training's config, and the loader that it asks for."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +14,16 @@ from tagmill.models.training.loader import Loader
 from tagmill.models.training.order import DatasetSizes, Order
 from tagmill.models.training.shard_cache import CacheConfig, ShardCache
 from tagmill.models.training.steps import Share, Steps
-from tagmill.models.training.targets import ClassMap, Decisions, MarkPolicy, Preset, TagChoice, choose
+from tagmill.models.training.targets import (
+    Absent,
+    ClassMap,
+    Decisions,
+    Implied,
+    MarkPolicy,
+    Preset,
+    TagChoice,
+    choose,
+)
 from tagmill.models.training.views import PlainView, TrainView, View
 from tagmill.tag_system.core import files
 from tagmill.tag_system.core.config import Config
@@ -38,8 +46,8 @@ class DatasetConfig(Config):
     name: str | None = None
     weight: float = Field(1.0, gt=0)
     tags: Preset | TagChoice = "stored"
-    implied: Literal["negative", "ignored", "positive"] = "negative"
-    absent: Literal["negative", "decided"] = "negative"
+    implied: Implied = "negative"
+    absent: Absent = "negative"
     features: str | None = None
 
 

@@ -17,16 +17,21 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class ProfileConfig:
-    """How many steps to trace, and the folder for a trace of each process, a path or a url."""
+    """How many steps to trace, and the folder for a trace of each process, a path or a url.
+
+    Raises ConfigError for less than one step.
+    """
 
     steps: int
     folder: str
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"--profile {self.steps}: give the number of steps to trace, 1 or more")
+
 
 def open_profiler(config: ProfileConfig, process: Process, say: Callable[[str], None]) -> profile:
     """Make a profiler, which is entered, and told of each step. Raises ConfigError if it has no folder."""
-    if config.steps < 1:
-        raise ConfigError(f"--profile {config.steps}: give the number of steps to trace, 1 or more")
     try:
         if files.is_local(config.folder):
             Path(files.filesystem(config.folder)[1]).mkdir(parents=True, exist_ok=True)

@@ -156,10 +156,10 @@ class ShardCache:
         try:
             yield
         except OSError as error:
-            said = error.strerror or error
-            raise ConfigError(
-                f"data.cache: cannot write into {self._folder}: {said}; make room, or lower max_bytes"
-            ) from error
+            is_none = isinstance(error, FileExistsError | NotADirectoryError)
+            cure = "name another folder" if is_none else "make room, or lower max_bytes"
+            said = f"{self._folder}: {error.strerror or error}; {cure}"
+            raise ConfigError(f"data.cache: cannot write into {said}") from error
 
 
 def _read(use: ShardUse) -> Iterator[bytes]:

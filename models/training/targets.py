@@ -18,6 +18,10 @@ from tagmill.tag_system.vocabulary import Vocabulary
 
 Evidential = Literal["given", "parsed", "generated", "tagger"]
 
+Implied = Literal["negative", "ignored", "positive"]
+Absent = Literal["negative", "decided"]
+"""How the marks of a dataset count, see `MarkPolicy`."""
+
 Preset = Literal["stored", "parsed", "proposed", "paper", "adaptive"]
 """`stored`: the verdicts as the shards have them. `parsed`: tags of labels and captions alone. `proposed`:
 these, and those of generated captions and the tagger, nothing cleaned. `paper`, `adaptive`: cleaned by that
@@ -86,8 +90,8 @@ class MarkPolicy:
     then they are left out instead. `absent` tags are negatives, or whatever was decided.
     """
 
-    implied: Literal["negative", "ignored", "positive"] = "negative"
-    absent: Literal["negative", "decided"] = "negative"
+    implied: Implied = "negative"
+    absent: Absent = "negative"
 
     def marks(self, sample: Sample | SampleVerdicts, *, stored: bool) -> Marks:
         """Give a sample's marks; `stored` says that its own verdicts are taught."""

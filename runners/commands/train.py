@@ -61,6 +61,7 @@ def train(
     from tagmill.pipeline.study.tagged_picture import draw_pictured
 
     console = Terminal()
+    traced = None if profile is None else ProfileConfig(*profile)  # before anything is read
     with ExitStack() as stack:
         process = stack.enter_context(join_process_group(recipe.engine.device))
         asked = stack.enter_context(_asked_to_stop())
@@ -80,7 +81,7 @@ def train(
             watch=shown or (lambda report: None),
             say=lambda line: _say(console, line) if process.first else None,
             draw=draw_pictured,
-            profile=None if profile is None else ProfileConfig(*profile),
+            profile=traced,
         )
         started = trainer.step
         with shown or _nothing():

@@ -137,5 +137,5 @@ def test_a_cache_that_cannot_be_written_is_a_line(cached, tmp_path):
     assert copies(tmp_path) == []
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("")
-    with pytest.raises(ConfigError, match=r"data.cache: cannot write into .*File exists; make room"):
+    with pytest.raises(ConfigError, match=r"data.cache: cannot write into .*File exists; name another"):
         cached()
