@@ -51,6 +51,9 @@ FILES = "files"
 FIXED = (WEIGHTS, VOCAB, TENSORS)
 """Files that stay as they were saved; what else lies beside them is small, and may be written again."""
 
+NEEDED = {"step", "best", "loader"}
+"""Keys of the state without which nothing can go on."""
+
 _NAME = re.compile(r"(\d+)(?:\.(\d+))?")
 
 
@@ -162,6 +165,8 @@ def load(out: Path, name: str) -> Saved:
     folder = out / STEPS / name
     try:
         state = parse_json((folder / STATE).read_text())
+        if lacking := NEEDED - state.keys():
+            raise ValueError(f"{STATE} has no {', '.join(sorted(lacking))}")
         for one, about in state.get(FILES, {}).items():
             _check(folder / one, about["bytes"], about["sha256"])
         return Saved(load_file(folder / TENSORS), state)

@@ -35,7 +35,7 @@ class Journal:
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / LOG
-        lines = path.read_text().split("\n") if path.exists() else []
+        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
         kept = "".join(f"{line}\n" for line in lines if _is_kept(line, step, is_evaluated))
         files.replace_bytes(str(path), kept.encode())
         self._stream = path.open("a", buffering=1)

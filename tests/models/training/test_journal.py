@@ -27,8 +27,8 @@ def test_a_full_disk_is_one_line_that_names_the_log(tmp_path):
 
 def test_lines_of_steps_that_are_taken_anew_are_cut_off(tmp_path):
     write(tmp_path, range(1, 8))
-    with (tmp_path / "log.jsonl").open("a") as stream:
-        stream.write('{"step": 8, "tot')  # as a process that died leaves it
+    with (tmp_path / "log.jsonl").open("ab") as stream:
+        stream.write(b'{"step": 3, "\xff": 0\n{"step": 8, "tot')  # as what dies leaves it, process or disk
     write(tmp_path, range(5, 7), start=4)
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
 

@@ -132,11 +132,12 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(values_of, tmp_path, 
     same(values, alone)
 
 
-def test_a_damaged_checkpoint_that_is_the_only_one(values_of, tmp_path):
+@pytest.mark.parametrize("state", ["[]", '{"step": 1, "best": {}}'])
+def test_a_damaged_checkpoint_that_is_the_only_one(values_of, tmp_path, state):
     values = values_of()
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(values))
     trainer_of(values).run(until=1)
-    (Path(values["out"]) / "last" / "state.json").write_text("[]")
+    (Path(values["out"]) / "last" / "state.json").write_text(state)
     _, err = call("train", config, "--resume", code=5)
     assert err.endswith("there is no older one: start again in another out\n")
