@@ -97,12 +97,19 @@ def missing_files(folder: Path, needs: Sequence[Sequence[str]]) -> list[str]:
     return [" or ".join(need) for need in needs if not any(fits(name, need) for name in names)]
 
 
+OF_A_TRAINING = ("best", "last")
+"""Folders with a model in that of a training."""
+
+
 def require_files(folder: Path, needs: Sequence[Sequence[str]]) -> None:
     """Raise ConfigError that names the folder, and what it lacks, unless all needs are met."""
     if not folder.is_dir():
         raise ConfigError(f"there is no model folder {folder}")
     if missing := missing_files(folder, needs):
-        raise ConfigError(f"model folder {folder} has no {', no '.join(missing)}")
+        inner = [folder / name for name in OF_A_TRAINING]
+        whole = [one for one in inner if one.is_dir() and not missing_files(one, needs)]
+        cure = f": it is a training's, name {whole[0]}" if whole else ""
+        raise ConfigError(f"model folder {folder} has no {', no '.join(missing)}{cure}")
 
 
 class Versioned(Protocol):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tagmill.models.local_copies import local_copy
+from tagmill.models.pretrained import require_files
 from tagmill.models.ram import checkpoints, store
 from tagmill.models.ram import config as configs
 from tagmill.models.ram.config import RamConfig
@@ -32,7 +33,7 @@ def resolve(recipe: Recipe) -> RamConfig:
 
     With another list of classes than that of `init`, thresholds are left out: they belong to the old scores.
     """
-    base = None if recipe.init is None else configs.read(Path(local_copy(recipe.init)))
+    base = None if recipe.init is None else _config_in(Path(local_copy(recipe.init)))
     values: dict[str, Any] = {} if base is None else base.model_dump()
     names = _classes(recipe, base)
     if base is None or names != base.classes:
@@ -46,6 +47,11 @@ def resolve(recipe: Recipe) -> RamConfig:
     if base is not None and config.kind != base.kind:
         raise ConfigError(f"model.kind is {config.kind}, but {recipe.init} is a {base.kind}")
     return config
+
+
+def _config_in(folder: Path) -> RamConfig:
+    require_files(folder, configs.NEEDS)
+    return configs.read(folder)
 
 
 def build(recipe: Recipe, config: RamConfig, teacher: Teacher | None) -> Model:

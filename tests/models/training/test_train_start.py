@@ -117,6 +117,8 @@ def test_the_command_refuses_a_folder_with_a_training(values_of, tmp_path):
     config.write_text(yaml.safe_dump({**values, "out": f"{values['out']}/"}))
     with pytest.raises(ConfigError, match="has a training already: go on by --resume"):
         train(str(config))
+    _, err = call("train", config, "--set", f"init={values['out']}", "--set", f"out={tmp_path}/b", code=2)
+    assert err.endswith(f"no model.safetensors: it is a training's, name {values['out']}/best\n")
     out, _ = call("train", config, "--resume")
     assert f"done: {values['out']}/last is step 3\n" in out
     out, _ = call("train", config, "--resume", "--dry-run")
