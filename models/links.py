@@ -24,6 +24,6 @@ def read(uri: str) -> str | None:
 
 
 def follow(uri: str) -> str:
-    """Give the uri to which a link leads; one that is no link is as it is."""
+    """Give the uri to which a link leads; a uri that is not a link is given as it is."""
     target = read(uri)
     return uri if target is None else files.join(uri.rpartition("/")[0], target)

@@ -97,8 +97,8 @@ def missing_files(folder: Path, needs: Sequence[Sequence[str]]) -> list[str]:
     return [" or ".join(need) for need in needs if not any(fits(name, need) for name in names)]
 
 
-OF_A_TRAINING = ("best", "last")
-"""Folders with a model in that of a training."""
+BEST_AND_LAST = ("best", "last")
+"""Links in the folder of a training that lead to a model's: the best one, and the last."""
 
 
 def require_files(folder: Path, needs: Sequence[Sequence[str]]) -> None:
@@ -106,7 +106,7 @@ def require_files(folder: Path, needs: Sequence[Sequence[str]]) -> None:
     if not folder.is_dir():
         raise ConfigError(f"there is no model folder {folder}")
     if missing := missing_files(folder, needs):
-        inner = [folder / name for name in OF_A_TRAINING]
+        inner = [folder / name for name in BEST_AND_LAST]
         whole = [one for one in inner if one.is_dir() and not missing_files(one, needs)]
         cure = f": it is a training's, name {whole[0]}" if whole else ""
         raise ConfigError(f"model folder {folder} has no {', no '.join(missing)}{cure}")

@@ -114,9 +114,11 @@ class DataflowEngine(RemoteEngine):
         taken: list[DataflowJob] = []
 
         def find() -> DataflowJob | None:
+            if taken:
+                return taken[0]
             client = getattr(pipeline.runner, "dataflow_client", None)
-            found = active_job(client, place, name) if client and not taken else None
-            return DataflowJob(client, place, found, job.name) if found else next(iter(taken), None)
+            found = active_job(client, place, name) if client else None
+            return DataflowJob(client, place, found, job.name) if found else None
 
         with self._cancelled_if_interrupted(find):
             result = self._handed_over(job, pipeline)

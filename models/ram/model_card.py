@@ -243,7 +243,7 @@ def _file(config: RamConfig, name: str, kind: str, *, open_set: bool, agreement:
 
 
 def _read(path: Path) -> ModelCard | None:
-    """Read a card of whoever wrote it; None if it is not there, or has no front matter of a model."""
+    """Read a card, whoever wrote it; None if it is not there, or if the hub cannot read its front matter."""
     try:
         text = path.read_text(encoding="utf-8")
         if not text.startswith("---"):  # of which the hub's library would warn

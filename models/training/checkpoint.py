@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tagmill.models.local_copies import OF_TRAINING
+from tagmill.models.pretrained import BEST_AND_LAST
 from tagmill.models.ram import model_card, store
 from tagmill.models.ram.config import VOCAB, WEIGHTS
 from tagmill.models.ram.model_card import CARD
@@ -41,7 +42,7 @@ from tagmill.tag_system.core import files, locks
 from tagmill.tag_system.core.errors import ConfigError, DamageError
 from tagmill.tag_system.core.text import parse_json
 
-LAST, BEST = "last", "best"
+BEST, LAST = BEST_AND_LAST
 STEPS, STATE, TENSORS = "steps", "state.json", OF_TRAINING
 LOCK = "lock"
 
@@ -249,5 +250,5 @@ def _prune(out: Path, keep: int) -> None:
     kept = kept_of(names_of(out), keep, linked(out, BEST))
     for folder in (out / STEPS).iterdir():
         if folder.name not in kept:
-            (folder / STATE).unlink(missing_ok=True)  # first: what is left of it is no checkpoint any more
+            (folder / STATE).unlink(missing_ok=True)  # first: what is left is not a checkpoint any more
             shutil.rmtree(folder)

@@ -94,7 +94,7 @@ class Learner:
         stops = torch.tensor([float(stop)], device=process.device)
         *means, stopping = process.mean(torch.cat([losses, stops])).tolist()
         figures = dict(zip(names, means, strict=True)) | {"gradient": norm.item(), "rate": rate}
-        check_finite(figures, step, engine, saved=checkpoint.exists(self._recipe.folder))
+        check_finite(figures, step, engine, saved=self._is_saved)
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self.model)
@@ -111,6 +111,9 @@ class Learner:
                 terms = whole(batch.to(self._process.device))
             (terms["total"] / count).backward()
         return {name: value.detach() for name, value in terms.items()}
+
+    def _is_saved(self) -> bool:
+        return checkpoint.exists(self._recipe.folder)
 
     def _clip(self, most: float) -> Tensor:
         if self._shared is not None:

@@ -129,9 +129,17 @@ class OutFolder:
         self.join()
         if self.is_far:
             shutil.rmtree(self.local / STEPS, ignore_errors=True)  # those are in the store by now
-        how: dict[str, Any] = {"vocab": vocab, "card": card, "weights": weights, "keep": self._keep}
         name = checkpoint.save(
-            self.local, step, model, saved, **how, taken=self._taken, lasting=not self.is_far
+            self.local,
+            step,
+            model,
+            saved,
+            vocab=vocab,
+            card=card,
+            weights=weights,
+            keep=self._keep,
+            taken=self._taken,
+            lasting=not self.is_far,
         )
         self._taken.add(name)
         if self._uploads is not None:

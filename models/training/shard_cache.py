@@ -156,8 +156,8 @@ class ShardCache:
         try:
             yield
         except OSError as error:
-            is_none = isinstance(error, FileExistsError | NotADirectoryError)
-            cure = "name another folder" if is_none else "make room, or lower max_bytes"
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            cure = "name another folder" if is_file else "make room, or lower max_bytes"
             said = f"{self._folder}: {error.strerror or error}; {cure}"
             raise ConfigError(f"data.cache: cannot write into {said}") from error
 

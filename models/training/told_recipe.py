@@ -15,9 +15,7 @@ from tagmill.tag_system.core.redaction import HIDDEN, redacted
 LEFT_OUT = {"out", "wandb", "card"}
 """Keys that say where a training was watched and kept, and what the card has elsewhere."""
 
-MATTERING = (
-    *("precision", "accumulate", "clip_norm", "weight_decay", "decayed", "freeze", "ema", "batch_norm"),
-)
+MATTERING = {"precision", "accumulate", "clip_norm", "weight_decay", "decayed", "freeze", "ema", "batch_norm"}
 """Keys of `engine` by which another model comes out."""
 
 _IN_FOLDER = re.compile(r"(?P<kind>(?:\w+-)?dir:)(?P<place>.*)", re.DOTALL)

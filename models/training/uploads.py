@@ -102,7 +102,7 @@ class Uploads:
         kept = checkpoint.kept_of(names_at(self._uri), self._keep, best)
         for name in files.list_folders(place):
             if name not in kept:
-                files.remove(files.join(place, name, STATE))  # first: what is left is no checkpoint any more
+                files.remove(files.join(place, name, STATE))  # first: see `checkpoint`
                 files.remove(files.join(place, name))
 
 

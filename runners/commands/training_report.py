@@ -23,21 +23,21 @@ def show(console: Console, folder: "OutFolder", selection: "Selection") -> None:
     if selection.is_over:
         _say(console, f"ended early: the last {selection.waited} validations found no better one")
     best = folder.best()
-    if selection.value is None or best is None or not files.exists(table := files.join(best, TAGS)):
+    if selection.value is None or best is None or not files.exists(tags := files.join(best, TAGS)):
         return
     found = f"{selection.figure} {selection.value:.4f}"
     _say(console, f"best: {best} is step {selection.step}, {found} on val")
-    rows = read_present(table)
+    rows = read_present(tags)
     top, worst = rows[:EACH], rows[EACH:][-EACH:]
     if rows:
         heading = f"{len(rows):,} classes with positives in val, in %: {len(top)} best"
         _say(console, f"{heading}, {len(worst)} worst" if worst else heading)
-        shown_table = FittedTable(columns_of(("class",), ("positives", "AP", "precision", "recall", "F1")))
+        table = FittedTable(columns_of(("class",), ("positives", "AP", "precision", "recall", "F1")))
         for row in top + worst:
             rates = [f"{100 * row[name]:.1f}" for name in ("ap", "precision", "recall", "f1")]
-            shown_table.add_row(shown(row["tag"]), f"{row['positives']:,}", *rates)
-        console.print(shown_table)
-        _say(console, f"all: {table}")
+            table.add_row(shown(row["tag"]), f"{row['positives']:,}", *rates)
+        console.print(table)
+        _say(console, f"all: {tags}")
 
 
 def _say(console: Console, line: str) -> None:
